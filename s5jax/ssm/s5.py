@@ -1,0 +1,251 @@
+"""S5: one multi-input, multi-output diagonal system a layer (Smith, Warrington, Linderman 2023, arXiv 2208.04933).
+
+    x'(t) = Lambda x(t) + B u(t),    y(t) = Re(C x(t)) + D u(t)
+
+A is block-diagonal with J equal blocks, each the normal part of HiPPO-LegS, diagonalised. With `conj_sym` one of each
+conjugate pair of modes is stored and y = 2 Re(C x) + D u.
+
+Letters: H features, P stored states (half of `state_size` with `conj_sym`), L length. Parameters have the names and
+shapes of the published code; a complex array has a trailing axis (re, im):
+
+    Lambda_re, Lambda_im (P,)   B (P, H, 2)   C (H, P, 2)   D (H,)   log_step (P, 1), natural log of the step size
+
+A layer with two directions has C1 and C2 for C, or one C of shape (H, 2 P, 2) with `C_init="complex_normal"`; all
+else is shared by the directions.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float, Int, PRNGKeyArray
+
+from s5jax.ssm import diagonalize, discretize, hippo, scan
+
+__all__ = ["SSM_PARAMS", "Options", "apply", "init", "initial_state", "step", "transfer_function"]
+
+SSM_PARAMS = ("Lambda_re", "Lambda_im", "B", "log_step")
+"""The parameters that define the state's dynamics, and by default train with the SSM learning rate."""
+
+Params = dict[str, Array]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What defines the layer besides its width. Hashable, so that it can be static under `jax.jit`."""
+
+    state_size: int = 64
+    """States in all, before conjugate halves are dropped (`ssm_size_base` of the published recipes)."""
+    blocks: int = 1
+    """J, equal blocks of A on the diagonal."""
+    C_init: Literal["trunc_standard_normal", "lecun_normal", "complex_normal"] = "trunc_standard_normal"
+    """How C starts, by the published names. Standard deviation of real and imaginary part each:
+    1/sqrt(state_size) (`trunc_standard_normal`), 1/sqrt(state_size H) (`lecun_normal`), both then taken to the
+    eigenbasis; sqrt(1/2), directly in the eigenbasis (`complex_normal`)."""
+    dt_min: float = 0.001
+    """Least initial step size; log_step starts log-uniform between the two."""
+    dt_max: float = 0.1
+    bidirectional: bool = False
+    """Read the sequence in both directions. Such a layer has no recurrent mode."""
+    conj_sym: bool = True
+    """Store one of each conjugate pair of modes."""
+    discretization: discretize.Method = "zoh"
+    clip_eigs: bool = False
+    """Hold the real part of Lambda at or below -1e-4."""
+    scan_method: scan.Method = "associative"
+
+    def __post_init__(self) -> None:
+        for name in ("state_size", "blocks"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.state_size % self.blocks:
+            raise ValueError(f"state_size {self.state_size} is not divisible by blocks {self.blocks}")
+        if self.conj_sym and (self.state_size // self.blocks) % 2:
+            raise ValueError(
+                f"conj_sym needs blocks of even size, got state_size/blocks = {self.state_size}/{self.blocks}"
+                f" = {self.state_size // self.blocks}"
+            )
+        if not 0 < self.dt_min <= self.dt_max:
+            raise ValueError(f"dt_min and dt_max must satisfy 0 < dt_min <= dt_max, got {self.dt_min} and {self.dt_max}")
+
+
+def init(key: PRNGKeyArray, d_model: int, options: Options = Options()) -> Params:
+    """Initial parameters, float32, for `d_model` features (arXiv 2208.04933, section 4.1 and appendix B.1)."""
+    block_size = options.state_size // options.blocks
+    Lambda, V = diagonalize.normal_part(hippo.legs(block_size)[0], hippo.legs_low_rank(block_size))
+    if options.conj_sym:
+        Lambda, V = diagonalize.conjugate_half(Lambda, V)
+    Lambda, V = diagonalize.blocks(Lambda, V, options.blocks)
+
+    B_key, C_key, D_key, step_key = jax.random.split(key, 4)
+    B = np.asarray(jax.nn.initializers.lecun_normal()(B_key, (options.state_size, d_model)))
+    P = len(Lambda)
+    uniform = jax.random.uniform(step_key, (P, 1))
+    low, high = np.log(options.dt_min), np.log(options.dt_max)
+    return {
+        "Lambda_re": jnp.asarray(Lambda.real, jnp.float32),
+        "Lambda_im": jnp.asarray(Lambda.imag, jnp.float32),
+        "B": _pair(V.conj().T @ B),
+        **_init_C(C_key, d_model, V, options),
+        "D": jax.random.normal(D_key, (d_model,)),
+        "log_step": uniform * (high - low) + low,
+    }
+
+
+def _init_C(key: PRNGKeyArray, H: int, V: Complex[np.ndarray, "n P"], options: Options) -> Params:
+    n, P = V.shape
+    directions = 2 if options.bidirectional else 1
+    if options.C_init == "complex_normal":
+        return {"C": jax.random.normal(key, (H, directions * P, 2)) * jnp.float32(np.sqrt(0.5))}
+    # Fan-in counts every axis but the last unless told otherwise: `lecun_normal` as published thus takes H n inputs.
+    batch_axis = 0 if options.C_init == "trunc_standard_normal" else ()
+    initializer = jax.nn.initializers.lecun_normal(batch_axis=batch_axis)
+    drawn = [np.asarray(initializer(k, (H, n, 2))) for k in jax.random.split(key, directions)]
+    in_eigenbasis = [_pair((C[..., 0] + 1j * C[..., 1]) @ V) for C in drawn]
+    return dict(zip(("C1", "C2") if options.bidirectional else ("C",), in_eigenbasis, strict=True))
+
+
+def _pair(z: Complex[np.ndarray, "*shape"]) -> Float[Array, "*shape 2"]:
+    return jnp.asarray(np.stack([z.real, z.imag], -1), jnp.float32)
+
+
+def _complex(pair: Float[Array, "*shape 2"]) -> Complex[Array, "*shape"]:
+    return jax.lax.complex(pair[..., 0], pair[..., 1])
+
+
+def _Lambda(params: Params, options: Options) -> Complex[Array, " P"]:
+    real = params["Lambda_re"]
+    return jax.lax.complex(jnp.clip(real, None, -1e-4) if options.clip_eigs else real, params["Lambda_im"])
+
+
+def _discrete(
+    params: Params, options: Options, step_rescale: float | Float[Array, ""]
+) -> tuple[Complex[Array, " P"], Complex[Array, "P H"]]:
+    Delta = jnp.exp(params["log_step"][:, 0]) * step_rescale
+    Lambda_bar, gamma = discretize.discretize(_Lambda(params, options), Delta, options.discretization)
+    return Lambda_bar, gamma[:, None] * _complex(params["B"])
+
+
+def _directions(params: Params) -> list[Float[Array, "H P 2"]]:
+    """C of the forward direction and, if there is one, of the backward direction."""
+    if "C1" in params:
+        return [params["C1"], params["C2"]]
+    return jnp.split(params["C"], params["C"].shape[1] // params["Lambda_re"].shape[0], axis=1)
+
+
+def _read_in(B_bar: Complex[Array, "P H"], u: Float[Array, "*batch H"]) -> Complex[Array, "*batch P"]:
+    return jax.lax.complex(u @ B_bar.real.T, u @ B_bar.imag.T)
+
+
+def _read_out(
+    C: Float[Array, "H P 2"], x: Complex[Array, "*batch P"], options: Options
+) -> Float[Array, "*batch H"]:
+    y = x.real @ C[..., 0].T - x.imag @ C[..., 1].T
+    return 2 * y if options.conj_sym else y
+
+
+def _feedthrough(params: Params, u: Float[Array, "*batch H"]) -> Float[Array, "*batch H"]:
+    return jnp.broadcast_to(params["D"], u.shape) * u
+
+
+def apply(
+    params: Params,
+    u: Float[Array, "*batch L H"],
+    options: Options = Options(),
+    *,
+    lengths: Int[Array, "*batch"] | None = None,
+    initial_state: Complex[Array, "..."] | None = None,
+    step_rescale: float | Float[Array, ""] = 1.0,
+    return_state: bool = False,
+) -> Float[Array, "*batch L H"] | tuple[Float[Array, "*batch L H"], Complex[Array, "*batch P"]]:
+    """The layer on whole sequences.
+
+    Args:
+      params: as from `init`.
+      u: inputs (..., L, H).
+      options: those `params` were made with.
+      lengths: (...), valid steps of each sequence. What stands after them changes no output before them, in
+        neither direction, and no state. Default: every step is valid.
+      initial_state: (P,) or (..., P), the state before the first step, as from `initial_state`, `step` or
+        `return_state`; one direction only. Default: zero.
+      step_rescale: factor on the step sizes: 2 for an input sampled at half the rate of training.
+      return_state: return the state after the last valid step too; one direction only.
+
+    Returns:
+      y (..., L, H), or (y, state) with `return_state`.
+
+    Raises:
+      ValueError: a state is asked of a layer with two directions.
+    """
+    readouts = _directions(params)
+    with_state = return_state or initial_state is not None
+    if with_state and len(readouts) == 2:
+        raise ValueError("a layer with two directions has no state to start from or to return")
+    mask = None
+    if lengths is not None:
+        mask = jax.lax.broadcasted_iota(lengths.dtype, u.shape[:-1], u.ndim - 2) < lengths[..., None]
+        u = jnp.where(mask[..., None], u, 0)
+    Lambda_bar, B_bar = _discrete(params, options, step_rescale)
+    Bu = _read_in(B_bar, u)
+    # A padded input of zero is all that valid outputs need, as a backward scan meets the padding in state zero. Only a
+    # state that is handed over must also be held through the padding, at the price of one multiplier per step.
+    states, state = scan.scan(
+        Lambda_bar, Bu, initial_state=initial_state, mask=mask if with_state else None, method=options.scan_method
+    )
+    y = _read_out(readouts[0], states, options) + _feedthrough(params, u)
+    if len(readouts) == 2:
+        backward, _ = scan.scan(Lambda_bar, Bu, reverse=True, method=options.scan_method)
+        y = y + _read_out(readouts[1], backward, options)
+    return (y, state) if return_state else y
+
+
+def initial_state(params: Params, batch_shape: tuple[int, ...] = ()) -> Complex[Array, "*batch P"]:
+    """The zero state, (*batch_shape, P), complex64."""
+    return jnp.zeros((*batch_shape, params["Lambda_re"].shape[0]), jnp.complex64)
+
+
+def step(
+    params: Params,
+    state: Complex[Array, "*batch P"],
+    u_k: Float[Array, "*batch H"],
+    options: Options = Options(),
+    *,
+    step_rescale: float | Float[Array, ""] = 1.0,
+) -> tuple[Complex[Array, "*batch P"], Float[Array, "*batch H"]]:
+    """One sample of what `apply` computes: (state, u_k) to (next state, y_k).
+
+    Raises:
+      ValueError: the layer has two directions.
+    """
+    readouts = _directions(params)
+    if len(readouts) == 2:
+        raise ValueError("a layer with two directions has no recurrent mode")
+    Lambda_bar, B_bar = _discrete(params, options, step_rescale)
+    state = jnp.broadcast_to(Lambda_bar, state.shape) * state + _read_in(B_bar, u_k)
+    return state, _read_out(readouts[0], state, options) + _feedthrough(params, u_k)
+
+
+def transfer_function(
+    params: Params, s: Complex[Array, "*frequencies"], options: Options = Options()
+) -> Complex[Array, "*frequencies H H"]:
+    """G(s) = C (s I - Lambda)^-1 B + D of the continuous-time system, (output, input) on the last two axes.
+
+    With `conj_sym` the conjugate modes are counted in, so that this is the transfer function of the real system. A
+    backward direction adds its own, C2 (-s I - Lambda)^-1 B. The step sizes have no part in it.
+
+    Args:
+      s: complex frequencies, in the unit of Lambda (radians/time); the step sizes measure that time.
+    """
+    Lambda, B = _Lambda(params, options), _complex(params["B"])
+    Cs = [_complex(C) for C in _directions(params)]
+    if options.conj_sym:
+        Lambda, B = jnp.concatenate([Lambda, Lambda.conj()]), jnp.concatenate([B, B.conj()])
+        Cs = [jnp.concatenate([C, C.conj()], axis=1) for C in Cs]
+    s = s[..., None]
+    G = jnp.broadcast_to(jnp.diag(params["D"]).astype(B.dtype), (*s.shape[:-1], *2 * params["D"].shape))
+    for sign, C in zip((1, -1), Cs, strict=False):
+        resolvent = 1 / (sign * s - jnp.broadcast_to(Lambda, (*s.shape[:-1], *Lambda.shape)))
+        G = G + jnp.einsum("hp,...p,pi->...hi", C, resolvent, B)
+    return G

@@ -1,0 +1,241 @@
+import dataclasses
+import functools
+import typing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numerics import load_case, relative_error
+
+from s5jax.ssm import s5, scan
+
+METHODS = typing.get_args(scan.Method)
+
+
+def random_layer(seed=0, H=3, **options):
+    options = s5.Options(**{"state_size": 8, "blocks": 2, **options})
+    return s5.init(jax.random.key(seed), H, options), options
+
+
+def dense_system(params, options, direction=0):
+    """The layer's continuous system as full float64 matrices, conjugate modes written out."""
+    p = {name: np.asarray(value, np.float64) for name, value in params.items()}
+    Lambda = np.minimum(p["Lambda_re"], -1e-4 if options.clip_eigs else np.inf) + 1j * p["Lambda_im"]
+    B = p["B"] @ [1, 1j]
+    P = len(Lambda)
+    C = p["C1" if direction == 0 else "C2"] if "C1" in p else p["C"][:, direction * P : (direction + 1) * P]
+    C = C @ [1, 1j]
+    Delta = np.exp(p["log_step"][:, 0])
+    if options.conj_sym:
+        Lambda, B, C = np.r_[Lambda, Lambda.conj()], np.r_[B, B.conj()], np.c_[C, C.conj()]
+        Delta = np.r_[Delta, Delta]
+    return Lambda, B, C, np.diag(p["D"]), Delta
+
+
+def slow_apply(params, u, options, step_rescale=1.0, start=None):
+    """One sequence (L, H) by a float64 loop over dense matrices."""
+    u = np.asarray(u, np.float64)
+    outputs = u @ dense_system(params, options)[3]
+    for direction in range(2 if options.bidirectional else 1):
+        Lambda, B, C, _, Delta = dense_system(params, options, direction)
+        z = Lambda * Delta * step_rescale
+        if options.discretization == "zoh":
+            a, gamma = np.exp(z), (np.exp(z) - 1) / Lambda
+        else:
+            a, gamma = (1 + z / 2) / (1 - z / 2), Delta * step_rescale / (1 - z / 2)
+        x = np.zeros(len(Lambda), complex) if start is None else start
+        for k in range(len(u))[:: -1 if direction else 1]:
+            x = a * x + gamma * (B @ u[k])
+            outputs[k] += (C @ x).real
+    return outputs
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("case", range(6))
+def test_recorded_outputs_and_gradients(case, method):
+    meta, data = load_case(f"s5_ssm_{case}")
+    keys = ("discretization", "bidirectional", "conj_sym", "clip_eigs")
+    options = s5.Options(state_size=meta["P"], blocks=meta["J"], scan_method=method, **{k: meta[k] for k in keys})
+
+    def weighted_sum(params, u):
+        y = s5.apply(params, u, options, step_rescale=meta["step_rescale"])
+        return jnp.sum(y * data["w"]), y
+
+    params, u = jax.tree.map(jnp.asarray, (data["param"], data["u"]))
+    (grad_params, grad_u), y = jax.jit(jax.grad(weighted_sum, argnums=(0, 1), has_aux=True))(params, u)
+    assert relative_error(y, data["y"]) < 1e-4
+    assert relative_error(grad_u, data["grad_u"]) < 1e-4
+    for name, expected in data["grad"].items():
+        assert relative_error(grad_params[name], expected) < 1e-4, name
+
+
+@pytest.mark.parametrize("conj_sym", [True, False])
+@pytest.mark.parametrize("C_init", ["trunc_standard_normal", "lecun_normal", "complex_normal"])
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_initial_shapes_names_and_scales(conj_sym, C_init, bidirectional):
+    H, n, J = 24, 64, 4
+    options = s5.Options(
+        state_size=n, blocks=J, conj_sym=conj_sym, C_init=C_init, bidirectional=bidirectional, dt_min=0.01, dt_max=0.2
+    )
+    params = s5.init(jax.random.key(1), H, options)
+    P = n // 2 if conj_sym else n
+    expected = {"Lambda_re": (P,), "Lambda_im": (P,), "B": (P, H, 2), "D": (H,), "log_step": (P, 1)}
+    if C_init == "complex_normal":
+        expected["C"] = (H, 2 * P if bidirectional else P, 2)
+    else:
+        expected |= {"C1": (H, P, 2), "C2": (H, P, 2)} if bidirectional else {"C": (H, P, 2)}
+    assert {name: value.shape for name, value in params.items()} == expected
+    assert all(value.dtype == jnp.float32 for value in params.values())
+    assert set(s5.SSM_PARAMS) <= set(params)
+    # Half the modes of a block come from its eigenvalues, sorted; all blocks are alike.
+    np.testing.assert_allclose(params["Lambda_re"], -0.5, atol=1e-6)
+    np.testing.assert_array_equal(params["Lambda_im"][: P // J], params["Lambda_im"][-(P // J) :])
+    assert not conj_sym or (params["Lambda_im"] < 0).all()
+    steps = np.exp(params["log_step"])
+    assert steps.min() >= 0.01 * (1 - 1e-5) and steps.max() <= 0.2 * (1 + 1e-5) and steps.std() > 0.01
+    # A unitary change of basis keeps the mean square over all modes.
+    std = {"trunc_standard_normal": n**-0.5, "lecun_normal": (n * H) ** -0.5, "complex_normal": 0.5**0.5}[C_init]
+    for name in expected.keys() & {"C", "C1", "C2"}:
+        assert np.sqrt(np.mean(np.square(params[name]))) == pytest.approx(std, rel=0.08)
+    assert np.sqrt(np.mean(np.square(params["B"]))) == pytest.approx((2 * n) ** -0.5, rel=0.08)
+    if bidirectional and C_init != "complex_normal":
+        assert not np.allclose(params["C1"], params["C2"])
+
+
+@pytest.mark.parametrize("L", [1, 2, 33])
+@pytest.mark.parametrize("discretization", ["zoh", "bilinear"])
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_apply_is_the_dense_recurrence(L, discretization, bidirectional):
+    params, options = random_layer(discretization=discretization, bidirectional=bidirectional)
+    u = np.random.default_rng(0).normal(size=(2, L, 3)).astype(np.float32)
+    for rescale in (1.0, 2.5):
+        y = s5.apply(params, jnp.asarray(u), options, step_rescale=rescale)
+        for i in range(2):
+            assert relative_error(y[i], slow_apply(params, u[i], options, rescale)) < 1e-5
+
+
+def test_conjugate_halves_equal_the_full_system():
+    params, options = random_layer()
+    P = params["Lambda_re"].shape[0]
+    flip = np.array([1, -1], np.float32)
+    full = {
+        "Lambda_re": jnp.tile(params["Lambda_re"], 2),
+        "Lambda_im": jnp.concatenate([params["Lambda_im"], -params["Lambda_im"]]),
+        "B": jnp.concatenate([params["B"], params["B"] * flip.reshape(1, 1, 2)]),
+        "C": jnp.concatenate([params["C"], params["C"] * flip.reshape(1, 1, 2)], axis=1),
+        "D": params["D"],
+        "log_step": jnp.tile(params["log_step"], (2, 1)),
+    }
+    assert full["B"].shape[0] == 2 * P
+    u = jax.random.normal(jax.random.key(2), (4, 50, 3))
+    full_options = dataclasses.replace(options, conj_sym=False)
+    assert relative_error(s5.apply(full, u, full_options), s5.apply(params, u, options)) < 1e-5
+    s = jnp.asarray([0.1 + 3j, -2j], jnp.complex64)
+    assert relative_error(s5.transfer_function(full, s, full_options), s5.transfer_function(params, s, options)) < 1e-5
+
+
+def test_initial_eigenvalues_are_those_of_the_normal_part():
+    params, _ = random_layer(H=40, state_size=6, blocks=1, conj_sym=False)
+    Lambda = np.asarray(params["Lambda_re"]) + 1j * np.asarray(params["Lambda_im"])
+    scale = np.sqrt(2 * np.arange(6) + 1)
+    S = -np.tril(np.outer(scale, scale), -1) - np.diag(np.arange(6) + 1) + np.outer(scale, scale) / 2
+    np.testing.assert_allclose(np.sort(np.linalg.eigvals(S).imag), np.sort(Lambda.imag), atol=1e-5)
+
+
+def test_B_of_a_new_layer_is_real_in_the_original_basis():
+    """B^* Lambda^k B = B_real^T S^k B_real has no imaginary part if B = V^* B_real, whatever the phases in V; a B drawn
+    in the eigenbasis would give it one."""
+    params, _ = random_layer(H=5, state_size=6, blocks=1, conj_sym=False)
+    B = np.asarray(params["B"], np.float64) @ [1, 1j]
+    Lambda = np.asarray(params["Lambda_re"], np.float64) + 1j * np.asarray(params["Lambda_im"], np.float64)
+    for k in range(4):
+        moment = B.conj().T @ np.diag(Lambda**k) @ B
+        assert np.abs(moment.imag).max() < 1e-5 * np.abs(moment).max()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_step_rolled_out_and_halves_handed_over_equal_apply(method):
+    params, options = random_layer(scan_method=method)
+    u = jax.random.normal(jax.random.key(3), (2, 37, 3))
+    y, last = s5.apply(params, u, options, return_state=True)
+
+    state = s5.initial_state(params, (2,))
+    step = jax.jit(functools.partial(s5.step, options=options))
+    rolled = []
+    for k in range(37):
+        state, y_k = step(params, state, u[:, k])
+        rolled.append(y_k)
+    assert relative_error(jnp.stack(rolled, 1), y) < 1e-5
+    assert relative_error(state, last) < 1e-5
+
+    first, middle = s5.apply(params, u[:, :13], options, return_state=True)
+    second, end = s5.apply(params, u[:, 13:], options, initial_state=middle, return_state=True)
+    assert relative_error(jnp.concatenate([first, second], 1), y) < 1e-5
+    assert relative_error(end, last) < 1e-5
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_padding_changes_nothing(bidirectional):
+    params, options = random_layer(bidirectional=bidirectional)
+    u = jax.random.normal(jax.random.key(4), (3, 20, 3))
+    lengths = jnp.array([20, 7, 1])
+    valid = np.arange(20) < np.asarray(lengths)[:, None]
+    garbage = jnp.where(valid[..., None], u, jnp.nan)
+
+    def valid_sum(params, u):
+        return jnp.sum(jnp.where(valid[..., None], s5.apply(params, u, options, lengths=lengths), 0) ** 2)
+
+    clean, dirty = (jax.value_and_grad(valid_sum, argnums=(0, 1))(params, v) for v in (u, garbage))
+    jax.tree.map(np.testing.assert_array_equal, clean, dirty)
+    for i, n in enumerate(lengths):
+        alone = slow_apply(params, u[i, :n], options)
+        assert relative_error(s5.apply(params, garbage, options, lengths=lengths)[i, :n], alone) < 1e-5
+    if not bidirectional:
+        _, state = s5.apply(params, garbage, options, lengths=lengths, return_state=True)
+        for i, n in enumerate(lengths):
+            assert relative_error(state[i], s5.apply(params, u[i, :n], options, return_state=True)[1]) < 1e-6
+
+
+def test_a_layer_of_two_directions_has_no_state():
+    params, options = random_layer(bidirectional=True)
+    state = s5.initial_state(params)
+    with pytest.raises(ValueError, match="two directions"):
+        s5.apply(params, jnp.zeros((4, 3)), options, initial_state=state)
+    with pytest.raises(ValueError, match="two directions"):
+        s5.apply(params, jnp.zeros((4, 3)), options, return_state=True)
+    with pytest.raises(ValueError, match="two directions"):
+        s5.step(params, state, jnp.zeros(3), options)
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize("C_init", ["trunc_standard_normal", "complex_normal"])
+@pytest.mark.parametrize("clip_eigs", [True, False])
+def test_transfer_function_is_a_dense_solve(bidirectional, C_init, clip_eigs):
+    params, options = random_layer(bidirectional=bidirectional, C_init=C_init, clip_eigs=clip_eigs)
+    params["Lambda_re"] = params["Lambda_re"].at[0].set(0.5)
+    frequencies = np.array([[0.3 + 2j, 5j], [1.0, -0.2 - 7j]])
+    G = s5.transfer_function(params, jnp.asarray(frequencies, jnp.complex64), options)
+    assert G.shape == (2, 2, 3, 3)
+    for index, s in np.ndenumerate(frequencies):
+        expected = 0
+        for direction in range(2 if bidirectional else 1):
+            Lambda, B, C, D, _ = dense_system(params, options, direction)
+            A = np.diag(Lambda)
+            expected = expected + C @ np.linalg.solve((-s if direction else s) * np.eye(len(A)) - A, B)
+        assert relative_error(G[index], expected + D) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"state_size": 9, "blocks": 2}, "state_size 9 is not divisible by blocks 2"),
+        ({"state_size": 6, "blocks": 2}, "even size"),
+        ({"state_size": 0}, "at least 1"),
+        ({"blocks": 0}, "at least 1"),
+        ({"dt_min": 0.2, "dt_max": 0.1}, "0 < dt_min <= dt_max"),
+    ],
+)
+def test_impossible_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        s5.Options(**options)
