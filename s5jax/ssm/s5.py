@@ -20,7 +20,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Complex, Float, Inexact, Int, PRNGKeyArray
 
 from s5jax.ssm import diagonalize, discretize, hippo, scan
 
@@ -80,17 +80,15 @@ def init(key: PRNGKeyArray, d_model: int, options: Options = Options()) -> Param
     Lambda, V = diagonalize.blocks(Lambda, V, options.blocks)
 
     B_key, C_key, D_key, step_key = jax.random.split(key, 4)
-    B = np.asarray(jax.nn.initializers.lecun_normal()(B_key, (options.state_size, d_model)))
-    P = len(Lambda)
-    uniform = jax.random.uniform(step_key, (P, 1))
+    B = jax.nn.initializers.lecun_normal()(B_key, (options.state_size, d_model))
     low, high = np.log(options.dt_min), np.log(options.dt_max)
     return {
         "Lambda_re": jnp.asarray(Lambda.real, jnp.float32),
         "Lambda_im": jnp.asarray(Lambda.imag, jnp.float32),
-        "B": _pair(V.conj().T @ B),
+        "B": _pair(_matmul(V.conj().T, B)),
         **_init_C(C_key, d_model, V, options),
         "D": jax.random.normal(D_key, (d_model,)),
-        "log_step": uniform * (high - low) + low,
+        "log_step": jax.random.uniform(step_key, (len(Lambda), 1), minval=low, maxval=high),
     }
 
 
@@ -102,13 +100,18 @@ def _init_C(key: PRNGKeyArray, H: int, V: Complex[np.ndarray, "n P"], options: O
     # Fan-in counts every axis but the last unless told otherwise: `lecun_normal` as published thus takes H n inputs.
     batch_axis = 0 if options.C_init == "trunc_standard_normal" else ()
     initializer = jax.nn.initializers.lecun_normal(batch_axis=batch_axis)
-    drawn = [np.asarray(initializer(k, (H, n, 2))) for k in jax.random.split(key, directions)]
-    in_eigenbasis = [_pair((C[..., 0] + 1j * C[..., 1]) @ V) for C in drawn]
+    drawn = [_complex(initializer(k, (H, n, 2))) for k in jax.random.split(key, directions)]
+    in_eigenbasis = [_pair(_matmul(C, V)) for C in drawn]
     return dict(zip(("C1", "C2") if options.bidirectional else ("C",), in_eigenbasis, strict=True))
 
 
-def _pair(z: Complex[np.ndarray, "*shape"]) -> Float[Array, "*shape 2"]:
-    return jnp.asarray(np.stack([z.real, z.imag], -1), jnp.float32)
+def _matmul(x: Inexact[Array | np.ndarray, "a b"], y: Inexact[Array | np.ndarray, "b c"]) -> Complex[Array, "a c"]:
+    """Complex product in full single precision on every device."""
+    return jnp.matmul(jnp.asarray(x, jnp.complex64), jnp.asarray(y, jnp.complex64), precision="highest")
+
+
+def _pair(z: Complex[Array, "*shape"]) -> Float[Array, "*shape 2"]:
+    return jnp.stack([z.real, z.imag], -1)
 
 
 def _complex(pair: Float[Array, "*shape 2"]) -> Complex[Array, "*shape"]:

@@ -1,0 +1,106 @@
+"""What a data set is to the rest of the program."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Num, Shaped
+
+__all__ = ["DataError", "Split", "Task"]
+
+
+class DataError(ValueError):
+    """The data are not what the task says they are."""
+
+
+def as_float(inputs: Num[Array, "..."]) -> Float[Array, "..."]:
+    return inputs.astype(jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Examples as stored: small integers where possible, since a split stays whole on the device.
+
+    inputs: values (N, L, C), token ids (N, L), or with a document axis after N for pairs.
+    labels: (N,), integers.
+    lengths: (N,) or (N, 2), valid steps of each sequence; `None` where all have the full length.
+    """
+
+    inputs: Num[np.ndarray, "N ..."]
+    labels: Int[np.ndarray, " N"]
+    lengths: Int[np.ndarray, "N ..."] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A data set with its splits "train", "val" and "test", checked.
+
+    name: as in the config.
+    splits: the three splits.
+    length: L, the steps of every sequence, padding included.
+    num_classes: labels run from 0 to num_classes - 1.
+    num_tokens: inputs are token ids from 0 to num_tokens - 1; `None`: they are values.
+    channels: C, values per step.
+    pairs: an example is a pair of documents.
+    preprocess: values as stored to values as the model takes them; runs on the device, inside the jitted step.
+
+    Raises:
+      DataError: a split that contradicts the above.
+    """
+
+    name: str
+    splits: Mapping[str, Split]
+    length: int
+    num_classes: int
+    num_tokens: int | None = None
+    channels: int = 1
+    pairs: bool = False
+    preprocess: Callable[[Shaped[Array, "..."]], Shaped[Array, "..."]] = as_float
+
+    def __post_init__(self) -> None:
+        if set(self.splits) != {"train", "val", "test"}:
+            raise DataError(f"{self.name}: the splits must be train, val and test, got {', '.join(self.splits)}")
+        for split_name, split in self.splits.items():
+            self._check(f"task {self.name}, split {split_name}", split)
+
+    @property
+    def input_size(self) -> int:
+        """Width of the encoder's input: tokens or channels."""
+        return self.channels if self.num_tokens is None else self.num_tokens
+
+    def example_shape(self) -> tuple[int, ...]:
+        pair = (2,) if self.pairs else ()
+        return (*pair, self.length) if self.num_tokens is not None else (*pair, self.length, self.channels)
+
+    def _check(self, where: str, split: Split) -> None:
+        if len(split) == 0:
+            raise DataError(f"{where}: no examples")
+        expected = self.example_shape()
+        time = 1 + self.pairs
+        if split.inputs.ndim > time and split.inputs.shape[time] > self.length:
+            raise DataError(
+                f"{where}: sequences of {split.inputs.shape[time]} steps, longer than the task's length {self.length};"
+                " truncate them or raise the length"
+            )
+        if split.inputs.shape != (len(split), *expected):
+            raise DataError(
+                f"{where}: inputs have shape {split.inputs.shape}, not {(len(split), *expected)} as the task says"
+            )
+        _check_range(f"{where}: label", split.labels, 0, self.num_classes - 1, "num_classes")
+        if self.num_tokens is not None:
+            _check_range(f"{where}: token", split.inputs, 0, self.num_tokens - 1, "num_tokens")
+        if split.lengths is not None:
+            if split.lengths.shape != (len(split), *expected[: int(self.pairs)]):
+                raise DataError(f"{where}: lengths have shape {split.lengths.shape} for {len(split)} examples")
+            _check_range(f"{where}: sequence length", split.lengths, 1, self.length, "length")
+
+
+def _check_range(what: str, values: np.ndarray, low: int, high: int, bound: str) -> None:
+    bad = np.argwhere((values < low) | (values > high))
+    if len(bad):
+        at = tuple(bad[0])
+        raise DataError(f"{what} {values[at]} of example {at[0]} is outside {low}..{high} (see the task's {bound})")

@@ -1,0 +1,1 @@
+"""Flax NNX modules around the layers of `s5jax.ssm`."""

@@ -1,0 +1,276 @@
+"""The one border between config files and the program.
+
+A config file's `get_config(arg)` returns an `ml_collections.ConfigDict`. `resolve` turns it into the frozen dataclasses
+below, and whatever is wrong with it is said here, with the field's name and the choices. A field that a config leaves
+out has the default given here.
+"""
+
+import ast
+import dataclasses
+import difflib
+import importlib
+import importlib.util
+import pathlib
+import pkgutil
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import ml_collections
+
+import s5jax.data
+import s5jax.ssm
+from s5jax.data.task import DataError, Task
+from s5jax.models import layers
+
+__all__ = ["Config", "UserError", "load_config", "load_task", "override", "resolve"]
+
+
+class UserError(Exception):
+    """A mistake that one or two lines explain: shown without a traceback."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ssm:
+    """The layer `s5jax/ssm/<name>.py` and its `Options`."""
+
+    name: str
+    options: Any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    name: str
+    """The data set, `s5jax/data/<name>.py`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optim:
+    """AdamW for all but the SSM's own parameters, which have a rate of their own."""
+
+    lr: float = 0.004
+    """Base rate of all parameters but the SSM's."""
+    ssm_lr: float = 0.001
+    """Base rate of the SSM's."""
+    weight_decay: float = 0.05
+    """Decoupled, as a multiple of the rate."""
+    grouping: Literal["standard", "BandCdecay", "BfastandCdecay", "noBCdecay", "plain"] = "standard"
+    """Which parameters have which rate and decay: see `optimizer.GROUPINGS`."""
+    dt_global: bool = False
+    """Train log_step like any parameter outside the SSM: at lr, decayed."""
+    schedule: Literal["warmup_cosine", "s5_published"] = "warmup_cosine"
+    """See `optimizer.make_schedule`."""
+    lr_min: float = 0.0
+    """Rate at the end of the cosine."""
+    clip_norm: float = 0.0
+    """Largest global norm of the gradient; 0: unbounded."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+    epochs: int = 40
+    warmup_epochs: float = 1.0
+    batch_size: int = 50
+    """Examples a step, over all devices."""
+    patience: int = 0
+    """Evaluations without a better validation accuracy before training stops; 0: never."""
+    eval_every_steps: int = 0
+    """Steps between evaluations on the validation split; 0: one each epoch."""
+    checkpoint_every_steps: int = 0
+    """Steps between checkpoints; 0: one at each evaluation."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Log:
+    every_steps: int = 50
+    """Steps between two lines of training metrics, which are means over them."""
+    wandb: Literal["off", "offline", "online"] = "off"
+    """Weights & Biases; offline runs lie in the workdir for `wandb sync`."""
+    wandb_project: str = "s5jax"
+    tensorboard: bool = False
+    """Write event files to <workdir>/tensorboard."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole experiment."""
+
+    task: TaskConfig
+    ssm: Ssm
+    model: layers.Options = layers.Options()
+    optim: Optim = Optim()
+    train: Train = Train()
+    log: Log = Log()
+    seed: int = 0
+    """Of initialisation, order of examples, and dropout."""
+    num_devices: int = 0
+    """Devices to spread a batch over; 0: all there are."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values; `resolve` takes them back."""
+        values = dataclasses.asdict(self)
+        values["ssm"] = {"name": self.ssm.name, **values["ssm"]["options"]}
+        return values
+
+
+def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
+    """What `get_config(arg)` of a config file returns, for "FILE.py" or "FILE.py:ARG"."""
+    file, _, arg = file_and_arg.partition(":")
+    path = pathlib.Path(file)
+    if not path.is_file():
+        raise UserError(f"config file {file} does not exist (run from the repository's root: --config=configs/digits.py:s5)")
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"config file {file} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"config file {file} defines no get_config()")
+    try:
+        return module.get_config(arg) if arg else module.get_config()
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from error
+
+
+def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> None:
+    """Applies command line arguments of the form `--config.section.field=value` in place."""
+    for argument in arguments:
+        name, equals, text = argument.removeprefix("--").partition("=")
+        if not name.startswith("config.") or not argument.startswith("--"):
+            raise UserError(f"{argument} is no option; --help lists them, and fields are set by --config.section.field=value")
+        if not equals:
+            raise UserError(f"{argument} needs a value: --{name}=value")
+        *sections, field = name.split(".")[1:]
+        at = config
+        for section in sections:
+            at = at.get(section, None)
+            if not isinstance(at, ml_collections.ConfigDict):
+                _check_names(Config, [sections[0]], "config")
+                raise UserError(f"--{name}: config.{section} is no section")
+        with at.unlocked(), at.ignore_type():
+            at[field] = _parse(text)
+
+
+def _parse(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
+    """The frozen config.
+
+    Raises:
+      UserError: an unknown field, a value of the wrong type or outside its range, an SSM or a task that does not exist.
+    """
+    values = values.to_dict() if isinstance(values, ml_collections.ConfigDict) else dict(values)
+    _check_names(Config, values, "config")
+    if isinstance(values.get("task"), dict):
+        _module("task", s5jax.data, values["task"].get("name"), requires="load")
+    if isinstance(values.get("ssm"), dict):
+        options = dict(values["ssm"])
+        name = options.pop("name", None)
+        layer = _module("ssm", s5jax.ssm, name, requires="Options")
+        values["ssm"] = Ssm(name=name, options=_build(layer.Options, options, "config.ssm"))
+    config = _build(Config, values, "config")
+    _check_ranges(config)
+    return config
+
+
+def load_task(config: Config) -> Task:
+    """Loads the task's data and checks that the model can read them."""
+    try:
+        task = importlib.import_module(f"s5jax.data.{config.task.name}").load()
+    except DataError as error:
+        raise UserError(str(error)) from error
+    if (config.model.encoder == "dense") != (task.num_tokens is None):
+        kind, fit = ("values", "dense") if task.num_tokens is None else ("tokens", "one_hot or embedding")
+        raise UserError(f"config.model.encoder is {config.model.encoder!r}, but task {task.name} gives {kind}: use {fit}")
+    size = len(task.splits["train"])
+    if config.train.batch_size > size:
+        raise UserError(f"config.train.batch_size {config.train.batch_size} exceeds the {size} training examples")
+    return task
+
+
+def _module(kind: str, package: types.ModuleType, name: Any, requires: str) -> types.ModuleType:
+    """The module of that name, if it offers what makes it one of its kind."""
+    known = [m.name for m in pkgutil.iter_modules(package.__path__)]
+    found = importlib.import_module(f"{package.__name__}.{name}") if name in known else None
+    if found is None or not hasattr(found, requires):
+        modules = (importlib.import_module(f"{package.__name__}.{m}") for m in known)
+        choices = ", ".join(m.__name__.rpartition(".")[2] for m in modules if hasattr(m, requires))
+        raise UserError(f"config.{kind}.name: {name!r} does not exist; there are {choices}")
+    return found
+
+
+def _check_names(cls: type, names: Any, where: str) -> None:
+    known = [field.name for field in dataclasses.fields(cls)]
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise UserError(f"{where}.{name} is no field.{hint} The fields of {where} are {', '.join(known)}")
+
+
+def _build(cls: type, values: Any, where: str) -> Any:
+    """An instance of a dataclass from nested dicts, every name and type checked."""
+    if not isinstance(values, dict):
+        raise UserError(f"{where} is a section of fields, got {values!r}")
+    _check_names(cls, values, where)
+    hints = typing.get_type_hints(cls)
+    arguments = {}
+    for name, value in values.items():
+        hint, at = hints[name], f"{where}.{name}"
+        if isinstance(value, Ssm):
+            arguments[name] = value
+        elif dataclasses.is_dataclass(hint):
+            arguments[name] = _build(typing.cast(type, hint), value, at)
+        else:
+            arguments[name] = _value(hint, value, at)
+    try:
+        return cls(**arguments)
+    except TypeError:
+        missing = ", ".join(f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING)
+        raise UserError(f"{where} needs the fields {missing}") from None
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if typing.get_origin(hint) is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            raise UserError(f"{where}: {value!r} is none of {', '.join(map(str, choices))}")
+        return value
+    if hint is float and type(value) is int:
+        value = float(value)
+    if type(value) is not hint:
+        raise UserError(f"{where} takes {hint.__name__}, got {value!r} ({type(value).__name__})")
+    return value
+
+
+def _check_ranges(config: Config) -> None:
+    at_least = {
+        "config.num_devices": (config.num_devices, 0),
+        "config.seed": (config.seed, 0),
+        "config.train.epochs": (config.train.epochs, 1),
+        "config.train.warmup_epochs": (config.train.warmup_epochs, 0),
+        "config.train.batch_size": (config.train.batch_size, 1),
+        "config.train.patience": (config.train.patience, 0),
+        "config.train.eval_every_steps": (config.train.eval_every_steps, 0),
+        "config.train.checkpoint_every_steps": (config.train.checkpoint_every_steps, 0),
+        "config.log.every_steps": (config.log.every_steps, 1),
+        **{f"config.optim.{name}": (getattr(config.optim, name), 0)
+           for name in ("lr", "ssm_lr", "weight_decay", "lr_min", "clip_norm")},
+    }
+    for where, (value, least) in at_least.items():
+        if not value >= least:
+            raise UserError(f"{where} must be at least {least}, got {value}")
+    if config.train.warmup_epochs >= config.train.epochs:
+        raise UserError(
+            f"config.train.warmup_epochs {config.train.warmup_epochs} leaves nothing of {config.train.epochs} epochs"
+        )

@@ -1,0 +1,77 @@
+"""AdamW with the groups of parameters and the schedules of the published S5 recipes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from s5jax.training.config import Optim
+
+__all__ = ["GROUPINGS", "groups", "label", "make_optimizer", "make_schedule"]
+
+GROUPINGS = {
+    "standard": {"B": "ssm"},
+    "BandCdecay": {"B": "ssm_decay"},
+    "BfastandCdecay": {"B": "regular"},
+    "noBCdecay": {"B": "ssm", "C": "ssm", "C1": "ssm", "C2": "ssm", "D": "ssm"},
+}
+"""By the published names: the group of some leaves of an SSM. Other leaves are "ssm" where the layer's SSM_PARAMS name
+them, else "regular", as is all outside the SSM, norms and biases included. The grouping "plain" is "regular" alone."""
+
+
+def groups(optim: Optim) -> dict[str, tuple[float, float]]:
+    """Base rate and weight decay of each group."""
+    return {
+        "regular": (optim.lr, optim.weight_decay),
+        "ssm": (optim.ssm_lr, 0.0),
+        "ssm_decay": (optim.ssm_lr, optim.weight_decay),
+    }
+
+
+def label(params: dict[str, Any], optim: Optim, ssm_params: tuple[str, ...]) -> dict[str, Any]:
+    """The group of every parameter, in a tree like theirs. The leaves of an SSM are those below the name `seq`."""
+
+    def group(path: tuple[Any, ...], _: Any) -> str:
+        *_, parent, leaf = ("", *(key.key for key in path))
+        if parent != "seq" or optim.grouping == "plain" or (optim.dt_global and leaf == "log_step"):
+            return "regular"
+        return GROUPINGS[optim.grouping].get(leaf, "ssm" if leaf in ssm_params else "regular")
+
+    return jax.tree_util.tree_map_with_path(group, params)
+
+
+def make_schedule(optim: Optim, base: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
+    """Rate of each step.
+
+    `warmup_cosine`: linear to `base` over the warm-up, then a half cosine to lr_min at the last step.
+
+    `s5_published`: what the published S5 loop does. Step 0 runs at `base`, before any warm-up, and each later step at the
+    rate computed for the step before it: base (k + 1) / warmup while k < warmup, then a cosine of period
+    total - warmup in k itself, not k - warmup. The rate so drops at the seam, and is lr_min for the last warmup steps.
+    """
+    if optim.schedule == "warmup_cosine":
+        first = base / warmup_steps if warmup_steps else base
+        return optax.warmup_cosine_decay_schedule(first, base, warmup_steps, total_steps, optim.lr_min)
+
+    def published(step: jax.typing.ArrayLike) -> jax.Array:
+        previous = jnp.asarray(step, jnp.float32) - 1
+        cosine_steps = total_steps - warmup_steps
+        warmup = base * (previous + 1) / max(warmup_steps, 1)
+        phase = jnp.minimum(previous, cosine_steps) / cosine_steps
+        cosine = optim.lr_min + (base - optim.lr_min) * (1 + jnp.cos(jnp.pi * phase)) / 2
+        return jnp.where(previous < 0, base, jnp.where(previous < warmup_steps, warmup, cosine))
+
+    return published
+
+
+def make_optimizer(
+    optim: Optim, labels: dict[str, Any], warmup_steps: int, total_steps: int
+) -> optax.GradientTransformation:
+    """One AdamW a group, after clipping by global norm where that is asked for."""
+    adamw = {
+        name: optax.adamw(make_schedule(optim, rate, warmup_steps, total_steps), weight_decay=decay)
+        for name, (rate, decay) in groups(optim).items()
+    }
+    by_group = optax.multi_transform(adamw, labels)
+    return optax.chain(optax.clip_by_global_norm(optim.clip_norm), by_group) if optim.clip_norm else by_group

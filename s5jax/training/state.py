@@ -1,0 +1,58 @@
+"""What training changes, and how it starts."""
+
+import importlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from s5jax.data import batches
+from s5jax.data.task import Task
+from s5jax.models.classifier import Classifier
+from s5jax.models.retrieval import Retrieval
+from s5jax.training import optimizer as optimizers
+from s5jax.training.config import Config
+
+__all__ = ["Experiment", "TrainState", "build"]
+
+
+class TrainState(NamedTuple):
+    """All that a training step takes and gives back. Trees are nested dicts, by the published names."""
+
+    step: jax.Array
+    """Steps done, int32."""
+    params: dict[str, Any]
+    batch_stats: dict[str, Any]
+    opt_state: Any
+
+
+class Experiment(NamedTuple):
+    """The fixed parts around a state."""
+
+    graphdef: nnx.GraphDef
+    optimizer: optax.GradientTransformation
+    labels: dict[str, Any]
+    """The optimizer's group of every parameter."""
+    steps_per_epoch: int
+    total_steps: int
+    warmup_steps: int
+
+
+def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
+    """The model and optimizer of a config, and their initial state, on the default device."""
+    kind = Retrieval if task.pairs else Classifier
+    ssm = (config.ssm.name, config.ssm.options)
+    model = kind(config.model, ssm, task.input_size, task.num_classes, rngs=nnx.Rngs(config.seed))
+    graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+    params, batch_stats = (nnx.to_pure_dict(state) for state in states)
+
+    steps_per_epoch = batches.steps_per_epoch(len(task.splits["train"]), config.train.batch_size)
+    total_steps = config.train.epochs * steps_per_epoch
+    warmup_steps = round(config.train.warmup_epochs * steps_per_epoch)
+    ssm_params = importlib.import_module(f"s5jax.ssm.{config.ssm.name}").SSM_PARAMS
+    labels = optimizers.label(params, config.optim, ssm_params)
+    optimizer = optimizers.make_optimizer(config.optim, labels, warmup_steps, total_steps)
+    experiment = Experiment(graphdef, optimizer, labels, steps_per_epoch, total_steps, warmup_steps)
+    return experiment, TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params))

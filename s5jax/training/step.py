@@ -1,0 +1,70 @@
+"""One step of training and one of evaluation, as pure functions."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from s5jax.training.state import TrainState
+
+__all__ = ["eval_step", "gather", "loss", "train_step"]
+
+Batch = dict[str, Array]
+Metrics = dict[str, Array]
+
+
+def gather(split: Batch, index: Int[Array, " batch"], preprocess: Any) -> Batch:
+    """The examples at `index` of a split that lies on the device."""
+    batch = {name: jnp.take(array, index, axis=0) for name, array in split.items()}
+    return {**batch, "inputs": preprocess(batch["inputs"])}
+
+
+def loss(
+    params: dict[str, Any], batch_stats: dict[str, Any], batch: Batch, *, graphdef: nnx.GraphDef, key: Array
+) -> tuple[Float[Array, ""], tuple[Float[Array, ""], dict[str, Any]]]:
+    """Mean cross-entropy of a batch in training, and with it (accuracy, new batch statistics)."""
+    model = nnx.merge(graphdef, params, batch_stats)
+    logits = model(batch["inputs"], batch.get("lengths"), train=True, key=key)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
+    accuracy = jnp.mean(logits.argmax(-1) == batch["labels"])
+    return losses.mean(), (accuracy, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+
+
+def train_step(
+    state: TrainState, batch: Batch, *, graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, key: Array
+) -> tuple[TrainState, Metrics]:
+    """One update by the mean cross-entropy of a batch.
+
+    Args:
+      state: before the step.
+      batch: `inputs`, `labels` and, where sequences are padded, `lengths`.
+      graphdef: of the model.
+      optimizer: as `state.opt_state` belongs to.
+      key: of the run; the step's own follows from it and the step's number.
+
+    Returns:
+      The state after the step, and of this batch `loss`, `accuracy` and `grad_norm` (global, before clipping).
+    """
+
+    step_key = jax.random.fold_in(key, state.step)
+    value_and_grad = jax.value_and_grad(loss, has_aux=True)
+    (mean_loss, (accuracy, batch_stats)), grads = value_and_grad(
+        state.params, state.batch_stats, batch, graphdef=graphdef, key=step_key
+    )
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    metrics = {"loss": mean_loss, "accuracy": accuracy, "grad_norm": optax.tree.norm(grads)}
+    return TrainState(state.step + 1, optax.apply_updates(state.params, updates), batch_stats, opt_state), metrics
+
+
+def eval_step(
+    state: TrainState, batch: Batch, counted: Bool[Array, " batch"], *, graphdef: nnx.GraphDef
+) -> Metrics:
+    """Sums over the counted examples of a batch: `loss`, `correct`, and `count` itself."""
+    model = nnx.merge(graphdef, state.params, state.batch_stats)
+    logits = model(batch["inputs"], batch.get("lengths"))
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
+    correct = logits.argmax(-1) == batch["labels"]
+    return {"loss": jnp.sum(jnp.where(counted, losses, 0)), "correct": jnp.sum(correct & counted), "count": counted.sum()}
