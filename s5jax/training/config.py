@@ -78,7 +78,7 @@ class Train:
     eval_every_steps: int = 0
     """Steps between evaluations on the validation split; 0: one each epoch."""
     checkpoint_every_steps: int = 0
-    """Steps between checkpoints; 0: one at each evaluation."""
+    """Steps between checkpoints besides those at evaluations; 0: no others."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,163 @@
+"""Checkpoints by orbax: the two newest and the best.
+
+    checkpoints/<step>/             the state after that many steps and, as JSON, the loop's own progress
+    checkpoints/<step>/SEAL.json    checksums of the files, written when all of them are there
+    checkpoints/damaged/            what no longer agreed with its seal
+
+A checkpoint without a seal was never finished. One that disagrees with it is not read at all: orbax would not notice
+every flipped bit, and logs a traceback for each array of a file that it cannot read.
+"""
+
+import functools
+import json
+import os
+import pathlib
+import threading
+import warnings
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from s5jax.training.config import UserError
+from s5jax.training.state import TrainState
+
+__all__ = ["Checkpoints"]
+
+
+class _NewestAndBest:
+    """Orbax preservation policy."""
+
+    best_step: int | None = None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        newest = sorted(c.step for c in checkpoints)[-2:]
+        return [c.step in newest or c.step == self.best_step for c in checkpoints]
+
+
+class Checkpoints:
+    """The checkpoints of one run. Use as a context manager: leaving it waits for a save under way."""
+
+    def __init__(self, workdir: pathlib.Path):
+        self.directory = workdir.absolute() / "checkpoints"
+        self._keep = _NewestAndBest()
+        self._saving: Any = None
+        self._sealed = threading.Event()
+
+    @functools.cached_property
+    def _orbax(self) -> ocp.training.Checkpointer:
+        """Opened at first use, when damaged checkpoints are out of its way."""
+        return ocp.training.Checkpointer(
+            self.directory,
+            preservation_policy=self._keep,
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            cleanup_tmp_directories=True,
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wait()
+        if "_orbax" in self.__dict__:
+            self._orbax.close()
+
+    def save(self, state: TrainState, progress: dict[str, Any]) -> None:
+        """Copies the state and writes it in the background.
+
+        Args:
+          state: after `state.step` steps.
+          progress: what else resuming needs, as JSON; `progress["best_step"]` is the step whose checkpoint is kept as
+            the best so far.
+        """
+        self.wait()
+        self._keep.best_step = progress["best_step"]
+        # A copy, since the next step reuses the state's buffers while this one is still being written.
+        host = jax.tree.map(np.array, jax.device_get(state))
+        step = int(host.step)
+        self._saving = self._orbax.save_async(step, host._asdict(), custom_metadata=progress, overwrite=True)
+        self._sealed.clear()
+        self._saving.on_complete(lambda _: self._seal(step))
+
+    def wait(self) -> None:
+        """Returns when what was saved is on disk."""
+        if self._saving is not None:
+            self._saving.result()
+            self._sealed.wait()
+            self._saving = None
+
+    def _seal(self, step: int) -> None:
+        directory = self.directory / str(step)
+        temporary = directory / f"{SEAL}.tmp"
+        temporary.write_text(json.dumps(_checksums(directory)))
+        os.replace(temporary, directory / SEAL)
+        self._sealed.set()
+
+    def steps(self) -> list[int]:
+        """Steps there are checkpoints of, whether intact or not, in ascending order."""
+        if not self.directory.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdecimal())
+
+    def restore_latest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """The newest intact checkpoint, as host arrays, with its progress; `None` if there is no checkpoint at all.
+
+        Newer ones that are damaged or unfinished are moved to checkpoints/damaged, with a warning.
+
+        Raises:
+          UserError: there are checkpoints, but none is intact.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            fault = _fault(self.directory / str(step))
+            if fault is None:
+                progress = self._orbax.metadata(step).custom_metadata
+                self._keep.best_step = progress["best_step"]
+                return self._load(step, like), progress
+            aside = self.directory / "damaged"
+            aside.mkdir(exist_ok=True)
+            place = aside / f"{step}-{len(list(aside.iterdir()))}"
+            (self.directory / str(step)).rename(place)
+            warnings.warn(f"checkpoint {step} is damaged ({fault}); moved it to {place}", stacklevel=2)
+        if steps:
+            raise UserError(f"no checkpoint in {self.directory} is intact; remove the run's directory to start over")
+        return None
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """The state after `step` steps, as host arrays.
+
+        Raises:
+          UserError: there is no such checkpoint, or it is damaged.
+        """
+        fault = _fault(self.directory / str(step)) if step in self.steps() else "it does not exist"
+        if fault is not None:
+            raise UserError(f"checkpoint {self.directory / str(step)} cannot be read: {fault}")
+        return self._load(step, like)
+
+    def _load(self, step: int, like: TrainState) -> TrainState:
+        abstract = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like._asdict())
+        return TrainState(**self._orbax.load(step, abstract))
+
+
+SEAL = "SEAL.json"
+
+
+def _checksums(directory: pathlib.Path) -> dict[str, int]:
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and not path.name.startswith(SEAL))
+    return {str(path.relative_to(directory)): zlib.crc32(path.read_bytes()) for path in files}
+
+
+def _fault(directory: pathlib.Path) -> str | None:
+    """What is wrong with a checkpoint's files, in words; `None` if nothing is."""
+    try:
+        expected = json.loads((directory / SEAL).read_text())
+    except FileNotFoundError:
+        return "it was never finished"
+    except ValueError:
+        return f"{SEAL} is unreadable"
+    actual = _checksums(directory)
+    changed = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
+    return f"{len(changed)} of its files changed, {changed[0]} first" if changed else None

@@ -1,0 +1,112 @@
+"""The directory of a run: what it holds besides checkpoints, and whose it is.
+
+    config.json      the config as run, every field
+    run.json         versions, commit, device, parameter count, how long it took
+    metrics.jsonl    a line of metrics per report; holds nothing that depends on time or machine
+    result.json      written last: the run is finished
+"""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+import s5jax
+from s5jax.training.config import Config, UserError, resolve
+
+__all__ = ["claim", "describe", "read_config", "read_json", "write_json"]
+
+
+@contextlib.contextmanager
+def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
+    """Makes the directory this config's, for one process at a time.
+
+    Raises:
+      UserError: it belongs to another config, or is in use by another process.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = open(workdir / ".lock", "w")  # noqa: SIM115 (held until the run ends)
+    except OSError as error:
+        raise UserError(f"workdir {workdir} cannot be written to: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"workdir {workdir} is in use by another process") from None
+        recorded = workdir / "config.json"
+        if recorded.exists():
+            differences = _differences(read_json(recorded), config.to_dict())
+            if differences:
+                raise UserError(
+                    f"workdir {workdir} belongs to another config; take another one, or make these fields agree:\n"
+                    + "\n".join(f"  config.{name}: {old!r} there, {new!r} now" for name, old, new in differences)
+                )
+        else:
+            write_json(recorded, config.to_dict())
+        yield
+
+
+def read_config(workdir: pathlib.Path) -> Config:
+    """The config that a run was started with.
+
+    Raises:
+      UserError: there is no run in this directory.
+    """
+    if not (workdir / "config.json").is_file():
+        raise UserError(f"{workdir} is no run's directory: it has no config.json")
+    return resolve(read_json(workdir / "config.json"))
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is no valid JSON: {error}") from error
+
+
+def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
+    """Replaces the file at once, so that no reader ever sees half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(values, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def describe(num_parameters: int, num_devices: int) -> dict[str, Any]:
+    """What a run depends on besides its config."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
+    return {
+        "parameters": num_parameters,
+        "device": f"{num_devices} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
+        "git_commit": _git_commit(),
+        "versions": {
+            "s5jax": s5jax.__version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in packages},
+        },
+    }
+
+
+def _git_commit() -> str | None:
+    """Of the code, "-dirty" appended where it was changed since; `None` outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [d for key in keys for d in _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))]
+    return [] if old == new else [(name, old, new)]
