@@ -10,10 +10,10 @@ every flipped bit, and logs a traceback for each array of a file that it cannot 
 
 import functools
 import json
+import logging
 import os
 import pathlib
 import threading
-import warnings
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +28,9 @@ from s5jax.training.state import TrainState
 __all__ = ["Checkpoints"]
 
 
+_log = logging.getLogger(__name__)
+
+
 class _NewestAndBest:
     """Orbax preservation policy."""
 
@@ -39,10 +42,16 @@ class _NewestAndBest:
 
 
 class Checkpoints:
-    """The checkpoints of one run. Use as a context manager: leaving it waits for a save under way."""
+    """The checkpoints of one run. Use as a context manager: leaving it waits for a save under way.
 
-    def __init__(self, workdir: pathlib.Path):
+    Args:
+      workdir: of the run.
+      read_only: touch nothing, as the run may be going on in another process.
+    """
+
+    def __init__(self, workdir: pathlib.Path, read_only: bool = False):
         self.directory = workdir.absolute() / "checkpoints"
+        self._read_only = read_only
         self._keep = _NewestAndBest()
         self._saving: Any = None
         self._sealed = threading.Event()
@@ -54,7 +63,7 @@ class Checkpoints:
             self.directory,
             preservation_policy=self._keep,
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not self._read_only,
         )
 
     def __enter__(self) -> "Checkpoints":
@@ -78,7 +87,7 @@ class Checkpoints:
         # A copy, since the next step reuses the state's buffers while this one is still being written.
         host = jax.tree.map(np.array, jax.device_get(state))
         step = int(host.step)
-        self._saving = self._orbax.save_async(step, host._asdict(), custom_metadata=progress, overwrite=True)
+        self._saving = self._orbax.save_async(step, _to_stored(host), custom_metadata=progress, overwrite=True)
         self._sealed.clear()
         self._saving.on_complete(lambda _: self._seal(step))
 
@@ -105,7 +114,7 @@ class Checkpoints:
     def restore_latest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest intact checkpoint, as host arrays, with its progress; `None` if there is no checkpoint at all.
 
-        Newer ones that are damaged or unfinished are moved to checkpoints/damaged, with a warning.
+        Newer ones that are damaged or unfinished are moved to checkpoints/damaged (unless `read_only`), with a warning.
 
         Raises:
           UserError: there are checkpoints, but none is intact.
@@ -117,11 +126,11 @@ class Checkpoints:
                 progress = self._orbax.metadata(step).custom_metadata
                 self._keep.best_step = progress["best_step"]
                 return self._load(step, like), progress
-            aside = self.directory / "damaged"
-            aside.mkdir(exist_ok=True)
-            place = aside / f"{step}-{len(list(aside.iterdir()))}"
-            (self.directory / str(step)).rename(place)
-            warnings.warn(f"checkpoint {step} is damaged ({fault}); moved it to {place}", stacklevel=2)
+            _log.warning("warning: checkpoint %s is damaged: %s; taking the one before", self.directory / str(step), fault)
+            if not self._read_only:
+                aside = self.directory / "damaged"
+                aside.mkdir(exist_ok=True)
+                (self.directory / str(step)).rename(aside / f"{step}-{len(list(aside.iterdir()))}")
         if steps:
             raise UserError(f"no checkpoint in {self.directory} is intact; remove the run's directory to start over")
         return None
@@ -138,8 +147,29 @@ class Checkpoints:
         return self._load(step, like)
 
     def _load(self, step: int, like: TrainState) -> TrainState:
-        abstract = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like._asdict())
-        return TrainState(**self._orbax.load(step, abstract))
+        host = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
+        return _from_stored(self._orbax.load(step, _to_stored(host)), host)
+
+
+def _to_stored(host: TrainState) -> dict[str, Any]:
+    """Parameters and statistics by name, the optimizer's state as one vector per dtype.
+
+    Orbax takes over a millisecond an array, most of it for moments that nobody looks at one by one.
+    """
+    packed: dict[str, list[np.ndarray]] = {}
+    for leaf in jax.tree.leaves(host.opt_state):
+        packed.setdefault(leaf.dtype.name, []).append(leaf.ravel())
+    return host._asdict() | {"opt_state": {dtype: np.concatenate(leaves) for dtype, leaves in packed.items()}}
+
+
+def _from_stored(stored: dict[str, Any], like: TrainState) -> TrainState:
+    leaves, structure = jax.tree.flatten(like.opt_state)
+    at = dict.fromkeys(stored["opt_state"], 0)
+    for i, leaf in enumerate(leaves):
+        dtype = leaf.dtype.name
+        leaves[i] = stored["opt_state"][dtype][at[dtype] : at[dtype] + leaf.size].reshape(leaf.shape)
+        at[dtype] += leaf.size
+    return TrainState(**(stored | {"opt_state": jax.tree.unflatten(structure, leaves)}))
 
 
 SEAL = "SEAL.json"

@@ -24,7 +24,7 @@ import s5jax.ssm
 from s5jax.data.task import DataError, Task
 from s5jax.models import layers
 
-__all__ = ["Config", "UserError", "load_config", "load_task", "override", "resolve"]
+__all__ = ["Config", "UserError", "known_modules", "load_config", "load_task", "override", "resolve"]
 
 
 class UserError(Exception):
@@ -170,11 +170,11 @@ def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
     values = values.to_dict() if isinstance(values, ml_collections.ConfigDict) else dict(values)
     _check_names(Config, values, "config")
     if isinstance(values.get("task"), dict):
-        _module("task", s5jax.data, values["task"].get("name"), requires="load")
+        _module("task", values["task"].get("name"))
     if isinstance(values.get("ssm"), dict):
         options = dict(values["ssm"])
         name = options.pop("name", None)
-        layer = _module("ssm", s5jax.ssm, name, requires="Options")
+        layer = _module("ssm", name)
         values["ssm"] = Ssm(name=name, options=_build(layer.Options, options, "config.ssm"))
     config = _build(Config, values, "config")
     _check_ranges(config)
@@ -196,15 +196,21 @@ def load_task(config: Config) -> Task:
     return task
 
 
-def _module(kind: str, package: types.ModuleType, name: Any, requires: str) -> types.ModuleType:
-    """The module of that name, if it offers what makes it one of its kind."""
-    known = [m.name for m in pkgutil.iter_modules(package.__path__)]
-    found = importlib.import_module(f"{package.__name__}.{name}") if name in known else None
-    if found is None or not hasattr(found, requires):
-        modules = (importlib.import_module(f"{package.__name__}.{m}") for m in known)
-        choices = ", ".join(m.__name__.rpartition(".")[2] for m in modules if hasattr(m, requires))
-        raise UserError(f"config.{kind}.name: {name!r} does not exist; there are {choices}")
-    return found
+def known_modules(kind: Literal["ssm", "task"]) -> list[str]:
+    """Names of the layers in s5jax/ssm, or of the tasks in s5jax/data."""
+    package, offers = _KINDS[kind]
+    modules = (importlib.import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__))
+    return [module.__name__.rpartition(".")[2] for module in modules if hasattr(module, offers)]
+
+
+_KINDS = {"ssm": (s5jax.ssm, "Options"), "task": (s5jax.data, "load")}
+"""Where the modules of a kind are, and the name that tells them from the other modules there."""
+
+
+def _module(kind: Literal["ssm", "task"], name: Any) -> types.ModuleType:
+    if name not in known_modules(kind):
+        raise UserError(f"config.{kind}.name: {name!r} does not exist; there are {', '.join(known_modules(kind))}")
+    return importlib.import_module(f"{_KINDS[kind][0].__name__}.{name}")
 
 
 def _check_names(cls: type, names: Any, where: str) -> None:

@@ -1,0 +1,83 @@
+"""What a config means, in words and tables: for `--dry_run` and `--help`."""
+
+import dataclasses
+import importlib
+import typing
+from typing import Any
+
+import jax
+
+from s5jax.training import optimizer as optimizers
+from s5jax.training import state as states
+from s5jax.training.config import Config, known_modules, load_task
+from s5jax.training.program import Program
+
+__all__ = ["describe_fields", "dry_run"]
+
+
+def dry_run(config: Config) -> str:
+    """The resolved config, all parameters with shape, group, rate and decay, and the memory of a training step."""
+    task = load_task(config)
+    experiment, state = states.build(config, task)
+    memory = Program(config, task, experiment).step_memory(state)
+    return "\n".join(
+        [
+            *_config_lines(config.to_dict()),
+            "",
+            *_parameter_lines(config, state, experiment.labels),
+            "",
+            f"{experiment.total_steps} steps, {experiment.steps_per_epoch} an epoch, {experiment.warmup_steps} of warm-up",
+            "memory of a step, per device: "
+            + ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in memory.items()),
+        ]
+    )
+
+
+def describe_fields() -> str:
+    """All fields of a config with their defaults and choices, and what SSMs and tasks there are."""
+    lines = ["fields, set by --config.SECTION.FIELD=VALUE (the comments in configs/*.py explain them):"]
+    hints = typing.get_type_hints(Config)
+    for section in dataclasses.fields(Config):
+        if section.name == "ssm":
+            for name in known_modules("ssm"):
+                options = importlib.import_module(f"s5jax.ssm.{name}").Options
+                lines += ["", f"  ssm.name={name}", *_field_lines("ssm", options)]
+        elif section.name == "task":
+            lines += ["", f"  task.name: {', '.join(known_modules('task'))}"]
+        elif dataclasses.is_dataclass(hints[section.name]):
+            lines += ["", *_field_lines(section.name, hints[section.name])]
+        else:
+            lines += [f"  {section.name}={section.default}"]
+    return "\n".join(lines)
+
+
+def _field_lines(section: str, cls: Any) -> list[str]:
+    hints = typing.get_type_hints(cls)
+    lines = []
+    for field in dataclasses.fields(cls):
+        choices = typing.get_args(hints[field.name])
+        lines.append(f"  {section}.{field.name}={field.default}" + (f"  ({', '.join(choices)})" if choices else ""))
+    return lines
+
+
+def _config_lines(values: dict[str, Any], indent: str = "") -> list[str]:
+    lines = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{name}:", *_config_lines(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{name}: {value}")
+    return lines
+
+
+def _parameter_lines(config: Config, state: states.TrainState, labels: dict[str, Any]) -> list[str]:
+    groups = optimizers.groups(config.optim)
+    rows = [("parameter", "shape", "size", "group", "rate", "decay")]
+    leaves = jax.tree_util.tree_leaves_with_path(state.params)
+    for (path, leaf), group in zip(leaves, jax.tree.leaves(labels), strict=True):
+        rate, decay = groups[group]
+        name = "/".join(str(key.key) for key in path)
+        rows.append((name, str(leaf.shape), f"{leaf.size:,}", group, f"{rate:g}", f"{decay:g}"))
+    rows.append(("total", "", f"{sum(leaf.size for _, leaf in leaves):,}", "", "", ""))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

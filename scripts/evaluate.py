@@ -1,0 +1,65 @@
+"""Evaluates a checkpoint of a run on a whole split, every example once."""
+
+import argparse
+import pathlib
+import sys
+
+from s5jax.training import state as states
+from s5jax.training.checkpoint import Checkpoints
+from s5jax.training.config import UserError, load_task
+from s5jax.training.program import Program
+from s5jax.training.workdir import read_config
+
+EXAMPLES = """examples:
+  python scripts/evaluate.py --workdir=runs/digits
+  python scripts/evaluate.py --workdir=runs/digits --split=val --checkpoint=latest
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--workdir", type=pathlib.Path, required=True, metavar="DIR", help="the run's directory")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
+    parser.add_argument(
+        "--checkpoint",
+        choices=("best", "latest"),
+        default="best",
+        help="best: of the highest validation accuracy so far (default); latest: the newest",
+    )
+    arguments = parser.parse_args()
+    try:
+        print(evaluate(arguments.workdir, arguments.split, arguments.checkpoint))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def evaluate(workdir: pathlib.Path, split: str, which: str) -> str:
+    config = read_config(workdir)
+    task = load_task(config)
+    experiment, state = states.build(config, task)
+    program = Program(config, task, experiment)
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        restored = checkpoints.restore_latest(state)
+        if restored is None:
+            raise UserError(f"{workdir} has no checkpoint yet")
+        state, progress = restored
+        if which == "best":
+            if progress["best_step"] is None:
+                raise UserError(f"{workdir} has no best checkpoint before its first evaluation; try --checkpoint=latest")
+            state = checkpoints.restore(progress["best_step"], state)
+    values = program.evaluate(program.place(state), split)
+    return (
+        f"{task.name}, {split} split, {len(task.splits[split])} examples: accuracy {values['accuracy']:.4f},"
+        f" loss {values['loss']:.4f} ({which} checkpoint, step {int(state.step)})"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

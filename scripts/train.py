@@ -1,0 +1,62 @@
+"""Trains a model from a config file, or goes on training it where an earlier run stopped."""
+
+import time
+
+STARTED = time.perf_counter()
+
+import argparse
+import pathlib
+import sys
+
+from s5jax.analysis.curves import plot_learning_curves
+from s5jax.training import config as configs
+from s5jax.training.inspect import describe_fields, dry_run
+from s5jax.training.loop import Interrupted, train
+
+EXAMPLES = """examples:
+  python scripts/train.py --config=configs/digits.py:s5 --workdir=runs/digits
+  python scripts/train.py --config=configs/digits.py:s5 --workdir=runs/slow --config.optim.lr=0.001 --config.train.epochs=80
+  python scripts/train.py --config=configs/digits.py:s5 --dry_run
+
+Kill it at any moment and run the same command again: it goes on from the last checkpoint, to the same result.
+
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES + describe_fields(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, metavar="FILE[:MODEL]", help="config file, and which of its models")
+    parser.add_argument(
+        "--workdir", type=pathlib.Path, metavar="DIR", help="the run's directory; made, or resumed if it exists"
+    )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="print the config, the parameters and a step's memory; train nothing"
+    )
+    arguments, overrides = parser.parse_known_args()
+    if arguments.workdir is None and not arguments.dry_run:
+        parser.error("--workdir=DIR says where the run shall lie (or give --dry_run)")
+    try:
+        values = configs.load_config(arguments.config)
+        configs.override(values, overrides)
+        config = configs.resolve(values)
+        if arguments.dry_run:
+            print(dry_run(config))
+            return 0
+        train(config, arguments.workdir, STARTED)
+    except configs.UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Interrupted as interruption:
+        print(interruption, flush=True)
+        return 128 + interruption.signum
+    print(f"learning curves: {plot_learning_curves(arguments.workdir)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
