@@ -241,8 +241,12 @@ def _check_finite(step: int, values: dict[str, float]) -> None:
 
 
 def _judge(progress: dict[str, Any], step: int, values: dict[str, float]) -> None:
-    """Keeps the best validation accuracy, the first of equals, and counts evaluations since."""
-    if progress["best"] is None or values["val/accuracy"] > progress["best"]["val/accuracy"]:
+    """Keeps the best validation accuracy, of equals the one with the least loss, and counts evaluations since."""
+
+    def rank(v: dict[str, float]) -> tuple[float, float]:
+        return v["val/accuracy"], -v["val/loss"]
+
+    if progress["best"] is None or rank(values) > rank(progress["best"]):
         progress.update(best=values, best_step=step, stale=0)
     else:
         progress["stale"] += 1
