@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Num, Shaped
+from jaxtyping import Array, Float, Integer, Num, Shaped
 
 __all__ = ["DataError", "Split", "Task"]
 
@@ -28,8 +28,8 @@ class Split:
     """
 
     inputs: Num[np.ndarray, "N ..."]
-    labels: Int[np.ndarray, " N"]
-    lengths: Int[np.ndarray, "N ..."] | None = None
+    labels: Integer[np.ndarray, " N"]
+    lengths: Integer[np.ndarray, "N ..."] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

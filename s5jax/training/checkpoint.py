@@ -8,6 +8,7 @@ A checkpoint without a seal was never finished. One that disagrees with it is no
 every flipped bit, and logs a traceback for each array of a file that it cannot read.
 """
 
+import copy
 import functools
 import json
 import logging
@@ -84,9 +85,9 @@ class Checkpoints:
         """
         self.wait()
         self._keep.best_step = progress["best_step"]
-        # A copy, since the next step reuses the state's buffers while this one is still being written.
+        # Copies, since the next steps reuse the state's buffers and go on with the progress while these are written.
         host = jax.tree.map(np.array, jax.device_get(state))
-        step = int(host.step)
+        step, progress = int(host.step), copy.deepcopy(progress)
         self._saving = self._orbax.save_async(step, _to_stored(host), custom_metadata=progress, overwrite=True)
         self._sealed.clear()
         self._saving.on_complete(lambda _: self._seal(step))

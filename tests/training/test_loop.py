@@ -1,0 +1,170 @@
+import json
+import logging
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from s5jax.training import checkpoint, loop, metrics, program
+from s5jax.training import state as states
+from s5jax.training.config import UserError, load_task
+
+
+def records(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    with jax.numpy_dtype_promotion("standard"):
+        loop.train(tiny.config("--config.log.tensorboard=true"), workdir)
+    return workdir
+
+
+def test_what_a_run_leaves(finished):
+    result, run = (json.loads((finished / f"{name}.json").read_text()) for name in ("result", "run"))
+    reports = records(finished)
+    training = [r for r in reports if "train/loss" in r]
+    validation = [r for r in reports if "val/loss" in r]
+    assert [r["step"] for r in training] == list(range(4, tiny.STEPS + 1, 4))
+    assert [r["step"] for r in validation] == [*range(9, tiny.STEPS, 9), tiny.STEPS]
+    assert training[-1]["train/loss"] < training[0]["train/loss"]
+    best = max(validation, key=lambda r: (r["val/accuracy"], -r["val/loss"]))
+    assert result["best_step"] == best["step"] and result["val/accuracy"] == best["val/accuracy"]
+    kept = checkpoint.Checkpoints(finished).steps()
+    assert kept == sorted({validation[-2]["step"], tiny.STEPS, best["step"]})
+    assert run["parameters"] == 144 and run["seconds"] > 0 and run["versions"]["jax"] == jax.__version__
+    assert "cpu" in run["device"] and run["finished"] >= run["started"]
+    assert json.loads((finished / "config.json").read_text()) == tiny.config("--config.log.tensorboard=true").to_dict()
+    assert list((finished / "tensorboard").glob("events.*"))
+
+
+def test_reports_against_an_evaluation_by_hand(finished):
+    """Validation metrics: every example once, by the final parameters, in NumPy."""
+    config = tiny.config("--config.log.tensorboard=true")
+    task = load_task(config)
+    experiment, state = states.build(config, task)
+    with checkpoint.Checkpoints(finished, read_only=True) as checkpoints:
+        state = jax.tree.map(jax.numpy.asarray, checkpoints.restore(tiny.STEPS, state))
+    model = states.nnx.merge(experiment.graphdef, state.params, state.batch_stats)
+    split = task.splits["val"]
+    logits = np.float64(model(task.preprocess(jax.numpy.asarray(split.inputs))))
+    log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    last = records(finished)[-1]
+    assert last["val/loss"] == pytest.approx(-log_probabilities[np.arange(180), split.labels].mean(), rel=1e-5)
+    assert last["val/accuracy"] == np.mean(logits.argmax(1) == split.labels)
+
+
+def test_a_finished_run_says_so(finished, capsys):
+    before = {path: path.read_bytes() for path in finished.rglob("*.json*")}
+    loop.train(tiny.config("--config.log.tensorboard=true"), finished)
+    assert "is finished" in capsys.readouterr().out
+    assert before == {path: path.read_bytes() for path in finished.rglob("*.json*")}
+
+
+def test_another_config_is_refused_with_the_fields_that_differ(finished):
+    with pytest.raises(UserError) as error:
+        loop.train(tiny.config("--config.optim.lr=0.5", "--config.log.tensorboard=true", "--config.seed=7"), finished)
+    assert "config.optim.lr: 0.004 there, 0.5 now" in str(error.value)
+    assert "config.seed: 0 there, 7 now" in str(error.value)
+    assert "ssm_lr" not in str(error.value)
+
+
+def test_a_workdir_serves_one_process_at_a_time(tmp_path):
+    with loop.workdirs.claim(tmp_path, tiny.config()), pytest.raises(UserError, match="in use by another process"):
+        loop.train(tiny.config(), tmp_path)
+
+
+def test_what_is_no_directory_cannot_be_a_workdir(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written to"):
+        loop.train(tiny.config(), tmp_path / "file")
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_good(tmp_path, monkeypatch):
+    good = program.Program.train_step
+
+    def spoiled(self, state, index):
+        state, values = good(self, state, index)
+        return (state, values) if int(state.step) != 22 else (state, {**values, "loss": jax.numpy.float32("nan")})
+
+    monkeypatch.setattr(program.Program, "train_step", spoiled)
+    with pytest.raises(loop.Diverged, match="step 22: train/loss is nan"):
+        loop.train(tiny.config(), tmp_path)
+    assert checkpoint.Checkpoints(tmp_path).steps()[-1] == 18
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_a_rate_beyond_reason_diverges(tmp_path):
+    with pytest.raises(loop.Diverged, match=r"step \d+: .* is (nan|inf)"):
+        loop.train(tiny.config("--config.optim.lr=1e38", "--config.optim.ssm_lr=1e38"), tmp_path)
+
+
+def test_clipping_and_early_stopping(tmp_path, monkeypatch):
+    accuracies = iter([0.5, 0.6, 0.6, 0.4, 0.6, 0.9])
+    evaluate = lambda self, state, split: {"loss": 1.0, "accuracy": next(accuracies)}  # noqa: E731
+    monkeypatch.setattr(program.Program, "evaluate", evaluate)
+    result = loop.train(tiny.config("--config.train.patience=3", "--config.optim.clip_norm=0.1"), tmp_path)
+    assert result["steps"] == 45 and result["best_step"] == 18 and result["test/accuracy"] == 0.9
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
+    result = loop.train(tiny.config(), tmp_path / "whole")
+    workdir = tmp_path / "damaged"
+    (tmp_path / "whole").rename(workdir)
+    (workdir / "result.json").unlink()
+    expected = (workdir / "metrics.jsonl").read_bytes()
+    newest = workdir / "checkpoints" / str(tiny.STEPS)
+    file = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    file.write_bytes(file.read_bytes()[:-7])
+    with caplog.at_level(logging.WARNING):
+        assert loop.train(tiny.config(), workdir) == result
+    assert "is damaged" in caplog.text and str(newest) in caplog.text
+    assert (workdir / "metrics.jsonl").read_bytes() == expected
+    assert len(list((workdir / "checkpoints" / "damaged").iterdir())) == 1
+
+    (workdir / "result.json").unlink()
+    for path in (workdir / "checkpoints").glob("[0-9]*"):
+        next(path.rglob("manifest.ocdbt")).unlink()
+    with pytest.raises(UserError, match="is intact"):
+        loop.train(tiny.config(), workdir)
+
+
+def test_same_losses_on_one_and_on_eight_devices(tmp_path):
+    fields = ["--config.log.every_steps=1", "--config.train.epochs=2", "--config.model.norm=batch"]
+    losses = []
+    for devices in (1, 8):
+        workdir = tmp_path / str(devices)
+        loop.train(tiny.config(*fields, f"--config.num_devices={devices}"), workdir)
+        losses.append([r["train/loss"] for r in records(workdir) if "train/loss" in r][:20])
+    assert len(losses[0]) == 20
+    np.testing.assert_allclose(losses[0], losses[1], rtol=0, atol=1e-5)
+
+
+def test_devices_that_do_not_fit(tmp_path):
+    for fields, message in [
+        (["--config.num_devices=8", "--config.train.batch_size=36"], "36 is not divisible by 8 devices"),
+        (["--config.num_devices=99"], "there are 8 devices"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            loop.train(tiny.config(*fields), tmp_path / message)
+
+
+def test_metrics_of_steps_after_the_checkpoint_are_dropped(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n{"step": 3, "a": 3}\n{"step": 4, "a"')
+    with metrics.Writer(tmp_path, tiny.config(), step=2, total_steps=9) as writer:
+        writer.write(3, {"a": 5})
+    assert file.read_text() == '{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n{"step": 3, "a": 5}\n'
+
+
+def test_wandb_offline(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    workdir = tmp_path / "run"
+    done = tiny.run(*tiny.command(workdir, "--config.train.epochs=2", "--config.log.wandb=offline"))
+    assert done.returncode == 0, done.stderr
+    (log,) = (workdir / "wandb").glob("offline-run-*/run-*.wandb")
+    content = log.read_bytes()
+    assert b"val/accuracy" in content and b"steps_per_second" in content and b"batch_size" in content

@@ -1,0 +1,98 @@
+"""A run that is killed, at any step and by any means, ends as if it had not been."""
+
+import random
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import tiny
+from orbax.checkpoint import v1 as ocp
+
+LONGER = (
+    "--config.train.epochs=30",
+    "--config.train.eval_every_steps=31",
+    "--config.train.checkpoint_every_steps=11",
+    "--config.model.d_model=16",
+)
+STEPS = 30 * (1257 // 64)
+
+
+def final_arrays(workdir):
+    with ocp.training.Checkpointer(workdir / "checkpoints") as checkpoints:
+        stored = checkpoints.load(STEPS)
+    flat = {}
+
+    def collect(tree, path):
+        for key, value in tree.items():
+            collect(value, (*path, key)) if isinstance(value, dict) else flat.update({(*path, key): np.asarray(value)})
+
+    collect(stored, ())
+    return flat
+
+
+def assert_same_run(one, other):
+    for file in ("metrics.jsonl", "result.json"):
+        assert (one / file).read_bytes() == (other / file).read_bytes(), file
+    expected, actual = final_arrays(one), final_arrays(other)
+    assert expected.keys() == actual.keys() and len(expected) > 10
+    for name in expected:
+        assert expected[name].tobytes() == actual[name].tobytes(), name
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    done = tiny.run(*tiny.command(workdir, *LONGER))
+    assert done.returncode == 0, done.stderr
+    assert "test accuracy" in done.stdout
+    return workdir
+
+
+def start_and_wait_for_line(workdir, line):
+    """A run in a process of its own, once it has reported that often."""
+    process = subprocess.Popen(
+        tiny.command(workdir, *LONGER), cwd=tiny.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    metrics = workdir / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= line):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    return process
+
+
+def test_killed_at_random_steps(uninterrupted, tmp_path):
+    seed = random.randrange(10**6)
+    generator = random.Random(seed)
+    lines = (uninterrupted / "metrics.jsonl").read_bytes().count(b"\n")
+    for part in range(2):  # once in each half
+        line = generator.randrange(max(1, part * lines // 2), (part + 1) * lines // 2)
+        process = start_and_wait_for_line(tmp_path, line)
+        time.sleep(generator.random() * 0.02)
+        process.kill()
+        process.communicate()
+        assert not (tmp_path / "result.json").exists()
+    done = tiny.run(*tiny.command(tmp_path, *LONGER))
+    assert done.returncode == 0, (seed, done.stderr)
+    assert "resuming after step" in done.stdout, seed
+    assert_same_run(uninterrupted, tmp_path)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_by_a_signal(uninterrupted, tmp_path, signum):
+    process = start_and_wait_for_line(tmp_path, 40)
+    process.send_signal(signum)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum, errors
+    assert "Traceback" not in errors
+    assert f"{signum.name}: saved after step" in output
+    step = int(output.partition("saved after step ")[2].partition(";")[0])
+    done = tiny.run(*tiny.command(tmp_path, *LONGER))
+    assert f"resuming after step {step}" in done.stdout
+    assert_same_run(uninterrupted, tmp_path)
+    again = tiny.run(*tiny.command(tmp_path, *LONGER))
+    assert again.returncode == 0 and "is finished" in again.stdout
+    assert_same_run(uninterrupted, tmp_path)

@@ -1,0 +1,36 @@
+"""A run of seconds: the digits recipe with a model far too small for it."""
+
+import pathlib
+import subprocess
+import sys
+
+from s5jax.training import config as configs
+
+ROOT = pathlib.Path(__file__).parents[2]
+RECIPE = "configs/digits.py:s5"
+FIELDS = [
+    "--config.num_devices=1",
+    "--config.model.depth=1",
+    "--config.model.d_model=4",
+    "--config.model.dropout=0.2",
+    "--config.ssm.state_size=4",
+    "--config.train.batch_size=64",
+    "--config.train.epochs=4",
+    "--config.train.eval_every_steps=9",
+    "--config.log.every_steps=4",
+]
+STEPS = 4 * (1257 // 64)
+
+
+def config(*overrides: str) -> configs.Config:
+    values = configs.load_config(f"{ROOT}/{RECIPE}")
+    configs.override(values, [*FIELDS, *overrides])
+    return configs.resolve(values)
+
+
+def command(workdir: pathlib.Path, *overrides: str) -> list[str]:
+    return [sys.executable, "scripts/train.py", f"--config={RECIPE}", f"--workdir={workdir}", *FIELDS, *overrides]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
