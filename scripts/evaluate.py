@@ -52,7 +52,9 @@ def evaluate(workdir: pathlib.Path, split: str, which: str) -> str:
         state, progress = restored
         if which == "best":
             if progress["best_step"] is None:
-                raise UserError(f"{workdir} has no best checkpoint before its first evaluation; try --checkpoint=latest")
+                raise UserError(
+                    f"{workdir} has no best checkpoint before its first evaluation; try --checkpoint=latest"
+                )
             state = checkpoints.restore(progress["best_step"], state)
     values = program.evaluate(program.place(state), split)
     return (

@@ -15,7 +15,7 @@ from s5jax.training.loop import Interrupted, train
 
 EXAMPLES = """examples:
   python scripts/train.py --config=configs/digits.py:s5 --workdir=runs/digits
-  python scripts/train.py --config=configs/digits.py:s5 --workdir=runs/slow --config.optim.lr=0.001 --config.train.epochs=80
+  python scripts/train.py --config=configs/digits.py:s5 --workdir=runs/slow --config.optim.lr=0.001
   python scripts/train.py --config=configs/digits.py:s5 --dry_run
 
 Kill it at any moment and run the same command again: it goes on from the last checkpoint, to the same result.

@@ -35,10 +35,16 @@ def plot_learning_curves(workdir: pathlib.Path, file: pathlib.Path | None = None
             axes.plot(*zip(*points, strict=True), style, color=color, label=label, markersize=3) if points else None
         best = next((r for r in records if r["step"] == result.get("best_step") and "val/loss" in r), None)
         if best:
-            axes.plot(best["epoch"], best[f"val/{quantity}"], "*", color="#d1495b", markersize=12, label="best checkpoint")
+            axes.plot(
+                best["epoch"], best[f"val/{quantity}"], "*", color="#d1495b", markersize=12, label="best checkpoint"
+            )
         if f"test/{quantity}" in result:
             axes.axhline(
-                result[f"test/{quantity}"], color="#d1495b", lw=1, ls=":", label=f"test {result[f'test/{quantity}']:.4f}"
+                result[f"test/{quantity}"],
+                color="#d1495b",
+                lw=1,
+                ls=":",
+                label=f"test {result[f'test/{quantity}']:.4f}",
             )
         axes.set_xlabel("epoch")
         axes.set_ylabel(quantity)

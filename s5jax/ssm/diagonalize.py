@@ -44,7 +44,9 @@ def conjugate_half(
     """
     keep = Lambda.imag < -1e-9 * max(1.0, np.abs(Lambda).max())
     if 2 * keep.sum() != len(Lambda):
-        raise ValueError(f"{len(Lambda)} eigenvalues, of which {keep.sum()} have a negative imaginary part: not all in conjugate pairs")
+        raise ValueError(
+            f"of {len(Lambda)} eigenvalues {keep.sum()} have a negative imaginary part: not all are in conjugate pairs"
+        )
     return Lambda[keep], V[:, keep]
 
 

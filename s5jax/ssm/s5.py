@@ -68,7 +68,9 @@ class Options:
                 f" = {self.state_size // self.blocks}"
             )
         if not 0 < self.dt_min <= self.dt_max:
-            raise ValueError(f"dt_min and dt_max must satisfy 0 < dt_min <= dt_max, got {self.dt_min} and {self.dt_max}")
+            raise ValueError(
+                f"dt_min and dt_max must satisfy 0 < dt_min <= dt_max, got {self.dt_min} and {self.dt_max}"
+            )
 
 
 def init(key: PRNGKeyArray, d_model: int, options: Options = Options()) -> Params:
@@ -142,9 +144,7 @@ def _read_in(B_bar: Complex[Array, "P H"], u: Float[Array, "*batch H"]) -> Compl
     return jax.lax.complex(u @ B_bar.real.T, u @ B_bar.imag.T)
 
 
-def _read_out(
-    C: Float[Array, "H P 2"], x: Complex[Array, "*batch P"], options: Options
-) -> Float[Array, "*batch H"]:
+def _read_out(C: Float[Array, "H P 2"], x: Complex[Array, "*batch P"], options: Options) -> Float[Array, "*batch H"]:
     y = x.real @ C[..., 0].T - x.imag @ C[..., 1].T
     return 2 * y if options.conj_sym else y
 

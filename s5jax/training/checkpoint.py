@@ -8,13 +8,13 @@ A checkpoint without a seal was never finished. One that disagrees with it is no
 every flipped bit, and logs a traceback for each array of a file that it cannot read.
 """
 
+import concurrent.futures
 import copy
 import functools
 import json
 import logging
 import os
 import pathlib
-import threading
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -54,17 +54,17 @@ class Checkpoints:
         self.directory = workdir.absolute() / "checkpoints"
         self._read_only = read_only
         self._keep = _NewestAndBest()
-        self._saving: Any = None
-        self._sealed = threading.Event()
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._saving: concurrent.futures.Future[None] | None = None
 
     @functools.cached_property
     def _orbax(self) -> ocp.training.Checkpointer:
-        """Opened at first use, when damaged checkpoints are out of its way."""
+        """For saving. Opened at first use, when damaged checkpoints, which it would stumble over, are put aside."""
         return ocp.training.Checkpointer(
             self.directory,
             preservation_policy=self._keep,
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            cleanup_tmp_directories=not self._read_only,
+            cleanup_tmp_directories=True,
         )
 
     def __enter__(self) -> "Checkpoints":
@@ -72,6 +72,7 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         self.wait()
+        self._thread.shutdown()
         if "_orbax" in self.__dict__:
             self._orbax.close()
 
@@ -88,23 +89,21 @@ class Checkpoints:
         # Copies, since the next steps reuse the state's buffers and go on with the progress while these are written.
         host = jax.tree.map(np.array, jax.device_get(state))
         step, progress = int(host.step), copy.deepcopy(progress)
-        self._saving = self._orbax.save_async(step, _to_stored(host), custom_metadata=progress, overwrite=True)
-        self._sealed.clear()
-        self._saving.on_complete(lambda _: self._seal(step))
+        writing = self._orbax.save_async(step, _to_stored(host), custom_metadata=progress, overwrite=True)
+        self._saving = self._thread.submit(self._seal, writing, step)
 
     def wait(self) -> None:
-        """Returns when what was saved is on disk."""
-        if self._saving is not None:
-            self._saving.result()
-            self._sealed.wait()
-            self._saving = None
+        """Returns when what was saved is on disk, and raises what saving it raised."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
 
-    def _seal(self, step: int) -> None:
+    def _seal(self, writing: Any, step: int) -> None:
+        writing.result()
         directory = self.directory / str(step)
         temporary = directory / f"{SEAL}.tmp"
         temporary.write_text(json.dumps(_checksums(directory)))
         os.replace(temporary, directory / SEAL)
-        self._sealed.set()
 
     def steps(self) -> list[int]:
         """Steps there are checkpoints of, whether intact or not, in ascending order."""
@@ -113,28 +112,34 @@ class Checkpoints:
         return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdecimal())
 
     def restore_latest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest intact checkpoint, as host arrays, with its progress; `None` if there is no checkpoint at all.
+        """The newest intact checkpoint, as host arrays, with its progress; `None` if there is none to start from.
 
-        Newer ones that are damaged or unfinished are moved to checkpoints/damaged (unless `read_only`), with a warning.
+        Others that are damaged or unfinished are moved to checkpoints/damaged (unless `read_only`), with a warning. If
+        the best is among them, `progress["best_step"]` is `None`.
 
         Raises:
-          UserError: there are checkpoints, but none is intact.
+          UserError: there are checkpoints, and all are damaged.
         """
-        steps = self.steps()
-        for step in reversed(steps):
-            fault = _fault(self.directory / str(step))
-            if fault is None:
-                progress = self._orbax.metadata(step).custom_metadata
-                self._keep.best_step = progress["best_step"]
-                return self._load(step, like), progress
-            _log.warning("warning: checkpoint %s is damaged: %s; taking the one before", self.directory / str(step), fault)
-            if not self._read_only:
-                aside = self.directory / "damaged"
-                aside.mkdir(exist_ok=True)
-                (self.directory / str(step)).rename(aside / f"{step}-{len(list(aside.iterdir()))}")
-        if steps:
+        faults = {step: _fault(self.directory / str(step)) for step in self.steps()}
+        intact = [step for step, fault in faults.items() if fault is None]
+        if not intact and any(fault != UNFINISHED for fault in faults.values()):
             raise UserError(f"no checkpoint in {self.directory} is intact; remove the run's directory to start over")
-        return None
+        for step, fault in faults.items():
+            if fault is not None:
+                self._put_aside(step, fault)
+        if not intact:
+            return None
+        progress: Any = ocp.metadata(self.directory / str(intact[-1])).custom_metadata
+        if progress["best_step"] not in intact:
+            progress |= {"best_step": None, "best": None}
+        return self._load(intact[-1], like), progress
+
+    def _put_aside(self, step: int, fault: str) -> None:
+        _log.warning("warning: checkpoint %s is damaged: %s", self.directory / str(step), fault)
+        if not self._read_only:
+            aside = self.directory / "damaged"
+            aside.mkdir(exist_ok=True)
+            (self.directory / str(step)).rename(aside / f"{step}-{len(list(aside.iterdir()))}")
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The state after `step` steps, as host arrays.
@@ -149,7 +154,7 @@ class Checkpoints:
 
     def _load(self, step: int, like: TrainState) -> TrainState:
         host = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
-        return _from_stored(self._orbax.load(step, _to_stored(host)), host)
+        return _from_stored(ocp.load(self.directory / str(step), _to_stored(host)), host)
 
 
 def _to_stored(host: TrainState) -> dict[str, Any]:
@@ -174,6 +179,7 @@ def _from_stored(stored: dict[str, Any], like: TrainState) -> TrainState:
 
 
 SEAL = "SEAL.json"
+UNFINISHED = "it was never finished"
 
 
 def _checksums(directory: pathlib.Path) -> dict[str, int]:
@@ -186,7 +192,7 @@ def _fault(directory: pathlib.Path) -> str | None:
     try:
         expected = json.loads((directory / SEAL).read_text())
     except FileNotFoundError:
-        return "it was never finished"
+        return UNFINISHED
     except ValueError:
         return f"{SEAL} is unreadable"
     actual = _checksums(directory)

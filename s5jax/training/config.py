@@ -119,18 +119,26 @@ def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
     file, _, arg = file_and_arg.partition(":")
     path = pathlib.Path(file)
     if not path.is_file():
-        raise UserError(f"config file {file} does not exist (run from the repository's root: --config=configs/digits.py:s5)")
+        raise UserError(
+            f"config file {file} does not exist (run from the repository's root: --config=configs/digits.py:s5)"
+        )
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UserError(f"config file {file} is no Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the file is the user's
+        raise UserError(f"config file {file} cannot be run: {type(error).__name__}: {error}") from error
     if not hasattr(module, "get_config"):
         raise UserError(f"config file {file} defines no get_config()")
     try:
-        return module.get_config(arg) if arg else module.get_config()
+        config = module.get_config(arg) if arg else module.get_config()
     except ValueError as error:
         raise UserError(f"{file}: {error}") from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(f"{file}: get_config() returns no ConfigDict but {config!r}")
+    return config
 
 
 def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> None:
@@ -138,7 +146,9 @@ def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> Non
     for argument in arguments:
         name, equals, text = argument.removeprefix("--").partition("=")
         if not name.startswith("config.") or not argument.startswith("--"):
-            raise UserError(f"{argument} is no option; --help lists them, and fields are set by --config.section.field=value")
+            raise UserError(
+                f"{argument} is no option; --help lists them, and fields are set by --config.section.field=value"
+            )
         if not equals:
             raise UserError(f"{argument} needs a value: --{name}=value")
         *sections, field = name.split(".")[1:]
@@ -189,7 +199,9 @@ def load_task(config: Config) -> Task:
         raise UserError(str(error)) from error
     if (config.model.encoder == "dense") != (task.num_tokens is None):
         kind, fit = ("values", "dense") if task.num_tokens is None else ("tokens", "one_hot or embedding")
-        raise UserError(f"config.model.encoder is {config.model.encoder!r}, but task {task.name} gives {kind}: use {fit}")
+        raise UserError(
+            f"config.model.encoder is {config.model.encoder!r}, but task {task.name} gives {kind}: use {fit}"
+        )
     size = len(task.splits["train"])
     if config.train.batch_size > size:
         raise UserError(f"config.train.batch_size {config.train.batch_size} exceeds the {size} training examples")
@@ -270,8 +282,10 @@ def _check_ranges(config: Config) -> None:
         "config.train.eval_every_steps": (config.train.eval_every_steps, 0),
         "config.train.checkpoint_every_steps": (config.train.checkpoint_every_steps, 0),
         "config.log.every_steps": (config.log.every_steps, 1),
-        **{f"config.optim.{name}": (getattr(config.optim, name), 0)
-           for name in ("lr", "ssm_lr", "weight_decay", "lr_min", "clip_norm")},
+        **{
+            f"config.optim.{name}": (getattr(config.optim, name), 0)
+            for name in ("lr", "ssm_lr", "weight_decay", "lr_min", "clip_norm")
+        },
     }
     for where, (value, least) in at_least.items():
         if not value >= least:

@@ -37,7 +37,7 @@ class Interrupted(Exception):
 
 
 def train(config: Config, workdir: pathlib.Path, started: float | None = None) -> dict[str, Any]:
-    """Trains, or goes on training, the config's model in `workdir`; then evaluates the best checkpoint on the test split.
+    """Trains the config's model in `workdir`, or goes on training it; evaluates the best checkpoint on the test split.
 
     Every report is a function of the config and the step: a run that was killed and resumed gives, on the CPU bit for
     bit, what it would have given uninterrupted.
@@ -88,8 +88,8 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
 
         run = _describe_run(workdir, state, program)
         writer.say(
-            f"{workdir}: {config.ssm.name} on {task.name}, {run['parameters']:,} parameters, {run['device']}; {total_steps}"
-            f" steps of {config.train.batch_size} examples, {steps_per_epoch} an epoch"
+            f"{workdir}: {config.ssm.name} on {task.name}, {run['parameters']:,} parameters, {run['device']};"
+            f" {total_steps} steps of {config.train.batch_size} examples, {steps_per_epoch} an epoch"
             + (f"; resuming after step {step}" if step else "")
         )
         clock = _Clock(started, step, before=progress["seconds"])
@@ -133,6 +133,8 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
                 raise Interrupted(signals[0], f"{name}: saved after step {step}; the same command goes on from there")
 
         checkpoints.wait()
+        if progress["best"] is None:  # its checkpoint was damaged
+            _judge(progress, step, {f"val/{name}": value for name, value in program.evaluate(state, "val").items()})
         best = program.place(checkpoints.restore(progress["best_step"], state))
         result = {"steps": step, "best_step": progress["best_step"], **progress["best"]}
         result |= {f"test/{name}": value for name, value in program.evaluate(best, "test").items()}

@@ -28,7 +28,12 @@ class Writer:
         self._file = _reopen(workdir / "metrics.jsonl", step)
         self.is_terminal = sys.stderr.isatty()
         self._bar = tqdm.tqdm(
-            total=total_steps, initial=step, unit="step", disable=not self.is_terminal, dynamic_ncols=True, smoothing=0.1
+            total=total_steps,
+            initial=step,
+            unit="step",
+            disable=not self.is_terminal,
+            dynamic_ncols=True,
+            smoothing=0.1,
         )
         self._wandb = _start_wandb(workdir, config) if config.log.wandb != "off" else None
         self._tensorboard: Any = None

@@ -46,8 +46,8 @@ def make_schedule(optim: Optim, base: float, warmup_steps: int, total_steps: int
 
     `warmup_cosine`: linear to `base` over the warm-up, then a half cosine to lr_min at the last step.
 
-    `s5_published`: what the published S5 loop does. Step 0 runs at `base`, before any warm-up, and each later step at the
-    rate computed for the step before it: base (k + 1) / warmup while k < warmup, then a cosine of period
+    `s5_published`: what the published S5 loop does. Step 0 runs at `base`, before any warm-up, and each later step at
+    the rate computed for the step before it, k: base (k + 1) / warmup while k < warmup, then a cosine of length
     total - warmup in k itself, not k - warmup. The rate so drops at the seam, and is lr_min for the last warmup steps.
     """
     if optim.schedule == "warmup_cosine":

@@ -59,12 +59,14 @@ def train_step(
     return TrainState(state.step + 1, optax.apply_updates(state.params, updates), batch_stats, opt_state), metrics
 
 
-def eval_step(
-    state: TrainState, batch: Batch, counted: Bool[Array, " batch"], *, graphdef: nnx.GraphDef
-) -> Metrics:
+def eval_step(state: TrainState, batch: Batch, counted: Bool[Array, " batch"], *, graphdef: nnx.GraphDef) -> Metrics:
     """Sums over the counted examples of a batch: `loss`, `correct`, and `count` itself."""
     model = nnx.merge(graphdef, state.params, state.batch_stats)
     logits = model(batch["inputs"], batch.get("lengths"))
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
     correct = logits.argmax(-1) == batch["labels"]
-    return {"loss": jnp.sum(jnp.where(counted, losses, 0)), "correct": jnp.sum(correct & counted), "count": counted.sum()}
+    return {
+        "loss": jnp.sum(jnp.where(counted, losses, 0)),
+        "correct": jnp.sum(correct & counted),
+        "count": counted.sum(),
+    }

@@ -1,9 +1,9 @@
 """The directory of a run: what it holds besides checkpoints, and whose it is.
 
-    config.json      the config as run, every field
-    run.json         versions, commit, device, parameter count, how long it took
-    metrics.jsonl    a line of metrics per report; holds nothing that depends on time or machine
-    result.json      written last: the run is finished
+config.json      the config as run, every field
+run.json         versions, commit, device, parameter count, how long it took
+metrics.jsonl    a line of metrics per report; holds nothing that depends on time or machine
+result.json      written last: the run is finished
 """
 
 import contextlib

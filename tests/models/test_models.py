@@ -1,4 +1,3 @@
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -172,7 +171,8 @@ def test_retrieval_head_against_numpy():
     model = build(Retrieval, norm="layer", depth=1)
     inputs, lengths = values(B, 2, L, 2), jnp.asarray([[12, 3], [1, 12], [5, 5], [7, 2]])
     documents = [
-        layers.pool(model.encoder(inputs[:, i], lengths[:, i]), lengths[:, i], "mean").astype(jnp.float32) for i in (0, 1)
+        layers.pool(model.encoder(inputs[:, i], lengths[:, i]), lengths[:, i], "mean").astype(jnp.float32)
+        for i in (0, 1)
     ]
     e1, e2 = map(np.float64, documents)
     hidden = gelu(dense(model.decoder.layer1, np.concatenate([e1, e2, e1 - e2, e1 * e2], -1)))

@@ -26,7 +26,8 @@ def test_legs_remembers_by_legendre_polynomials():
 
     def coefficients(t):
         return [
-            scipy.integrate.quad(lambda x, i=i: u(x) * np.sqrt(2 * i + 1) * eval_legendre(i, 2 * x / t - 1), 0, t)[0] / t
+            scipy.integrate.quad(lambda x, i=i: u(x) * np.sqrt(2 * i + 1) * eval_legendre(i, 2 * x / t - 1), 0, t)[0]
+            / t
             for i in range(4)
         ]
 

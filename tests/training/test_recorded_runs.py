@@ -74,8 +74,10 @@ def recorded_experiment(meta, data, method):
 
 
 def errors(actual, expected):
-    return {jax.tree_util.keystr(k): relative_error(a, e) for (k, a), e in zip(
-        jax.tree_util.tree_leaves_with_path(actual), jax.tree.leaves(expected), strict=True)}
+    return {
+        jax.tree_util.keystr(k): relative_error(a, e)
+        for (k, a), e in zip(jax.tree_util.tree_leaves_with_path(actual), jax.tree.leaves(expected), strict=True)
+    }
 
 
 @pytest.mark.parametrize("method", typing.get_args(scan.Method))
@@ -99,9 +101,7 @@ def test_six_recorded_steps(case, method):
     assert max(worst.values()) < 1e-4, worst
 
     step = jax.jit(
-        functools.partial(
-            steps.train_step, graphdef=experiment.graphdef, optimizer=experiment.optimizer, key=key
-        )
+        functools.partial(steps.train_step, graphdef=experiment.graphdef, optimizer=experiment.optimizer, key=key)
     )
     losses = []
     for batch in batches:

@@ -1,0 +1,115 @@
+import logging
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from s5jax.training import state as states
+from s5jax.training.checkpoint import Checkpoints
+from s5jax.training.config import UserError, load_task
+
+
+@pytest.fixture(scope="module")
+def state():
+    return states.build(tiny.config(), load_task(tiny.config()))[1]
+
+
+@pytest.fixture(scope="module")
+def saved(state, tmp_path_factory):
+    """Checkpoints of steps 1 to 5, of which 2 is the best."""
+    workdir = tmp_path_factory.mktemp("saved")
+    with Checkpoints(workdir) as checkpoints:
+        for step in range(1, 6):
+            at_step = state._replace(step=state.step + step, params=jax.tree.map(lambda x, s=step: x + s, state.params))
+            checkpoints.save(at_step, {"best_step": min(step, 2), "window": {"third": 1 / 3}})
+    return workdir
+
+
+def test_the_two_newest_and_the_best_are_kept_bit_for_bit(saved, state):
+    with Checkpoints(saved, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [2, 4, 5]
+        restored, progress = checkpoints.restore_latest(state)
+        best = checkpoints.restore(2, state)
+        with pytest.raises(UserError, match="it does not exist"):
+            checkpoints.restore(3, state)
+    assert progress == {"best_step": 2, "window": {"third": 1 / 3}}
+    assert int(restored.step) == 5 and int(best.step) == 2
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    for offset, found in ((5, restored), (2, best)):
+        expected = state._replace(step=found.step, params=jax.tree.map(lambda x, o=offset: x + o, state.params))
+        for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(one, other)
+
+
+def test_nothing_there(tmp_path, state):
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore_latest(state) is None
+
+
+@pytest.mark.parametrize("damage", ["delete", "truncate", "flip a bit", "add", "empty"])
+def test_damage_to_any_file_is_noticed(saved, state, tmp_path, caplog, damage):
+    newest = tmp_path / "checkpoints" / "5"
+    count = sum(path.is_file() for path in (saved / "checkpoints" / "5").rglob("*"))
+    for i in range(count if damage in ("delete", "truncate", "flip a bit") else 1):
+        shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)
+        shutil.copytree(saved / "checkpoints", tmp_path / "checkpoints")
+        file = sorted(path for path in newest.rglob("*") if path.is_file())[i]
+        content = bytearray(file.read_bytes())
+        if damage == "delete":
+            file.unlink()
+        elif damage == "truncate":
+            file.write_bytes(content[:-1])
+        elif damage == "flip a bit":
+            content[len(content) // 2] ^= 1
+            file.write_bytes(content)
+        elif damage == "add":
+            (newest / "state" / "more").write_text("")
+        else:
+            shutil.rmtree(newest)
+            newest.mkdir()
+        caplog.clear()
+        with caplog.at_level(logging.WARNING), Checkpoints(tmp_path, read_only=True) as checkpoints:
+            restored, _ = checkpoints.restore_latest(state)
+        assert int(restored.step) == 4, file
+        assert f"{newest} is damaged" in caplog.text
+        assert newest.exists()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert int(checkpoints.restore_latest(state)[0].step) == 4
+        assert checkpoints.steps() == [2, 4] and len(list((tmp_path / "checkpoints" / "damaged").iterdir())) == 1
+        checkpoints.save(state._replace(step=state.step + 5), {"best_step": 2})
+        checkpoints.wait()
+        assert checkpoints.steps() == [2, 4, 5]
+
+
+def test_a_damaged_best_checkpoint_is_forgotten(saved, state, tmp_path):
+    shutil.copytree(saved / "checkpoints", tmp_path / "checkpoints")
+    (tmp_path / "checkpoints" / "2" / "SEAL.json").unlink()
+    with Checkpoints(tmp_path) as checkpoints:
+        restored, progress = checkpoints.restore_latest(state)
+        assert int(restored.step) == 5 and progress["best_step"] is None and progress["best"] is None
+        assert checkpoints.steps() == [4, 5]
+
+
+def test_where_all_are_damaged_nothing_is_touched_and_where_none_was_finished_there_is_none(saved, state, tmp_path):
+    shutil.copytree(saved / "checkpoints", tmp_path / "checkpoints")
+    for path in (tmp_path / "checkpoints").glob("*/SEAL.json"):
+        path.write_text("{")
+    for _ in range(2):
+        with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match="remove the run's directory"):
+            checkpoints.restore_latest(state)
+    for path in (tmp_path / "checkpoints").glob("*/SEAL.json"):
+        path.unlink()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore_latest(state) is None
+        assert checkpoints.steps() == []
+
+
+def test_a_save_that_fails_is_not_passed_over(state, tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    monkeypatch.setattr("s5jax.training.checkpoint._checksums", lambda directory: 1 / 0)
+    checkpoints.save(state, {"best_step": None})
+    with pytest.raises(ZeroDivisionError):
+        checkpoints.wait()
