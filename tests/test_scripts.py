@@ -1,11 +1,28 @@
 """The launchers as a user calls them."""
 
 import json
+import runpy
 import subprocess
 import sys
 
+import jax
 import pytest
 import tiny
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """A launcher's exit status, output and errors. Run in this process: starting jax takes longer than most tests."""
+
+    def run_script(script, *arguments):
+        monkeypatch.chdir(tiny.ROOT)
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as status, jax.numpy_dtype_promotion("standard"):
+            runpy.run_path(f"scripts/{script}", run_name="__main__")
+        return status.value.code, *capsys.readouterr()
+
+    return run_script
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +43,7 @@ def test_training_tells_what_a_user_wants_to_know(run):
     assert (workdir / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_evaluation_repeats_the_result(run):
+def test_evaluation_repeats_the_result(run, call):
     workdir, _ = run
     result = json.loads((workdir / "result.json").read_text())
     for options, split, step in [
@@ -34,28 +51,29 @@ def test_evaluation_repeats_the_result(run):
         (("--split=val", "--checkpoint=best"), "val", result["best_step"]),
         (("--checkpoint=latest",), None, 76),
     ]:
-        done = tiny.run(sys.executable, "scripts/evaluate.py", f"--workdir={workdir}", *options)
-        assert done.returncode == 0, done.stderr
-        assert f"checkpoint, step {step})" in done.stdout
+        status, output, errors = call("evaluate.py", f"--workdir={workdir}", *options)
+        assert status == 0, errors
+        assert f"checkpoint, step {step})" in output
         if split:
-            assert f"accuracy {result[f'{split}/accuracy']:.4f}, loss {result[f'{split}/loss']:.4f}" in done.stdout
+            assert f"accuracy {result[f'{split}/accuracy']:.4f}, loss {result[f'{split}/loss']:.4f}" in output
 
 
-def test_dry_run_shows_everything_and_trains_nothing(tmp_path):
-    done = tiny.run(*tiny.command(tmp_path / "none", "--dry_run", "--config.ssm.bidirectional=false"))
-    assert done.returncode == 0, done.stderr
-    rows = {line.split()[0]: line.split()[-3:] for line in done.stdout.splitlines() if "layers_0/seq" in line}
+def test_dry_run_shows_everything_and_trains_nothing(tmp_path, call):
+    arguments = tiny.command(tmp_path / "none", "--dry_run", "--config.ssm.bidirectional=false")[2:]
+    status, output, errors = call("train.py", *arguments)
+    assert status == 0, errors
+    rows = {line.split()[0]: line.split()[-3:] for line in output.splitlines() if "layers_0/seq" in line}
     assert rows["encoder/layers_0/seq/B"] == ["ssm", "0.001", "0"]
     assert rows["encoder/layers_0/seq/C"] == ["regular", "0.004", "0.05"]
-    assert "(2, 4, 2)" in done.stdout and "bidirectional: False" in done.stdout
-    scratch = float(done.stdout.partition("scratch ")[2].split()[0])
+    assert "(2, 4, 2)" in output and "bidirectional: False" in output
+    scratch = float(output.partition("scratch ")[2].split()[0])
     assert 0 < scratch < 100
     assert not (tmp_path / "none").exists()
 
 
-def test_help_teaches():
-    done = tiny.run(sys.executable, "scripts/train.py", "--help")
-    assert done.returncode == 0
+def test_help_teaches(call):
+    status, output, _ = call("train.py", "--help")
+    assert status == 0
     for text in (
         "examples:",
         "configs/digits.py:s5",
@@ -64,8 +82,8 @@ def test_help_teaches():
         "task.name: digits",
         "(gelu, full_glu",
     ):
-        assert text in done.stdout
-    assert "best" in tiny.run(sys.executable, "scripts/evaluate.py", "--help").stdout
+        assert text in output
+    assert "best" in call("evaluate.py", "--help")[1]
 
 
 @pytest.mark.parametrize(
@@ -77,25 +95,25 @@ def test_help_teaches():
         (("evaluate.py",), "is no run's directory"),
     ],
 )
-def test_mistakes_are_told_without_a_traceback(tmp_path, arguments, message):
+def test_mistakes_are_told_without_a_traceback(tmp_path, call, arguments, message):
     script, *rest = arguments
-    done = tiny.run(sys.executable, f"scripts/{script}", f"--workdir={tmp_path / 'x'}", *rest)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ") and message in done.stderr
-    assert done.stderr.count("\n") <= 2 and "Traceback" not in done.stderr
+    status, _, errors = call(script, f"--workdir={tmp_path / 'x'}", *rest)
+    assert status == 1
+    assert errors.startswith("error: ") and message in errors
+    assert errors.count("\n") <= 2 and "Traceback" not in errors
     assert not (tmp_path / "x").exists()
 
 
-def test_an_evaluation_before_the_first_checkpoint(tmp_path):
+def test_an_evaluation_before_the_first_checkpoint(tmp_path, call):
     (tmp_path / "config.json").write_text(json.dumps(tiny.config().to_dict()))
-    done = tiny.run(sys.executable, "scripts/evaluate.py", f"--workdir={tmp_path}")
-    assert done.returncode == 1 and "has no checkpoint yet" in done.stderr
+    status, _, errors = call("evaluate.py", f"--workdir={tmp_path}")
+    assert status == 1 and "has no checkpoint yet" in errors
 
 
-def test_divergence_is_an_error(tmp_path):
-    done = tiny.run(*tiny.command(tmp_path / "x", "--config.optim.lr=1e38", "--config.optim.ssm_lr=1e38"))
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr.startswith("error: step ")
+def test_divergence_is_an_error(tmp_path, call):
+    fields = ("--config.optim.lr=1e38", "--config.optim.ssm_lr=1e38")
+    status, _, errors = call("train.py", *tiny.command(tmp_path / "x", *fields)[2:])
+    assert status == 1 and errors.startswith("error: step ")
 
 
 def test_the_lock_files_name_hashes_and_no_address():

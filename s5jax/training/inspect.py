@@ -26,7 +26,7 @@ def dry_run(config: Config) -> str:
             "",
             *_parameter_lines(config, state, experiment.labels),
             "",
-            f"{experiment.total_steps} steps, {experiment.steps_per_epoch} an epoch; warm-up {experiment.warmup_steps} steps",
+            f"{experiment.total_steps} steps, {experiment.steps_per_epoch} an epoch, warm-up {experiment.warmup_steps}",
             "memory of a step, per device: "
             + ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in memory.items()),
         ]

@@ -1,6 +1,6 @@
 """Data parallelism: every device holds the parameters and works on its share of the batch.
 
-`jax.jit` over a mesh sees one global batch, so that every mean, a batch norm's too, is the same on any number of devices.
+`jax.jit` over a mesh sees one global batch: every mean, a batch norm's too, is the same on any number of devices.
 """
 
 from typing import Any

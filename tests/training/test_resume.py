@@ -11,12 +11,14 @@ import tiny
 from orbax.checkpoint import v1 as ocp
 
 LONGER = (
-    "--config.train.epochs=30",
+    "--config.train.epochs=20",
     "--config.train.eval_every_steps=31",
     "--config.train.checkpoint_every_steps=11",
     "--config.model.d_model=16",
 )
-STEPS = 30 * (1257 // 64)
+STEPS = 20 * (1257 // 64)
+
+pytestmark = pytest.mark.xdist_group("resume")  # on one worker, that the uninterrupted run is made once
 
 
 def final_arrays(workdir):
@@ -83,7 +85,7 @@ def test_killed_at_random_steps(uninterrupted, tmp_path):
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_by_a_signal(uninterrupted, tmp_path, signum):
-    process = start_and_wait_for_line(tmp_path, 40)
+    process = start_and_wait_for_line(tmp_path, 30)
     process.send_signal(signum)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signum, errors
