@@ -1,11 +1,16 @@
 """Evaluates a checkpoint of a run on a whole split, every example once."""
 
 import argparse
+import dataclasses
+import math
 import pathlib
 import sys
+from typing import Literal
 
+import jax
+
+from s5jax.training import checkpoint
 from s5jax.training import state as states
-from s5jax.training.checkpoint import Checkpoints
 from s5jax.training.config import UserError, load_task
 from s5jax.training.program import Program
 from s5jax.training.workdir import read_config
@@ -37,25 +42,19 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
-def evaluate(workdir: pathlib.Path, split: str, which: str) -> str:
+def evaluate(workdir: pathlib.Path, split: str, which: Literal["best", "latest"]) -> str:
     config = read_config(workdir)
+    # On as many of the devices here as divide a batch: the run may have been made on another machine.
+    config = dataclasses.replace(config, num_devices=math.gcd(config.train.batch_size, jax.device_count()))
     task = load_task(config)
     experiment, state = states.build(config, task)
     program = Program(config, task, experiment)
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        restored = checkpoints.restore_latest(state)
-        if restored is None:
-            raise UserError(f"{workdir} has no checkpoint yet")
-        state, progress = restored
-        if which == "best":
-            if progress["best_step"] is None:
-                raise UserError(
-                    f"{workdir} has no best checkpoint before its first evaluation; try --checkpoint=latest"
-                )
-            state = checkpoints.restore(progress["best_step"], state)
+    state = checkpoint.read(workdir, which, state)
     values = program.evaluate(program.place(state), split)
     return (
         f"{task.name}, {split} split, {len(task.splits[split])} examples: accuracy {values['accuracy']:.4f},"

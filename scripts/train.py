@@ -54,7 +54,11 @@ def main() -> int:
     except Interrupted as interruption:
         print(interruption, flush=True)
         return 128 + interruption.signum
-    print(f"learning curves: {plot_learning_curves(arguments.workdir)}")
+    except KeyboardInterrupt:
+        print("interrupted; nothing of what was saved before is lost", flush=True)
+        return 130
+    if (arguments.workdir / "metrics.jsonl").exists():
+        print(f"learning curves: {plot_learning_curves(arguments.workdir)}")
     return 0
 
 

@@ -2,7 +2,7 @@
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, PRNGKeyArray
 
 __all__ = ["epoch_order", "padded_batches", "steps_per_epoch"]
 
@@ -12,11 +12,10 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     return num_examples // batch_size
 
 
-def epoch_order(seed: int, epoch: int, num_examples: int, batch_size: int) -> Int[np.ndarray, "steps batch"]:
-    """Indices of each batch of one epoch: a permutation drawn from (seed, epoch), the incomplete batch dropped."""
-    key = jax.random.fold_in(jax.random.key(seed), epoch)
+def epoch_order(key: PRNGKeyArray, epoch: int, num_examples: int, batch_size: int) -> Int[np.ndarray, "steps batch"]:
+    """Indices of each batch of one epoch: a permutation drawn from (key, epoch), the incomplete batch dropped."""
     steps = steps_per_epoch(num_examples, batch_size)
-    order = np.asarray(jax.random.permutation(key, num_examples), np.int32)
+    order = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), num_examples), np.int32)
     return order[: steps * batch_size].reshape(steps, batch_size)
 
 

@@ -5,17 +5,13 @@ from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Integer, Num, Shaped
+from jaxtyping import Array, Num, Shaped
 
 __all__ = ["DataError", "Split", "Task"]
 
 
 class DataError(ValueError):
     """The data are not what the task says they are."""
-
-
-def as_float(inputs: Num[Array, "..."]) -> Float[Array, "..."]:
-    return inputs.astype(jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +23,9 @@ class Split:
     lengths: (N,) or (N, 2), valid steps of each sequence; `None` where all have the full length.
     """
 
-    inputs: Num[np.ndarray, "N ..."]
-    labels: Integer[np.ndarray, " N"]
-    lengths: Integer[np.ndarray, "N ..."] | None = None
+    inputs: Num[np.ndarray, "..."]
+    labels: Num[np.ndarray, "..."]
+    lengths: Num[np.ndarray, "..."] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,7 +42,8 @@ class Task:
     num_tokens: inputs are token ids from 0 to num_tokens - 1; `None`: they are values.
     channels: C, values per step.
     pairs: an example is a pair of documents.
-    preprocess: values as stored to values as the model takes them; runs on the device, inside the jitted step.
+    preprocess: inputs as stored to inputs as the model takes them; runs on the device, inside the jitted step. Default:
+      values become float32, tokens stay as they are.
 
     Raises:
       DataError: a split that contradicts the above.
@@ -59,7 +56,7 @@ class Task:
     num_tokens: int | None = None
     channels: int = 1
     pairs: bool = False
-    preprocess: Callable[[Shaped[Array, "..."]], Shaped[Array, "..."]] = as_float
+    preprocess: Callable[[Shaped[Array, "..."]], Shaped[Array, "..."]] | None = None
 
     def __post_init__(self) -> None:
         if set(self.splits) != {"train", "val", "test"}:
@@ -71,6 +68,12 @@ class Task:
     def input_size(self) -> int:
         """Width of the encoder's input: tokens or channels."""
         return self.channels if self.num_tokens is None else self.num_tokens
+
+    def prepare(self, inputs: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+        """Applies `preprocess`, or what stands for it."""
+        if self.preprocess is not None:
+            return self.preprocess(inputs)
+        return inputs.astype(jnp.float32) if self.num_tokens is None else inputs
 
     def example_shape(self) -> tuple[int, ...]:
         pair = (2,) if self.pairs else ()
@@ -90,6 +93,14 @@ class Task:
             raise DataError(
                 f"{where}: inputs have shape {split.inputs.shape}, not {(len(split), *expected)} as the task says"
             )
+        if split.labels.shape != (len(split),) or not np.issubdtype(split.labels.dtype, np.integer):
+            raise DataError(
+                f"{where}: labels must be integers of shape (N,), got {split.labels.dtype} {split.labels.shape}"
+            )
+        if self.num_tokens is not None and not np.issubdtype(split.inputs.dtype, np.integer):
+            raise DataError(f"{where}: token ids must be integers, got {split.inputs.dtype}")
+        if np.issubdtype(split.inputs.dtype, np.floating) and not np.isfinite(split.inputs).all():
+            raise DataError(f"{where}: some inputs are NaN or infinite")
         _check_range(f"{where}: label", split.labels, 0, self.num_classes - 1, "num_classes")
         if self.num_tokens is not None:
             _check_range(f"{where}: token", split.inputs, 0, self.num_tokens - 1, "num_tokens")

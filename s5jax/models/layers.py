@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Bool, Float, Int, Integer, PRNGKeyArray, Shaped
 
 __all__ = ["SSM", "Block", "Options", "Stack", "pool", "valid_steps"]
 
@@ -48,9 +48,10 @@ class Options:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
 
 
-def valid_steps(lengths: Int[Array, "*batch"], L: int) -> Bool[Array, "*batch {L}"]:
+def valid_steps(lengths: Integer[Array, "*batch"], L: int) -> Bool[Array, "*batch {L}"]:
     """True at the steps before each sequence's end."""
-    return jax.lax.broadcasted_iota(lengths.dtype, (*lengths.shape, L), lengths.ndim) < lengths[..., None]
+    lengths = lengths.astype(jnp.int32)  # a narrow integer may hold every length, but not L
+    return jax.lax.broadcasted_iota(jnp.int32, (*lengths.shape, L), lengths.ndim) < lengths[..., None]
 
 
 class SSM(nnx.Module):
@@ -171,6 +172,6 @@ def pool(
     if lengths is None:
         return x.mean(1) if pooling == "mean" else x[:, -1]
     if pooling == "last":
-        return jnp.take_along_axis(x, lengths[:, None, None] - 1, axis=1)[:, 0]
+        return jnp.take_along_axis(x, lengths[:, None, None].astype(jnp.int32) - 1, axis=1)[:, 0]
     valid = valid_steps(lengths, x.shape[1])[..., None]
     return jnp.sum(jnp.where(valid, x, 0), 1) / lengths[:, None].astype(x.dtype)

@@ -20,7 +20,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float, Inexact, Int, PRNGKeyArray
+from jaxtyping import Array, Complex, Float, Inexact, Integer, PRNGKeyArray
 
 from s5jax.ssm import diagonalize, discretize, hippo, scan
 
@@ -158,7 +158,7 @@ def apply(
     u: Float[Array, "*batch L H"],
     options: Options = Options(),
     *,
-    lengths: Int[Array, "*batch"] | None = None,
+    lengths: Integer[Array, "*batch"] | None = None,
     initial_state: Complex[Array, "..."] | None = None,
     step_rescale: float | Float[Array, ""] = 1.0,
     return_state: bool = False,
@@ -188,7 +188,8 @@ def apply(
         raise ValueError("a layer with two directions has no state to start from or to return")
     mask = None
     if lengths is not None:
-        mask = jax.lax.broadcasted_iota(lengths.dtype, u.shape[:-1], u.ndim - 2) < lengths[..., None]
+        # In int32: a narrow integer may hold every length, but not L.
+        mask = jax.lax.broadcasted_iota(jnp.int32, u.shape[:-1], u.ndim - 2) < lengths[..., None].astype(jnp.int32)
         u = jnp.where(mask[..., None], u, 0)
     Lambda_bar, B_bar = _discrete(params, options, step_rescale)
     Bu = _read_in(B_bar, u)

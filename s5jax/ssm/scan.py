@@ -3,7 +3,8 @@
 `method="sequential"` walks along the sequence once: least work, L dependent steps. `method="associative"` combines
 the maps x -> a x + b in a tree (Blelloch 1990; arXiv 2208.04933, section 2.2 and appendix H): about twice the work,
 log2 L dependent steps. Both have the same gradient rule: the adjoint of a recurrence is the same recurrence run
-the other way, so that the backward pass keeps the states and nothing of the tree.
+the other way, so that the backward pass keeps the states and nothing of the tree. (The rule is for reverse mode:
+`jax.jvp` through a scan is an error.)
 """
 
 import functools

@@ -4,8 +4,8 @@
     checkpoints/<step>/SEAL.json    checksums of the files, written when all of them are there
     checkpoints/damaged/            what no longer agreed with its seal
 
-A checkpoint without a seal was never finished. One that disagrees with it is not read at all: orbax would not notice
-every flipped bit, and logs a traceback for each array of a file that it cannot read.
+A checkpoint without a seal was never finished, and does not count. One that disagrees with its seal is not read at all:
+orbax would not notice every flipped bit, and logs a traceback for each array of a file that it cannot read.
 """
 
 import concurrent.futures
@@ -15,9 +15,12 @@ import json
 import logging
 import os
 import pathlib
+import shutil
+import tempfile
+import time
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -26,33 +29,31 @@ from orbax.checkpoint import v1 as ocp
 from s5jax.training.config import UserError
 from s5jax.training.state import TrainState
 
-__all__ = ["Checkpoints"]
+__all__ = ["Checkpoints", "read", "saved_steps"]
 
 
 _log = logging.getLogger(__name__)
 
 
 class _NewestAndBest:
-    """Orbax preservation policy."""
+    """Orbax preservation policy. It keeps the former best too, as it acts before the new one is sealed."""
 
     best_step: int | None = None
+    former_best_step: int | None = None
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        newest = sorted(c.step for c in checkpoints)[-2:]
-        return [c.step in newest or c.step == self.best_step for c in checkpoints]
+        kept = {*sorted(c.step for c in checkpoints)[-2:], self.best_step, self.former_best_step}
+        return [c.step in kept for c in checkpoints]
 
 
 class Checkpoints:
-    """The checkpoints of one run. Use as a context manager: leaving it waits for a save under way.
+    """The checkpoints of the run that this process does; `read` is for others.
 
-    Args:
-      workdir: of the run.
-      read_only: touch nothing, as the run may be going on in another process.
+    Use as a context manager: leaving it waits for a save under way.
     """
 
-    def __init__(self, workdir: pathlib.Path, read_only: bool = False):
+    def __init__(self, workdir: pathlib.Path):
         self.directory = workdir.absolute() / "checkpoints"
-        self._read_only = read_only
         self._keep = _NewestAndBest()
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._saving: concurrent.futures.Future[None] | None = None
@@ -71,10 +72,12 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.wait()
-        self._thread.shutdown()
-        if "_orbax" in self.__dict__:
-            self._orbax.close()
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+            if "_orbax" in self.__dict__:
+                self._orbax.close()
 
     def save(self, state: TrainState, progress: dict[str, Any]) -> None:
         """Copies the state and writes it in the background.
@@ -85,7 +88,7 @@ class Checkpoints:
             the best so far.
         """
         self.wait()
-        self._keep.best_step = progress["best_step"]
+        self._keep.former_best_step, self._keep.best_step = self._keep.best_step, progress["best_step"]
         # Copies, since the next steps reuse the state's buffers and go on with the progress while these are written.
         host = jax.tree.map(np.array, jax.device_get(state))
         step, progress = int(host.step), copy.deepcopy(progress)
@@ -96,7 +99,10 @@ class Checkpoints:
         """Returns when what was saved is on disk, and raises what saving it raised."""
         saving, self._saving = self._saving, None
         if saving is not None:
-            saving.result()
+            try:
+                saving.result()
+            except OSError as error:
+                raise UserError(f"a checkpoint could not be written to {self.directory}: {error}") from error
 
     def _seal(self, writing: Any, step: int) -> None:
         writing.result()
@@ -105,22 +111,16 @@ class Checkpoints:
         temporary.write_text(json.dumps(_checksums(directory)))
         os.replace(temporary, directory / SEAL)
 
-    def steps(self) -> list[int]:
-        """Steps there are checkpoints of, whether intact or not, in ascending order."""
-        if not self.directory.is_dir():
-            return []
-        return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdecimal())
-
     def restore_latest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest intact checkpoint, as host arrays, with its progress; `None` if there is none to start from.
 
-        Others that are damaged or unfinished are moved to checkpoints/damaged (unless `read_only`), with a warning. If
-        the best is among them, `progress["best_step"]` is `None`.
+        Others that are damaged are moved to checkpoints/damaged, with a warning; if the best is among them,
+        `progress["best_step"]` is `None`. Unfinished ones are removed.
 
         Raises:
           UserError: there are checkpoints, and all are damaged.
         """
-        faults = {step: _fault(self.directory / str(step)) for step in self.steps()}
+        faults = {step: _fault(self.directory / str(step)) for step in saved_steps(self.directory)}
         intact = [step for step, fault in faults.items() if fault is None]
         if not intact and any(fault != UNFINISHED for fault in faults.values()):
             raise UserError(f"no checkpoint in {self.directory} is intact; remove the run's directory to start over")
@@ -132,14 +132,17 @@ class Checkpoints:
         progress: Any = ocp.metadata(self.directory / str(intact[-1])).custom_metadata
         if progress["best_step"] not in intact:
             progress |= {"best_step": None, "best": None}
-        return self._load(intact[-1], like), progress
+        self._keep.best_step = progress["best_step"]
+        return _load(self.directory, intact[-1], like), progress
 
     def _put_aside(self, step: int, fault: str) -> None:
-        _log.warning("warning: checkpoint %s is damaged: %s", self.directory / str(step), fault)
-        if not self._read_only:
-            aside = self.directory / "damaged"
-            aside.mkdir(exist_ok=True)
-            (self.directory / str(step)).rename(aside / f"{step}-{len(list(aside.iterdir()))}")
+        directory = self.directory / str(step)
+        if fault == UNFINISHED:
+            shutil.rmtree(directory)
+            return
+        (self.directory / "damaged").mkdir(exist_ok=True)
+        directory.rename(tempfile.mkdtemp(prefix=f"{step}-", dir=self.directory / "damaged"))
+        _log.warning("warning: checkpoint %s is damaged: %s; moved to checkpoints/damaged", directory, fault)
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The state after `step` steps, as host arrays.
@@ -147,14 +150,45 @@ class Checkpoints:
         Raises:
           UserError: there is no such checkpoint, or it is damaged.
         """
-        fault = _fault(self.directory / str(step)) if step in self.steps() else "it does not exist"
+        fault = _fault(self.directory / str(step))
         if fault is not None:
             raise UserError(f"checkpoint {self.directory / str(step)} cannot be read: {fault}")
-        return self._load(step, like)
+        return _load(self.directory, step, like)
 
-    def _load(self, step: int, like: TrainState) -> TrainState:
-        host = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
-        return _from_stored(ocp.load(self.directory / str(step), _to_stored(host)), host)
+
+def read(workdir: pathlib.Path, which: Literal["best", "latest"], like: TrainState) -> TrainState:
+    """The best or the newest checkpoint of a run that may be going on in another process; touches nothing.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
+    directory = workdir.absolute() / "checkpoints"
+    for _ in range(10):  # what is listed may be gone when it is read: then the run has something newer
+        try:
+            intact = [step for step in saved_steps(directory) if _fault(directory / str(step)) is None]
+            if not intact:
+                break
+            step = intact[-1]
+            if which == "best":
+                step = ocp.metadata(directory / str(step)).custom_metadata["best_step"]
+            if step in intact:
+                return _load(directory, step, like)
+        except Exception as error:  # orbax's, tensorstore's or the file system's
+            _log.debug("reading %s: %s", directory, error)
+        time.sleep(0.1)
+    raise UserError(f"{directory} has no intact {which} checkpoint")
+
+
+def saved_steps(directory: pathlib.Path) -> list[int]:
+    """Steps there are checkpoints of in a directory, whether intact or not, in ascending order."""
+    if not directory.is_dir():
+        return []
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
+
+
+def _load(directory: pathlib.Path, step: int, like: TrainState) -> TrainState:
+    host = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
+    return _from_stored(ocp.load(directory / str(step), _to_stored(host)), host)
 
 
 def _to_stored(host: TrainState) -> dict[str, Any]:
@@ -192,7 +226,7 @@ def _fault(directory: pathlib.Path) -> str | None:
     try:
         expected = json.loads((directory / SEAL).read_text())
     except FileNotFoundError:
-        return UNFINISHED
+        return UNFINISHED if directory.is_dir() else "it does not exist"
     except ValueError:
         return f"{SEAL} is unreadable"
     actual = _checksums(directory)

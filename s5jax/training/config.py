@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import importlib
 import importlib.util
+import math
 import pathlib
 import pkgutil
 import types
@@ -62,7 +63,7 @@ class Optim:
     schedule: Literal["warmup_cosine", "s5_published"] = "warmup_cosine"
     """See `optimizer.make_schedule`."""
     lr_min: float = 0.0
-    """Rate at the end of the cosine."""
+    """Rate that the cosine ends at."""
     clip_norm: float = 0.0
     """Largest global norm of the gradient; 0: unbounded."""
 
@@ -74,7 +75,7 @@ class Train:
     batch_size: int = 50
     """Examples a step, over all devices."""
     patience: int = 0
-    """Evaluations without a better validation accuracy before training stops; 0: never."""
+    """Evaluations without a better one before training stops, by validation accuracy and, of equals, loss; 0: never."""
     eval_every_steps: int = 0
     """Steps between evaluations on the validation split; 0: one each epoch."""
     checkpoint_every_steps: int = 0
@@ -134,8 +135,9 @@ def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
         raise UserError(f"config file {file} defines no get_config()")
     try:
         config = module.get_config(arg) if arg else module.get_config()
-    except ValueError as error:
-        raise UserError(f"{file}: {error}") from error
+    except Exception as error:
+        reason = error if isinstance(error, ValueError) else f"get_config() failed: {type(error).__name__}: {error}"
+        raise UserError(f"{file}: {reason}") from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(f"{file}: get_config() returns no ConfigDict but {config!r}")
     return config
@@ -153,11 +155,14 @@ def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> Non
             raise UserError(f"{argument} needs a value: --{name}=value")
         *sections, field = name.split(".")[1:]
         at = config
-        for section in sections:
+        if sections and sections[0] not in config:
+            _check_names(Config, sections[:1], "config")
+            with config.unlocked():
+                config[sections[0]] = ml_collections.ConfigDict()
+        for depth, section in enumerate(sections, 1):
             at = at.get(section, None)
             if not isinstance(at, ml_collections.ConfigDict):
-                _check_names(Config, [sections[0]], "config")
-                raise UserError(f"--{name}: config.{section} is no section")
+                raise UserError(f"--{name}: config.{'.'.join(sections[:depth])} is no section")
         with at.unlocked(), at.ignore_type():
             at[field] = _parse(text)
 
@@ -167,7 +172,7 @@ def _parse(text: str) -> Any:
         return text.lower() == "true"
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
 
 
@@ -264,9 +269,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if value not in choices:
             raise UserError(f"{where}: {value!r} is none of {', '.join(map(str, choices))}")
         return value
-    if hint is float and type(value) is int:
+    if hint is float and type(value) is int and abs(value) < 2**53:
         value = float(value)
-    if type(value) is not hint:
+    if type(value) is not hint or (hint is float and not math.isfinite(value)):
         raise UserError(f"{where} takes {hint.__name__}, got {value!r} ({type(value).__name__})")
     return value
 
@@ -274,7 +279,6 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 def _check_ranges(config: Config) -> None:
     at_least = {
         "config.num_devices": (config.num_devices, 0),
-        "config.seed": (config.seed, 0),
         "config.train.epochs": (config.train.epochs, 1),
         "config.train.warmup_epochs": (config.train.warmup_epochs, 0),
         "config.train.batch_size": (config.train.batch_size, 1),
@@ -290,6 +294,10 @@ def _check_ranges(config: Config) -> None:
     for where, (value, least) in at_least.items():
         if not value >= least:
             raise UserError(f"{where} must be at least {least}, got {value}")
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"config.seed must lie in 0..{2**32 - 1}, got {config.seed}")
+    if config.optim.lr_min > min(config.optim.lr, config.optim.ssm_lr):
+        raise UserError(f"config.optim.lr_min {config.optim.lr_min} exceeds lr or ssm_lr")
     if config.train.warmup_epochs >= config.train.epochs:
         raise UserError(
             f"config.train.warmup_epochs {config.train.warmup_epochs} leaves nothing of {config.train.epochs} epochs"

@@ -68,6 +68,7 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
     experiment, state = states.build(config, task)
     program = Program(config, task, experiment)
     total_steps, steps_per_epoch = experiment.total_steps, experiment.steps_per_epoch
+    keys = states.random_keys(config.seed)
     eval_every = config.train.eval_every_steps or steps_per_epoch
     learning_rate = jax.jit(
         optimizers.make_schedule(config.optim, config.optim.lr, experiment.warmup_steps, total_steps)
@@ -86,6 +87,7 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
         window = _Window(progress["window"])
         writer = stack.enter_context(Writer(workdir, config, step, total_steps))
 
+        workdirs.record(workdir, config)
         run = _describe_run(workdir, state, program)
         writer.say(
             f"{workdir}: {config.ssm.name} on {task.name}, {run['parameters']:,} parameters, {run['device']};"
@@ -97,7 +99,7 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
         while step < total_steps and not _out_of_patience(config, progress):
             if order is None or step % steps_per_epoch == 0:
                 size = len(task.splits["train"])
-                order = batches.epoch_order(config.seed, step // steps_per_epoch, size, config.train.batch_size)
+                order = batches.epoch_order(keys.order, step // steps_per_epoch, size, config.train.batch_size)
             state, metrics = program.train_step(state, order[step % steps_per_epoch])
             step += 1
             window.add(step, metrics)
@@ -109,10 +111,10 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
             if step % config.log.every_steps == 0:
                 rate = float(learning_rate(step - 1))
                 report = {"epoch": step / steps_per_epoch, **window.take_means(), "train/lr": rate}
-                timing = clock.lap(step, total_steps)
-                writer.write(step, report, {"steps_per_second": timing["steps_per_second"]})
+                speed = clock.lap(step)
+                writer.write(step, report, {"steps_per_second": speed} if speed else {})
                 if not writer.is_terminal:
-                    writer.say(_training_line(step, total_steps, report, timing))
+                    writer.say(_training_line(step, total_steps, report, speed))
 
             evaluating = step % eval_every == 0 or step == total_steps
             if evaluating:
@@ -126,7 +128,8 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
 
             if evaluating or signals or _divides(config.train.checkpoint_every_steps, step):
                 window.read()
-                checkpoints.save(state, {**progress, "window": window.sums, "seconds": clock.seconds()})
+                with clock.paused():
+                    checkpoints.save(state, {**progress, "window": window.sums, "seconds": clock.seconds()})
             if signals and step < total_steps:
                 checkpoints.wait()
                 name = signal.Signals(signals[0]).name
@@ -178,7 +181,7 @@ class _Window:
 
 
 class _Clock:
-    """Time of the run, and speed of its training steps alone."""
+    """Time of the run, and speed of its training steps, evaluations and checkpoints not counted."""
 
     def __init__(self, started: float, step: int, before: float):
         self._started, self._before = started, before
@@ -203,12 +206,12 @@ class _Clock:
         yield
         self._lap += time.perf_counter() - begin
 
-    def lap(self, step: int, total_steps: int) -> dict[str, float]:
-        """Speed since the last lap, and at that speed the seconds left."""
+    def lap(self, step: int) -> float:
+        """Steps per second since the last lap; 0 if there were none."""
         now = time.perf_counter()
-        speed = max(step - self._lap_step, 1) / (now - self._lap)
+        speed = (step - self._lap_step) / (now - self._lap)
         self._lap, self._lap_step = now, step
-        return {"steps_per_second": speed, "seconds_left": (total_steps - step) / speed}
+        return speed
 
 
 @contextlib.contextmanager
@@ -238,7 +241,7 @@ def _check_finite(step: int, values: dict[str, float]) -> None:
         if not math.isfinite(value):
             raise Diverged(
                 f"step {step}: {name} is {value}. Stopped; the checkpoints of before are kept."
-                " A lower config.optim.lr or ssm_lr, or config.optim.clip_norm=1, may help."
+                " A lower config.optim.lr or ssm_lr, or config.optim.clip_norm=1, may help, in a new workdir."
             )
 
 
@@ -262,12 +265,15 @@ def _divides(interval: int, step: int) -> bool:
     return interval > 0 and step % interval == 0
 
 
-def _training_line(step: int, total_steps: int, report: dict[str, float], timing: dict[str, float]) -> str:
-    left = datetime.timedelta(seconds=round(timing["seconds_left"]))
-    return (
+def _training_line(step: int, total_steps: int, report: dict[str, float], speed: float) -> str:
+    line = (
         f"step {step}/{total_steps}  epoch {report['epoch']:.2f}  loss {report['train/loss']:.4f}"
-        f"  accuracy {report['train/accuracy']:.4f}  {timing['steps_per_second']:.1f} steps/s  {left} left"
+        f"  accuracy {report['train/accuracy']:.4f}"
     )
+    if speed:
+        left = datetime.timedelta(seconds=round((total_steps - step) / speed))
+        line += f"  {speed:.1f} steps/s  {left} left"
+    return line
 
 
 def _evaluation_line(step: int, steps_per_epoch: int, values: dict[str, float], progress: dict[str, Any]) -> str:

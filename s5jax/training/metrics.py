@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import secrets
 import sys
 from typing import Any
 
@@ -40,16 +41,16 @@ class Writer:
         if config.log.tensorboard:
             import tensorboardX
 
-            self._tensorboard = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=step)
+            self._tensorboard = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def __enter__(self) -> "Writer":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, exception_type: type[BaseException] | None, *_: object) -> None:
         self._bar.close()
         self._file.close()
         if self._wandb is not None:
-            self._wandb.finish()
+            self._wandb.finish(exit_code=0 if exception_type is None else 1)
         if self._tensorboard is not None:
             self._tensorboard.close()
 
@@ -92,8 +93,11 @@ def _reopen(path: pathlib.Path, step: int) -> Any:
     if path.exists():
         for line in path.read_text().splitlines(keepends=True):
             # A killed process may have left half a line, only ever as the last one.
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
-                kept.append(line)
+            try:
+                if line.endswith("\n") and json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except ValueError as error:
+                raise UserError(f"{path} has a line that is no JSON: {line.strip()[:60]!r}") from error
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text("".join(kept))
     os.replace(temporary, path)
@@ -103,8 +107,13 @@ def _reopen(path: pathlib.Path, step: int) -> Any:
 def _start_wandb(workdir: pathlib.Path, config: Config) -> Any:
     import wandb
 
+    identity = workdir / "wandb_id"  # so that a resumed run goes on there too
+    if not identity.exists():
+        identity.write_text(secrets.token_hex(4))
     try:
         return wandb.init(
+            id=identity.read_text(),
+            resume="allow",
             project=config.log.wandb_project,
             name=workdir.name,
             dir=workdir,

@@ -44,7 +44,7 @@ def label(params: dict[str, Any], optim: Optim, ssm_params: tuple[str, ...]) -> 
 def make_schedule(optim: Optim, base: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
     """Rate of each step.
 
-    `warmup_cosine`: linear to `base` over the warm-up, then a half cosine to lr_min at the last step.
+    `warmup_cosine`: linear to `base` over the warm-up, then half a cosine that reaches lr_min after the last step.
 
     `s5_published`: what the published S5 loop does. Step 0 runs at `base`, before any warm-up, and each later step at
     the rate computed for the step before it, k: base (k + 1) / warmup while k < warmup, then a cosine of length

@@ -13,7 +13,7 @@ from s5jax.data import batches
 from s5jax.data.task import Split, Task
 from s5jax.training import sharding, step
 from s5jax.training.config import Config
-from s5jax.training.state import Experiment, TrainState
+from s5jax.training.state import Experiment, TrainState, random_keys
 
 __all__ = ["Program"]
 
@@ -29,7 +29,7 @@ class Program:
         shared = NamedSharding(self.mesh, PartitionSpec("data"))
 
         def gather(split: dict[str, Array], index: Array) -> dict[str, Array]:
-            return jax.lax.with_sharding_constraint(step.gather(split, index, task.preprocess), shared)
+            return jax.lax.with_sharding_constraint(step.gather(split, index, task.prepare), shared)
 
         def train_step(state: TrainState, split: dict[str, Array], index: Array) -> tuple[TrainState, dict[str, Array]]:
             return step.train_step(
@@ -37,7 +37,7 @@ class Program:
                 gather(split, index),
                 graphdef=experiment.graphdef,
                 optimizer=experiment.optimizer,
-                key=jax.random.key(config.seed),
+                key=random_keys(config.seed).dropout,
             )
 
         def eval_step(state: TrainState, split: dict[str, Array], index: Array, counted: Array) -> dict[str, Array]:

@@ -20,6 +20,8 @@ def make_mesh(num_devices: int, batch_size: int) -> Mesh:
     Raises:
       UserError: there are fewer devices, or they do not divide the batch.
     """
+    if jax.process_count() > 1:
+        raise UserError("training on several hosts is not supported yet: start one process")
     available = jax.device_count()
     if num_devices > available:
         raise UserError(f"config.num_devices is {num_devices}, but there are {available} devices")

@@ -13,9 +13,9 @@ from s5jax.data.task import Task
 from s5jax.models.classifier import Classifier
 from s5jax.models.retrieval import Retrieval
 from s5jax.training import optimizer as optimizers
-from s5jax.training.config import Config
+from s5jax.training.config import Config, UserError
 
-__all__ = ["Experiment", "TrainState", "build"]
+__all__ = ["Experiment", "RandomKeys", "TrainState", "build", "random_keys"]
 
 
 class TrainState(NamedTuple):
@@ -26,6 +26,18 @@ class TrainState(NamedTuple):
     params: dict[str, Any]
     batch_stats: dict[str, Any]
     opt_state: Any
+
+
+class RandomKeys(NamedTuple):
+    """A stream for each purpose."""
+
+    init: jax.Array
+    order: jax.Array
+    dropout: jax.Array
+
+
+def random_keys(seed: int) -> RandomKeys:
+    return RandomKeys(*jax.random.split(jax.random.key(seed), 3))
 
 
 class Experiment(NamedTuple):
@@ -44,13 +56,17 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     """The model and optimizer of a config, and their initial state, on the default device."""
     kind = Retrieval if task.pairs else Classifier
     ssm = (config.ssm.name, config.ssm.options)
-    model = kind(config.model, ssm, task.input_size, task.num_classes, rngs=nnx.Rngs(config.seed))
+    model = kind(config.model, ssm, task.input_size, task.num_classes, rngs=nnx.Rngs(random_keys(config.seed).init))
     graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
     params, batch_stats = (nnx.to_pure_dict(state) for state in states)
 
     steps_per_epoch = batches.steps_per_epoch(len(task.splits["train"]), config.train.batch_size)
     total_steps = config.train.epochs * steps_per_epoch
     warmup_steps = round(config.train.warmup_epochs * steps_per_epoch)
+    if warmup_steps >= total_steps:
+        raise UserError(
+            f"config.train.warmup_epochs {config.train.warmup_epochs}: all {total_steps} steps would be warm-up"
+        )
     ssm_params = importlib.import_module(f"s5jax.ssm.{config.ssm.name}").SSM_PARAMS
     labels = optimizers.label(params, config.optim, ssm_params)
     optimizer = optimizers.make_optimizer(config.optim, labels, warmup_steps, total_steps)

@@ -1,5 +1,6 @@
 """One step of training and one of evaluation, as pure functions."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,10 +17,10 @@ Batch = dict[str, Array]
 Metrics = dict[str, Array]
 
 
-def gather(split: Batch, index: Int[Array, " batch"], preprocess: Any) -> Batch:
+def gather(split: Batch, index: Int[Array, " batch"], prepare: Callable[[Array], Array]) -> Batch:
     """The examples at `index` of a split that lies on the device."""
     batch = {name: jnp.take(array, index, axis=0) for name, array in split.items()}
-    return {**batch, "inputs": preprocess(batch["inputs"])}
+    return {**batch, "inputs": prepare(batch["inputs"])}
 
 
 def loss(

@@ -22,12 +22,12 @@ import jax
 import s5jax
 from s5jax.training.config import Config, UserError, resolve
 
-__all__ = ["claim", "describe", "read_config", "read_json", "write_json"]
+__all__ = ["claim", "describe", "read_config", "read_json", "record", "write_json"]
 
 
 @contextlib.contextmanager
 def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
-    """Makes the directory this config's, for one process at a time.
+    """Makes the directory this config's, for one process at a time. `record` then writes the config down.
 
     Raises:
       UserError: it belongs to another config, or is in use by another process.
@@ -50,9 +50,12 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
                     f"workdir {workdir} belongs to another config; take another one, or make these fields agree:\n"
                     + "\n".join(f"  config.{name}: {old!r} there, {new!r} now" for name, old, new in differences)
                 )
-        else:
-            write_json(recorded, config.to_dict())
         yield
+
+
+def record(workdir: pathlib.Path, config: Config) -> None:
+    """Writes config.json, once the config has proved to be one that can be run."""
+    write_json(workdir / "config.json", config.to_dict())
 
 
 def read_config(workdir: pathlib.Path) -> Config:

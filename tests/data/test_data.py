@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,18 +17,19 @@ def test_digits():
     assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
     assert images.sum(dtype=int) == 561718
     assert len(np.unique(images.reshape(1797, -1), axis=0)) == 1797  # so that no image is in two splits
-    scaled = np.asarray(task.preprocess(jnp.arange(17, dtype=jnp.uint8)))
+    scaled = np.asarray(task.prepare(jnp.arange(17, dtype=jnp.uint8)))
     np.testing.assert_allclose(scaled, np.linspace(-1, 1, 17))
     assert scaled.dtype == np.float32
 
 
 def test_an_epoch_has_each_example_once_and_depends_on_seed_and_epoch_alone():
-    order = batches.epoch_order(seed=3, epoch=2, num_examples=50, batch_size=8)
+    key = jax.random.key(3)
+    order = batches.epoch_order(key, epoch=2, num_examples=50, batch_size=8)
     assert order.shape == (6, 8) and len(np.unique(order)) == 48 and order.max() < 50
-    np.testing.assert_array_equal(order, batches.epoch_order(3, 2, 50, 8))
-    for seed, epoch in [(3, 1), (4, 2)]:
-        assert not np.array_equal(order, batches.epoch_order(seed, epoch, 50, 8))
-    left_out = [set(range(50)) - set(batches.epoch_order(0, e, 50, 8).ravel().tolist()) for e in range(30)]
+    np.testing.assert_array_equal(order, batches.epoch_order(key, 2, 50, 8))
+    for other_key, epoch in [(key, 1), (jax.random.key(4), 2)]:
+        assert not np.array_equal(order, batches.epoch_order(other_key, epoch, 50, 8))
+    left_out = [set(range(50)) - set(batches.epoch_order(key, e, 50, 8).ravel().tolist()) for e in range(30)]
     assert len(set.union(*left_out)) > 25  # not always the same
 
 
@@ -63,6 +65,10 @@ def test_a_task_of_each_shape_is_accepted():
         ({"inputs": np.zeros((3, 2, 6), int), "num_tokens": 4, "pairs": True}, "sequences of 6 steps, longer"),
         ({"inputs": np.zeros((3, 4, 1))}, r"shape \(3, 4, 1\), not \(3, 5, 1\)"),
         ({"inputs": np.full((3, 5), 4), "num_tokens": 4}, r"token 4 of example 0 is outside 0\.\.3"),
+        ({"labels": ((0,), (1,), (2,))}, r"labels must be integers of shape \(N,\), got int64 \(3, 1\)"),
+        ({"labels": (0.0, 1.0, 2.0)}, "labels must be integers"),
+        ({"inputs": np.zeros((3, 5)), "num_tokens": 4}, "token ids must be integers"),
+        ({"inputs": np.full((3, 5, 1), np.nan)}, "some inputs are NaN"),
         ({"lengths": (5, 6, 1)}, r"length 6 of example 1 is outside 1\.\.5"),
         ({"lengths": (5, 0, 1)}, "length 0 of example 1"),
         ({"lengths": ((5, 5),) * 3}, "lengths have shape"),

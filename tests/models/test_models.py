@@ -133,6 +133,10 @@ def test_as_published_only_pooling_looks_at_lengths():
     assert not np.allclose(*causal_train, atol=1e-4)
 
 
+def test_lengths_of_a_narrow_integer_type():
+    assert layers.valid_steps(jnp.array([100], jnp.int8), 300).sum() == 100
+
+
 def test_pooling():
     x, lengths = values(3, 5, 2), jnp.array([5, 1, 3])
     for i, n in enumerate([5, 1, 3]):

@@ -1,5 +1,6 @@
 import logging
 import shutil
+import threading
 
 import jax
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import tiny
 
 from s5jax.training import state as states
-from s5jax.training.checkpoint import Checkpoints
+from s5jax.training.checkpoint import Checkpoints, read, saved_steps
 from s5jax.training.config import UserError, load_task
 
 
@@ -28,8 +29,8 @@ def saved(state, tmp_path_factory):
 
 
 def test_the_two_newest_and_the_best_are_kept_bit_for_bit(saved, state):
-    with Checkpoints(saved, read_only=True) as checkpoints:
-        assert checkpoints.steps() == [2, 4, 5]
+    assert saved_steps(saved / "checkpoints") == [2, 4, 5]
+    with Checkpoints(saved) as checkpoints:
         restored, progress = checkpoints.restore_latest(state)
         best = checkpoints.restore(2, state)
         with pytest.raises(UserError, match="it does not exist"):
@@ -37,7 +38,7 @@ def test_the_two_newest_and_the_best_are_kept_bit_for_bit(saved, state):
     assert progress == {"best_step": 2, "window": {"third": 1 / 3}}
     assert int(restored.step) == 5 and int(best.step) == 2
     assert jax.tree.structure(restored) == jax.tree.structure(state)
-    for offset, found in ((5, restored), (2, best)):
+    for offset, found in ((5, restored), (2, best), (2, read(saved, "best", state)), (5, read(saved, "latest", state))):
         expected = state._replace(step=found.step, params=jax.tree.map(lambda x, o=offset: x + o, state.params))
         for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             assert one.dtype == other.dtype
@@ -70,27 +71,27 @@ def test_damage_to_any_file_is_noticed(saved, state, tmp_path, caplog, damage):
         else:
             shutil.rmtree(newest)
             newest.mkdir()
-        caplog.clear()
-        with caplog.at_level(logging.WARNING), Checkpoints(tmp_path, read_only=True) as checkpoints:
-            restored, _ = checkpoints.restore_latest(state)
-        assert int(restored.step) == 4, file
-        assert f"{newest} is damaged" in caplog.text
+        assert int(read(tmp_path, "latest", state).step) == 4, file
+        assert int(read(tmp_path, "best", state).step) == 2, file
         assert newest.exists()
-    with Checkpoints(tmp_path) as checkpoints:
+    with caplog.at_level(logging.WARNING), Checkpoints(tmp_path) as checkpoints:
         assert int(checkpoints.restore_latest(state)[0].step) == 4
-        assert checkpoints.steps() == [2, 4] and len(list((tmp_path / "checkpoints" / "damaged").iterdir())) == 1
+        assert saved_steps(checkpoints.directory) == [2, 4]
+        if damage != "empty":  # then there is nothing to keep
+            assert f"{newest} is damaged" in caplog.text
+            assert len(list((tmp_path / "checkpoints" / "damaged").iterdir())) == 1
         checkpoints.save(state._replace(step=state.step + 5), {"best_step": 2})
         checkpoints.wait()
-        assert checkpoints.steps() == [2, 4, 5]
+        assert saved_steps(checkpoints.directory) == [2, 4, 5]
 
 
 def test_a_damaged_best_checkpoint_is_forgotten(saved, state, tmp_path):
     shutil.copytree(saved / "checkpoints", tmp_path / "checkpoints")
-    (tmp_path / "checkpoints" / "2" / "SEAL.json").unlink()
+    (tmp_path / "checkpoints" / "2" / "SEAL.json").write_text("{}")
     with Checkpoints(tmp_path) as checkpoints:
         restored, progress = checkpoints.restore_latest(state)
         assert int(restored.step) == 5 and progress["best_step"] is None and progress["best"] is None
-        assert checkpoints.steps() == [4, 5]
+        assert saved_steps(checkpoints.directory) == [4, 5]
 
 
 def test_where_all_are_damaged_nothing_is_touched_and_where_none_was_finished_there_is_none(saved, state, tmp_path):
@@ -104,7 +105,7 @@ def test_where_all_are_damaged_nothing_is_touched_and_where_none_was_finished_th
         path.unlink()
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.restore_latest(state) is None
-        assert checkpoints.steps() == []
+        assert saved_steps(checkpoints.directory) == []
 
 
 def test_a_save_that_fails_is_not_passed_over(state, tmp_path, monkeypatch):
@@ -113,3 +114,45 @@ def test_a_save_that_fails_is_not_passed_over(state, tmp_path, monkeypatch):
     checkpoints.save(state, {"best_step": None})
     with pytest.raises(ZeroDivisionError):
         checkpoints.wait()
+
+
+def test_reading_while_another_thread_saves(state, tmp_path):
+    """A reader sees whole checkpoints only, whatever is saved and dropped meanwhile."""
+    done = threading.Event()
+
+    def save_on_and_on():
+        with Checkpoints(tmp_path) as checkpoints:
+            step = 0
+            while not done.is_set():
+                step += 1
+                checkpoints.save(state._replace(step=state.step + step), {"best_step": step - step % 3 or 1})
+                if step == 2:
+                    checkpoints.wait()
+                    first.set()
+
+    first = threading.Event()
+    writer = threading.Thread(target=save_on_and_on)
+    writer.start()
+    first.wait()
+    try:
+        steps = [int(read(tmp_path, which, state).step) for _ in range(8) for which in ("best", "latest")]
+    finally:
+        done.set()
+        writer.join()
+    assert steps[-1] > steps[1]
+
+
+def test_the_former_best_stays_until_the_new_one_is_sealed(state, tmp_path, monkeypatch):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(state._replace(step=state.step + step), {"best_step": 1})
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.restore_latest(state)
+        monkeypatch.setattr(
+            Checkpoints, "_seal", lambda self, writing, step: writing.result()
+        )  # killed before the seal
+        checkpoints.save(state._replace(step=state.step + 4), {"best_step": 4})
+    with Checkpoints(tmp_path) as checkpoints:
+        restored, progress = checkpoints.restore_latest(state)
+        assert int(restored.step) == 3 and progress["best_step"] == 1
+        assert saved_steps(checkpoints.directory) == [1, 3]

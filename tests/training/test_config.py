@@ -34,7 +34,7 @@ def test_left_out_fields_have_defaults():
         ),
         ("--config.optm.lr=1", "config.optm is no field. Did you mean optim? The fields of config are task, ssm"),
         ("--config.sed=1", "config.sed is no field. Did you mean seed?"),
-        ("--config.optim.lr.x=1", "config.lr is no section"),
+        ("--config.optim.lr.x=1", "config.optim.lr is no section"),
         ("--config.optim.lr=fast", "config.optim.lr takes float, got 'fast' (str)"),
         ("--config.train.epochs=2.5", "config.train.epochs takes int, got 2.5 (float)"),
         ("--config.train.epochs=true", "config.train.epochs takes int, got True (bool)"),
@@ -57,6 +57,9 @@ def test_left_out_fields_have_defaults():
         ("--config.ssm.lr=3", "config.ssm.lr is no field"),
         ("--config.model.dropout=1.0", "config.model: dropout must lie in [0, 1), got 1.0"),
         ("--config.optim.lr=-1", "config.optim.lr must be at least 0, got -1"),
+        ("--config.optim.lr=1e999", "config.optim.lr takes float, got inf"),
+        ("--config.optim.lr_min=1.0", "config.optim.lr_min 1.0 exceeds lr or ssm_lr"),
+        ("--config.seed=4294967296", "config.seed must lie in 0..4294967295"),
         ("--config.optim.lr=nan", "config.optim.lr takes float, got 'nan'"),
         ("--config.train.batch_size=0", "config.train.batch_size must be at least 1, got 0"),
         ("--config.train.warmup_epochs=9", "config.train.warmup_epochs 9.0 leaves nothing of 4 epochs"),
@@ -70,6 +73,12 @@ def test_mistakes_on_the_command_line(argument, message):
         tiny.config(argument)
     assert message in str(error.value)
     assert str(error.value).count("\n") == 0
+
+
+def test_a_section_that_a_config_leaves_out_can_be_set():
+    values = configs.ml_collections.ConfigDict(MINIMAL)
+    configs.override(values, ["--config.log.every_steps=5", "--config.seed=3"])
+    assert configs.resolve(values).log.every_steps == 5 and configs.resolve(values).seed == 3
 
 
 def test_missing_sections():
@@ -96,6 +105,8 @@ def test_overrides_are_read_as_python_or_as_words():
         (None, "does not exist"),
         ("", "defines no get_config"),
         ("def get_config(arg='a'):\n    raise ValueError(f'no recipe {arg}')", "no recipe b"),
+        ("def get_config(arg):\n    return {}[arg]", "failed: KeyError"),
+        ("def get_config():\n    return 3", "failed: TypeError"),
         ("def get_config(:", "cannot be run: SyntaxError"),
         ("import nothing_of_this_name", "cannot be run: ModuleNotFoundError"),
         ("def get_config(arg):\n    return 3", "returns no ConfigDict"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny
 
+from s5jax.data.task import Split, Task
 from s5jax.training import checkpoint, loop, metrics, program
 from s5jax.training import state as states
 from s5jax.training.config import UserError, load_task
@@ -33,8 +34,8 @@ def test_what_a_run_leaves(finished):
     assert training[-1]["train/loss"] < training[0]["train/loss"]
     best = max(validation, key=lambda r: (r["val/accuracy"], -r["val/loss"]))
     assert result["best_step"] == best["step"] and result["val/accuracy"] == best["val/accuracy"]
-    kept = checkpoint.Checkpoints(finished).steps()
-    assert kept == sorted({validation[-2]["step"], tiny.STEPS, best["step"]})
+    kept = set(checkpoint.saved_steps(finished / "checkpoints"))
+    assert kept >= {validation[-2]["step"], tiny.STEPS, best["step"]} and len(kept) <= 4
     assert run["parameters"] == 144 and run["seconds"] > 0 and run["versions"]["jax"] == jax.__version__
     assert "cpu" in run["device"] and run["finished"] >= run["started"]
     assert json.loads((finished / "config.json").read_text()) == tiny.config("--config.log.tensorboard=true").to_dict()
@@ -46,11 +47,10 @@ def test_reports_against_an_evaluation_by_hand(finished):
     config = tiny.config("--config.log.tensorboard=true")
     task = load_task(config)
     experiment, state = states.build(config, task)
-    with checkpoint.Checkpoints(finished, read_only=True) as checkpoints:
-        state = jax.tree.map(jax.numpy.asarray, checkpoints.restore(tiny.STEPS, state))
+    state = jax.tree.map(jax.numpy.asarray, checkpoint.read(finished, "latest", state))
     model = states.nnx.merge(experiment.graphdef, state.params, state.batch_stats)
     split = task.splits["val"]
-    logits = np.float64(model(task.preprocess(jax.numpy.asarray(split.inputs))))
+    logits = np.float64(model(task.prepare(jax.numpy.asarray(split.inputs))))
     log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     last = records(finished)[-1]
     assert last["val/loss"] == pytest.approx(-log_probabilities[np.arange(180), split.labels].mean(), rel=1e-5)
@@ -70,6 +70,34 @@ def test_another_config_is_refused_with_the_fields_that_differ(finished):
     assert "config.optim.lr: 0.004 there, 0.5 now" in str(error.value)
     assert "config.seed: 0 there, 7 now" in str(error.value)
     assert "ssm_lr" not in str(error.value)
+
+
+def test_a_config_that_cannot_be_run_leaves_the_workdir_free(tmp_path):
+    with pytest.raises(UserError, match="exceeds the 1257 training examples"):
+        loop.train(tiny.config("--config.train.batch_size=1258"), tmp_path)
+    with pytest.raises(UserError, match="all 19 steps would be warm-up"):
+        loop.train(tiny.config("--config.train.epochs=1", "--config.train.warmup_epochs=0.99"), tmp_path)
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_padded_pairs_of_tokens_train_and_are_evaluated(monkeypatch, tmp_path):
+    """A retrieval task through the whole program: from which tokens is the first document drawn?"""
+    rng = np.random.default_rng(0)
+
+    def split(n):
+        inputs, lengths, labels = rng.integers(0, 3, (n, 2, 7)), rng.integers(1, 8, (n, 2)), rng.integers(0, 2, n)
+        inputs[:, 0] = np.where(np.arange(7) < lengths[:, :1], 2 * labels[:, None], inputs[:, 0])
+        return Split(inputs.astype(np.uint8), labels, lengths)
+
+    task = Task(
+        name="pairs", splits={k: split(n) for k, n in (("train", 640), ("val", 99), ("test", 30))},
+        length=7, num_classes=2, num_tokens=3, pairs=True,
+    )  # fmt: skip
+    monkeypatch.setattr(loop, "load_task", lambda config: task)
+    for encoder in ("embedding", "one_hot"):
+        fields = (f"--config.model.encoder={encoder}", "--config.model.dropout=0.0", "--config.train.epochs=12")
+        result = loop.train(tiny.config(*fields, "--config.model.d_model=16"), tmp_path / encoder)
+        assert result["val/accuracy"] > 0.95, encoder
 
 
 def test_a_workdir_serves_one_process_at_a_time(tmp_path):
@@ -93,7 +121,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_good(tmp_path
     monkeypatch.setattr(program.Program, "train_step", spoiled)
     with pytest.raises(loop.Diverged, match="step 22: train/loss is nan"):
         loop.train(tiny.config(), tmp_path)
-    assert checkpoint.Checkpoints(tmp_path).steps()[-1] == 18
+    assert checkpoint.saved_steps(tmp_path / "checkpoints")[-1] == 18
     assert not (tmp_path / "result.json").exists()
 
 
