@@ -26,11 +26,16 @@ Kill it at any moment and run the same command again: it goes on from the last c
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog=EXAMPLES + describe_fields(),
+        epilog=EXAMPLES + describe_fields() if {"-h", "--help"} & set(sys.argv) else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, metavar="FILE[:MODEL]", help="config file, and which of its models")
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE[:ARG]",
+        help="config file, and what its get_config() shall get, as a rule the model",
+    )
     parser.add_argument(
         "--workdir", type=pathlib.Path, metavar="DIR", help="the run's directory; made, or resumed if it exists"
     )
@@ -38,8 +43,6 @@ def main() -> int:
         "--dry_run", action="store_true", help="print the config, the parameters and a step's memory; train nothing"
     )
     arguments, overrides = parser.parse_known_args()
-    if arguments.workdir is None and not arguments.dry_run:
-        parser.error("--workdir=DIR says where the run shall lie (or give --dry_run)")
     try:
         values = configs.load_config(arguments.config)
         configs.override(values, overrides)
@@ -47,6 +50,8 @@ def main() -> int:
         if arguments.dry_run:
             print(dry_run(config))
             return 0
+        if arguments.workdir is None:
+            raise configs.UserError("--workdir=DIR is missing: where shall the run lie? (--dry_run needs none)")
         train(config, arguments.workdir, STARTED)
     except configs.UserError as error:
         print(f"error: {error}", file=sys.stderr)

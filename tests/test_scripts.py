@@ -107,7 +107,7 @@ def test_mistakes_are_told_without_a_traceback(tmp_path, call, arguments, messag
 def test_an_evaluation_before_the_first_checkpoint(tmp_path, call):
     (tmp_path / "config.json").write_text(json.dumps(tiny.config().to_dict()))
     status, _, errors = call("evaluate.py", f"--workdir={tmp_path}")
-    assert status == 1 and "has no intact best checkpoint" in errors
+    assert status == 1 and "has no best checkpoint that can be read" in errors
 
 
 def test_divergence_is_an_error(tmp_path, call):

@@ -171,12 +171,18 @@ def read(workdir: pathlib.Path, which: Literal["best", "latest"], like: TrainSta
             step = intact[-1]
             if which == "best":
                 step = ocp.metadata(directory / str(step)).custom_metadata["best_step"]
+                if step is None:
+                    raise UserError(
+                        f"{workdir} has not been evaluated yet, and so has no best checkpoint; take the latest"
+                    )
             if step in intact:
                 return _load(directory, step, like)
+        except UserError:
+            raise
         except Exception as error:  # orbax's, tensorstore's or the file system's
             _log.debug("reading %s: %s", directory, error)
         time.sleep(0.1)
-    raise UserError(f"{directory} has no intact {which} checkpoint")
+    raise UserError(f"{directory} has no {which} checkpoint that can be read")
 
 
 def saved_steps(directory: pathlib.Path) -> list[int]:

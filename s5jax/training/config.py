@@ -145,7 +145,8 @@ def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
 
 def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> None:
     """Applies command line arguments of the form `--config.section.field=value` in place."""
-    for argument in arguments:
+    # The name of an SSM first: with another layer than the file's, the file's fields of it do not apply.
+    for argument in sorted(arguments, key=lambda argument: not argument.startswith("--config.ssm.name=")):
         name, equals, text = argument.removeprefix("--").partition("=")
         if not name.startswith("config.") or not argument.startswith("--"):
             raise UserError(
@@ -163,8 +164,11 @@ def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> Non
             at = at.get(section, None)
             if not isinstance(at, ml_collections.ConfigDict):
                 raise UserError(f"--{name}: config.{'.'.join(sections[:depth])} is no section")
+        value = _parse(text)
+        if name == "config.ssm.name" and value != at.get("name"):
+            config.ssm = at = ml_collections.ConfigDict()
         with at.unlocked(), at.ignore_type():
-            at[field] = _parse(text)
+            at[field] = value
 
 
 def _parse(text: str) -> Any:
@@ -202,6 +206,10 @@ def load_task(config: Config) -> Task:
         task = importlib.import_module(f"s5jax.data.{config.task.name}").load()
     except DataError as error:
         raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(f"task {config.task.name} cannot be loaded: {error}") from error
+    if not isinstance(task, Task):
+        raise UserError(f"s5jax/data/{config.task.name}.py: load() returned {task!r}, not a Task")
     if (config.model.encoder == "dense") != (task.num_tokens is None):
         kind, fit = ("values", "dense") if task.num_tokens is None else ("tokens", "one_hot or embedding")
         raise UserError(
@@ -216,8 +224,14 @@ def load_task(config: Config) -> Task:
 def known_modules(kind: Literal["ssm", "task"]) -> list[str]:
     """Names of the layers in s5jax/ssm, or of the tasks in s5jax/data."""
     package, offers = _KINDS[kind]
-    modules = (importlib.import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__))
-    return [module.__name__.rpartition(".")[2] for module in modules if hasattr(module, offers)]
+    names = []
+    for module in pkgutil.iter_modules(package.__path__):
+        try:
+            if hasattr(importlib.import_module(f"{package.__name__}.{module.name}"), offers):
+                names.append(module.name)
+        except Exception:  # a file that is still being written must not stand in the way of others
+            continue
+    return names
 
 
 _KINDS = {"ssm": (s5jax.ssm, "Options"), "task": (s5jax.data, "load")}
@@ -225,9 +239,17 @@ _KINDS = {"ssm": (s5jax.ssm, "Options"), "task": (s5jax.data, "load")}
 
 
 def _module(kind: Literal["ssm", "task"], name: Any) -> types.ModuleType:
-    if name not in known_modules(kind):
-        raise UserError(f"config.{kind}.name: {name!r} does not exist; there are {', '.join(known_modules(kind))}")
-    return importlib.import_module(f"{_KINDS[kind][0].__name__}.{name}")
+    package, offers = _KINDS[kind]
+    if name in [module.name for module in pkgutil.iter_modules(package.__path__)]:
+        try:
+            module = importlib.import_module(f"{package.__name__}.{name}")
+        except Exception as error:  # the file may be the user's
+            place = f"{package.__name__.replace('.', '/')}/{name}.py"
+            raise UserError(f"{place} cannot be imported: {type(error).__name__}: {error}") from error
+        if hasattr(module, offers):
+            return module
+    fault = "is missing" if name is None else f"{name!r} does not exist"
+    raise UserError(f"config.{kind}.name: {fault}; there are: {', '.join(known_modules(kind))}")
 
 
 def _check_names(cls: type, names: Any, where: str) -> None:
@@ -257,8 +279,9 @@ def _build(cls: type, values: Any, where: str) -> Any:
     try:
         return cls(**arguments)
     except TypeError:
-        missing = ", ".join(f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING)
-        raise UserError(f"{where} needs the fields {missing}") from None
+        required = (f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING)
+        missing = ", ".join(name for name in required if name not in arguments)
+        raise UserError(f"{where} lacks {missing}") from None
     except ValueError as error:
         raise UserError(f"{where}: {error}") from error
 

@@ -35,7 +35,10 @@ def dry_run(config: Config) -> str:
 
 def describe_fields() -> str:
     """All fields of a config with their defaults and choices, and what SSMs and tasks there are."""
-    lines = ["fields, set by --config.SECTION.FIELD=VALUE (the comments in configs/*.py explain them):"]
+    lines = [
+        "fields, set by --config.SECTION.FIELD=VALUE, with the defaults where a config file leaves them out",
+        "(--dry_run shows what a file sets; the comments in configs/*.py and s5jax/training/config.py explain them):",
+    ]
     hints = typing.get_type_hints(Config)
     for section in dataclasses.fields(Config):
         if section.name == "ssm":
@@ -55,8 +58,9 @@ def _field_lines(section: str, cls: Any) -> list[str]:
     hints = typing.get_type_hints(cls)
     lines = []
     for field in dataclasses.fields(cls):
-        choices = typing.get_args(hints[field.name])
-        lines.append(f"  {section}.{field.name}={field.default}" + (f"  ({', '.join(choices)})" if choices else ""))
+        choices = ", ".join(map(str, typing.get_args(hints[field.name])))
+        default = "" if field.default is dataclasses.MISSING else field.default
+        lines.append(f"  {section}.{field.name}={default}" + (f"  ({choices})" if choices else ""))
     return lines
 
 

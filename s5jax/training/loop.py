@@ -126,11 +126,12 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
                 writer.write(step, {"epoch": step / steps_per_epoch, **values})
                 writer.say(_evaluation_line(step, steps_per_epoch, values, progress))
 
-            if evaluating or signals or _divides(config.train.checkpoint_every_steps, step):
+            stopping = bool(signals)  # asked once: one that comes from here on waits for the next step
+            if evaluating or stopping or _divides(config.train.checkpoint_every_steps, step):
                 window.read()
                 with clock.paused():
                     checkpoints.save(state, {**progress, "window": window.sums, "seconds": clock.seconds()})
-            if signals and step < total_steps:
+            if stopping and step < total_steps:
                 checkpoints.wait()
                 name = signal.Signals(signals[0]).name
                 raise Interrupted(signals[0], f"{name}: saved after step {step}; the same command goes on from there")

@@ -35,6 +35,8 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = open(workdir / ".lock", "w")  # noqa: SIM115 (held until the run ends)
+    except FileExistsError:
+        raise UserError(f"workdir {workdir} is a file, not a directory") from None
     except OSError as error:
         raise UserError(f"workdir {workdir} cannot be written to: {error.strerror}") from error
     with lock:

@@ -1,6 +1,5 @@
 import logging
 import shutil
-import threading
 
 import jax
 import numpy as np
@@ -114,32 +113,6 @@ def test_a_save_that_fails_is_not_passed_over(state, tmp_path, monkeypatch):
     checkpoints.save(state, {"best_step": None})
     with pytest.raises(ZeroDivisionError):
         checkpoints.wait()
-
-
-def test_reading_while_another_thread_saves(state, tmp_path):
-    """A reader sees whole checkpoints only, whatever is saved and dropped meanwhile."""
-    done = threading.Event()
-
-    def save_on_and_on():
-        with Checkpoints(tmp_path) as checkpoints:
-            step = 0
-            while not done.is_set():
-                step += 1
-                checkpoints.save(state._replace(step=state.step + step), {"best_step": step - step % 3 or 1})
-                if step == 2:
-                    checkpoints.wait()
-                    first.set()
-
-    first = threading.Event()
-    writer = threading.Thread(target=save_on_and_on)
-    writer.start()
-    first.wait()
-    try:
-        steps = [int(read(tmp_path, which, state).step) for _ in range(8) for which in ("best", "latest")]
-    finally:
-        done.set()
-        writer.join()
-    assert steps[-1] > steps[1]
 
 
 def test_the_former_best_stays_until_the_new_one_is_sealed(state, tmp_path, monkeypatch):

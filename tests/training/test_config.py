@@ -49,9 +49,9 @@ def test_left_out_fields_have_defaults():
         ),
         ("--config.optim.grouping=x", "'x' is none of standard, BandCdecay, BfastandCdecay, noBCdecay, plain"),
         ("--config.ssm.discretization=euler", "config.ssm.discretization: 'euler' is none of zoh, bilinear"),
-        ("--config.ssm.name=s9", "config.ssm.name: 's9' does not exist; there are s5"),
-        ("--config.ssm.name=hippo", "config.ssm.name: 'hippo' does not exist; there are s5"),
-        ("--config.task.name=listopps", "config.task.name: 'listopps' does not exist; there are digits"),
+        ("--config.ssm.name=s9", "config.ssm.name: 's9' does not exist; there are: s5"),
+        ("--config.ssm.name=hippo", "config.ssm.name: 'hippo' does not exist; there are: s5"),
+        ("--config.task.name=listopps", "config.task.name: 'listopps' does not exist; there are: digits"),
         ("--config.ssm.blocks=3", "config.ssm: state_size 4 is not divisible by blocks 3"),
         ("--config.ssm.blocks=4", "config.ssm: conj_sym needs blocks of even size"),
         ("--config.ssm.lr=3", "config.ssm.lr is no field"),
@@ -81,10 +81,43 @@ def test_a_section_that_a_config_leaves_out_can_be_set():
     assert configs.resolve(values).log.every_steps == 5 and configs.resolve(values).seed == 3
 
 
+def test_another_layer_than_the_file_s_drops_the_file_s_fields_of_it():
+    values = configs.ml_collections.ConfigDict({**MINIMAL, "ssm": {"name": "other", "decay": 3}})
+    configs.override(values, ["--config.ssm.blocks=2", "--config.ssm.name=s5"])
+    assert values.ssm.to_dict() == {"name": "s5", "blocks": 2}
+
+
+@pytest.mark.parametrize(
+    ("loaded", "message"),
+    [
+        (None, "load\\(\\) returned None, not a Task"),
+        (FileNotFoundError("no such file"), "cannot be loaded: no such file"),
+    ],
+)
+def test_a_task_that_cannot_be_loaded(monkeypatch, loaded, message):
+    def load():
+        if loaded is None:
+            return None
+        raise loaded
+
+    config = tiny.config()
+    monkeypatch.setattr(configs.importlib, "import_module", lambda name: types.SimpleNamespace(load=load))
+    with pytest.raises(UserError, match=message):
+        configs.load_task(config)
+
+
+def test_a_layer_that_cannot_be_imported_harms_nobody_else(tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name")
+    monkeypatch.setattr(configs.s5jax.ssm, "__path__", [*configs.s5jax.ssm.__path__, str(tmp_path)])
+    assert configs.known_modules("ssm") == ["s5"]
+    with pytest.raises(UserError, match=r"s5jax/ssm/broken\.py cannot be imported: ModuleNotFoundError"):
+        tiny.config("--config.ssm.name=broken")
+
+
 def test_missing_sections():
-    with pytest.raises(UserError, match="config needs the fields task, ssm"):
+    with pytest.raises(UserError, match="config lacks task"):
         configs.resolve({"ssm": {"name": "s5"}})
-    with pytest.raises(UserError, match=r"config\.task\.name: None does not exist"):
+    with pytest.raises(UserError, match=r"config\.task\.name: is missing; there are: digits"):
         configs.resolve({**MINIMAL, "task": {}})
 
 

@@ -55,7 +55,12 @@ def uninterrupted(tmp_path_factory):
 def start_and_wait_for_line(workdir, line):
     """A run in a process of its own, once it has reported that often."""
     process = subprocess.Popen(
-        tiny.command(workdir, *LONGER), cwd=tiny.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        tiny.command(workdir, *LONGER),
+        cwd=tiny.ROOT,
+        env=tiny.ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     metrics = workdir / "metrics.jsonl"
     deadline = time.monotonic() + 120

@@ -1,12 +1,16 @@
 """A run of seconds: the digits recipe with a model far too small for it."""
 
+import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 from s5jax.training import config as configs
 
 ROOT = pathlib.Path(__file__).parents[2]
+cache_of_processes = tempfile.TemporaryDirectory()
+ENVIRONMENT = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache_of_processes.name}
 RECIPE = "configs/digits.py:s5"
 FIELDS = [
     "--config.num_devices=1",
@@ -33,4 +37,4 @@ def command(workdir: pathlib.Path, *overrides: str) -> list[str]:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(arguments, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
