@@ -53,11 +53,11 @@ def get_config(arg: str = "s5") -> ConfigDict:
     config.optim.clip_norm = 0.0  # largest gradient norm; 0: unbounded
 
     config.train = ConfigDict()
-    config.train.epochs = 42  # epochs
+    config.train.epochs = 40  # epochs
     config.train.warmup_epochs = 1.0  # epochs
     config.train.batch_size = 32  # examples, over all devices
     config.train.patience = 0  # evaluations without improvement before stopping; 0: never stop early
-    config.train.eval_every_steps = 117  # steps, here 3 epochs of half a second; 0: each epoch
+    config.train.eval_every_steps = 195  # steps, here 5 epochs of half a second; 0: each epoch
     config.train.checkpoint_every_steps = 0  # steps, besides the checkpoint at each evaluation; 0: none
 
     config.log = ConfigDict()
