@@ -11,9 +11,11 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Integer, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
-__all__ = ["SSM", "Block", "Options", "Stack", "pool", "valid_steps"]
+from s5jax.ssm.scan import valid_steps
+
+__all__ = ["SSM", "Block", "Options", "Stack", "pool"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,12 +48,6 @@ class Options:
         for name in ("dropout", "bn_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-
-
-def valid_steps(lengths: Integer[Array, "*batch"], L: int) -> Bool[Array, "*batch {L}"]:
-    """True at the steps before each sequence's end."""
-    lengths = lengths.astype(jnp.int32)  # a narrow integer may hold every length, but not L
-    return jax.lax.broadcasted_iota(jnp.int32, (*lengths.shape, L), lengths.ndim) < lengths[..., None]
 
 
 class SSM(nnx.Module):

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Complex, Float
 
-__all__ = ["blocks", "conjugate_half", "normal_part"]
+__all__ = ["blocks", "conjugate_half", "normal_part", "normal_plus_low_rank"]
 
 
 def normal_part(
@@ -36,18 +36,42 @@ def conjugate_half(
 ) -> tuple[Complex[np.ndarray, " m"], Complex[np.ndarray, "n m"]]:
     """Keeps one of each conjugate pair of modes: the half with negative imaginary part.
 
-    A real system x' = A x with A = V diag(Lambda) V^-1 is carried by these m = n/2 modes alone, its output being
-    twice the real part of theirs.
+    A real system x' = A x with A = V diag(Lambda) V^-1, V unitary, is carried by these m = n/2 modes alone, its output
+    being twice the real part of theirs. A double real eigenvalue is a pair as well: with e, f orthonormal real
+    eigenvectors, its mode is (e + i f) / sqrt(2).
 
     Raises:
-      ValueError: the modes are not n/2 pairs (n is odd, or some eigenvalue is real).
+      ValueError: the modes are not n/2 pairs (n is odd, or a real eigenvalue stands alone).
     """
-    keep = Lambda.imag < -1e-9 * max(1.0, np.abs(Lambda).max())
+    small = 1e-9 * max(1.0, np.abs(Lambda).max())
+    keep, real = Lambda.imag < -small, np.abs(Lambda.imag) <= small
+    if real.sum() == 2 and np.ptp(Lambda.real[real]) <= small:
+        plane = (V[:, real] @ V[:, real].conj().T).real  # the projector on the two real eigenvectors
+        e, f = np.linalg.eigh(plane)[1][:, -2:].T
+        return np.append(Lambda[keep], Lambda[real].real.mean()), np.c_[V[:, keep], (e + 1j * f) / np.sqrt(2)]
     if 2 * keep.sum() != len(Lambda):
         raise ValueError(
             f"of {len(Lambda)} eigenvalues {keep.sum()} have a negative imaginary part: not all are in conjugate pairs"
         )
     return Lambda[keep], V[:, keep]
+
+
+def normal_plus_low_rank(
+    A: Float[np.ndarray, "n n"], B: Float[np.ndarray, " n"], P: Float[np.ndarray, "rank n"]
+) -> tuple[Complex[np.ndarray, " m"], Complex[np.ndarray, " m"], Complex[np.ndarray, "rank m"]]:
+    """A real system, given as by `hippo`, in the eigenbasis V of its normal part: A is diag(Lambda) - sum p_r p_r^*.
+
+    Of n states the m = n/2 conjugate halves are kept. Each eigenvector's phase, which is free, makes its first
+    component that is not zero real and positive, so that the result is the same on every machine.
+
+    Returns:
+      Lambda (m,), V^* B (m,), and the rows p_r = V^* P_r (rank, m); complex128.
+    """
+    Lambda, V = conjugate_half(*normal_part(A, P))
+    first = np.argmax(np.abs(V) > 1e-6 * np.abs(V).max(axis=0), axis=0)
+    pivot = V[first, np.arange(V.shape[1])]
+    V = V * (pivot.conj() / np.abs(pivot))
+    return Lambda, V.conj().T @ B, P @ V.conj()
 
 
 def blocks(

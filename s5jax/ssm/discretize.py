@@ -6,10 +6,11 @@ scaled where it is used and nothing grows when there is one step size per sample
 
 from typing import Literal, get_args
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-__all__ = ["Method", "bilinear", "discretize", "zoh"]
+__all__ = ["Method", "bilinear", "discretize", "log_multiplier", "zoh"]
 
 Method = Literal["zoh", "bilinear"]
 
@@ -70,3 +71,28 @@ def discretize(
     if method == "bilinear":
         return bilinear(Lambda, Delta)
     raise ValueError(f"discretization {method!r} is none of {', '.join(get_args(Method))}")
+
+
+def log_multiplier(
+    Lambda: Complex[Array, "*#shape"], Delta: Float[Array, "*#shape"], method: str = "zoh"
+) -> Complex[Array, "*shape"]:
+    """log(Lambda_bar), imaginary part in [-pi, pi], from which powers follow as exp(l log Lambda_bar).
+
+    Its real part is that of z = Lambda Delta for `zoh`, and log|1 + z/2| - log|1 - z/2| for `bilinear`. Powers so taken
+    are off by |l log Lambda_bar| roundings; products of a rounded Lambda_bar by l of them, which is far more for the
+    slow modes that matter at length l. Arguments and errors as for `discretize`.
+    """
+    z = Lambda * Delta.astype(Lambda.dtype)
+    if method == "zoh":
+        return jax.lax.complex(z.real, jnp.arctan2(jnp.sin(z.imag), jnp.cos(z.imag)))
+    if method != "bilinear":
+        raise ValueError(f"discretization {method!r} is none of {', '.join(get_args(Method))}")
+    x, y = z.real / 2, z.imag / 2
+    numerator, denominator = (1 + x) ** 2 + y**2, (1 - x) ** 2 + y**2
+    ratio = 4 * x / denominator  # |Lambda_bar|^2 - 1, without the cancellation
+    near_one = jnp.abs(ratio) < 0.5
+    # Where Lambda_bar is 0 its logarithm is taken as that of 1e-19, which is 0 at any power but the 0th.
+    zero = numerator < 1e-38
+    far = jnp.log(jnp.where(zero, 1e-38, numerator)) - jnp.log(denominator)
+    modulus = jnp.where(near_one, jnp.log1p(jnp.where(near_one, ratio, 0)), far) / 2
+    return jax.lax.complex(modulus, jnp.arctan2(2 * y, jnp.where(zero, 1, 1 - x**2 - y**2)))

@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Inexact, Integer, PRNGKeyArray
 
-from s5jax.ssm import diagonalize, discretize, hippo, scan
+from s5jax.ssm import diagonalize, discretize, hippo, parameters, scan
 
-__all__ = ["SSM_PARAMS", "Options", "apply", "init", "initial_state", "step", "transfer_function"]
+__all__ = ["SSM_PARAMS", "Lambda", "Options", "apply", "init", "initial_state", "step", "transfer_function"]
 
 SSM_PARAMS = ("Lambda_re", "Lambda_im", "B", "log_step")
 """The parameters that define the state's dynamics, and by default train with the SSM learning rate."""
@@ -67,30 +67,27 @@ class Options:
                 f"conj_sym needs blocks of even size, got state_size/blocks = {self.state_size}/{self.blocks}"
                 f" = {self.state_size // self.blocks}"
             )
-        if not 0 < self.dt_min <= self.dt_max:
-            raise ValueError(
-                f"dt_min and dt_max must satisfy 0 < dt_min <= dt_max, got {self.dt_min} and {self.dt_max}"
-            )
+        parameters.check_step_sizes(self.dt_min, self.dt_max)
 
 
 def init(key: PRNGKeyArray, d_model: int, options: Options = Options()) -> Params:
     """Initial parameters, float32, for `d_model` features (arXiv 2208.04933, section 4.1 and appendix B.1)."""
     block_size = options.state_size // options.blocks
-    Lambda, V = diagonalize.normal_part(hippo.legs(block_size)[0], hippo.legs_low_rank(block_size))
+    A, _, P = hippo.legs(block_size)
+    eigenvalues, V = diagonalize.normal_part(A, P)
     if options.conj_sym:
-        Lambda, V = diagonalize.conjugate_half(Lambda, V)
-    Lambda, V = diagonalize.blocks(Lambda, V, options.blocks)
+        eigenvalues, V = diagonalize.conjugate_half(eigenvalues, V)
+    eigenvalues, V = diagonalize.blocks(eigenvalues, V, options.blocks)
 
     B_key, C_key, D_key, step_key = jax.random.split(key, 4)
     B = jax.nn.initializers.lecun_normal()(B_key, (options.state_size, d_model))
-    low, high = np.log(options.dt_min), np.log(options.dt_max)
     return {
-        "Lambda_re": jnp.asarray(Lambda.real, jnp.float32),
-        "Lambda_im": jnp.asarray(Lambda.imag, jnp.float32),
-        "B": _pair(_matmul(V.conj().T, B)),
+        "Lambda_re": jnp.asarray(eigenvalues.real, jnp.float32),
+        "Lambda_im": jnp.asarray(eigenvalues.imag, jnp.float32),
+        "B": parameters.pair(_matmul(V.conj().T, B)),
         **_init_C(C_key, d_model, V, options),
         "D": jax.random.normal(D_key, (d_model,)),
-        "log_step": jax.random.uniform(step_key, (len(Lambda), 1), minval=low, maxval=high),
+        "log_step": parameters.log_step(step_key, (len(eigenvalues), 1), options.dt_min, options.dt_max),
     }
 
 
@@ -102,8 +99,8 @@ def _init_C(key: PRNGKeyArray, H: int, V: Complex[np.ndarray, "n P"], options: O
     # Fan-in counts every axis but the last unless told otherwise: `lecun_normal` as published thus takes H n inputs.
     batch_axis = 0 if options.C_init == "trunc_standard_normal" else ()
     initializer = jax.nn.initializers.lecun_normal(batch_axis=batch_axis)
-    drawn = [_complex(initializer(k, (H, n, 2))) for k in jax.random.split(key, directions)]
-    in_eigenbasis = [_pair(_matmul(C, V)) for C in drawn]
+    drawn = [parameters.unpair(initializer(k, (H, n, 2))) for k in jax.random.split(key, directions)]
+    in_eigenbasis = [parameters.pair(_matmul(C, V)) for C in drawn]
     return dict(zip(("C1", "C2") if options.bidirectional else ("C",), in_eigenbasis, strict=True))
 
 
@@ -112,25 +109,20 @@ def _matmul(x: Inexact[Array | np.ndarray, "a b"], y: Inexact[Array | np.ndarray
     return jnp.matmul(jnp.asarray(x, jnp.complex64), jnp.asarray(y, jnp.complex64), precision="highest")
 
 
-def _pair(z: Complex[Array, "*shape"]) -> Float[Array, "*shape 2"]:
-    return jnp.stack([z.real, z.imag], -1)
-
-
-def _complex(pair: Float[Array, "*shape 2"]) -> Complex[Array, "*shape"]:
-    return jax.lax.complex(pair[..., 0], pair[..., 1])
-
-
-def _Lambda(params: Params, options: Options) -> Complex[Array, " P"]:
+def Lambda(params: Params, options: Options = Options()) -> Complex[Array, " P"]:
+    """The eigenvalues of A. The system is stable where all real parts are negative."""
     real = params["Lambda_re"]
     return jax.lax.complex(jnp.clip(real, None, -1e-4) if options.clip_eigs else real, params["Lambda_im"])
 
 
 def _discrete(
-    params: Params, options: Options, step_rescale: float | Float[Array, ""]
-) -> tuple[Complex[Array, " P"], Complex[Array, "P H"]]:
-    Delta = jnp.exp(params["log_step"][:, 0]) * step_rescale
-    Lambda_bar, gamma = discretize.discretize(_Lambda(params, options), Delta, options.discretization)
-    return Lambda_bar, gamma[:, None] * _complex(params["B"])
+    params: Params, options: Options, step_rescale: parameters.StepRescale
+) -> tuple[Complex[Array, "*steps P"], Complex[Array, "*steps P"]]:
+    """Lambda_bar and gamma; where `step_rescale` has axes, they stand in front."""
+    Delta = parameters.step_sizes(params["log_step"], step_rescale)[..., 0]
+    return discretize.discretize(
+        parameters.with_rank(Lambda(params, options), Delta.ndim), Delta, options.discretization
+    )
 
 
 def _directions(params: Params) -> list[Float[Array, "H P 2"]]:
@@ -140,17 +132,20 @@ def _directions(params: Params) -> list[Float[Array, "H P 2"]]:
     return jnp.split(params["C"], params["C"].shape[1] // params["Lambda_re"].shape[0], axis=1)
 
 
-def _read_in(B_bar: Complex[Array, "P H"], u: Float[Array, "*batch H"]) -> Complex[Array, "*batch P"]:
-    return jax.lax.complex(u @ B_bar.real.T, u @ B_bar.imag.T)
+def _read_in(
+    params: Params, gamma: Complex[Array, "*steps P"], u: Float[Array, "*batch H"]
+) -> Complex[Array, "*batch P"]:
+    """gamma B u. One gamma for all steps scales B, P H numbers; one for each step scales what B u has become."""
+    B = parameters.unpair(params["B"])
+    if gamma.ndim == 1:
+        B = gamma[:, None] * B
+    Bu = jax.lax.complex(u @ B.real.T, u @ B.imag.T)
+    return Bu if gamma.ndim == 1 else parameters.with_rank(gamma, Bu.ndim) * Bu
 
 
 def _read_out(C: Float[Array, "H P 2"], x: Complex[Array, "*batch P"], options: Options) -> Float[Array, "*batch H"]:
     y = x.real @ C[..., 0].T - x.imag @ C[..., 1].T
     return 2 * y if options.conj_sym else y
-
-
-def _feedthrough(params: Params, u: Float[Array, "*batch H"]) -> Float[Array, "*batch H"]:
-    return jnp.broadcast_to(params["D"], u.shape) * u
 
 
 def apply(
@@ -160,7 +155,7 @@ def apply(
     *,
     lengths: Integer[Array, "*batch"] | None = None,
     initial_state: Complex[Array, "..."] | None = None,
-    step_rescale: float | Float[Array, ""] = 1.0,
+    step_rescale: parameters.StepRescale = 1.0,
     return_state: bool = False,
 ) -> Float[Array, "*batch L H"] | tuple[Float[Array, "*batch L H"], Complex[Array, "*batch P"]]:
     """The layer on whole sequences.
@@ -173,7 +168,8 @@ def apply(
         neither direction, and no state. Default: every step is valid.
       initial_state: (P,) or (..., P), the state before the first step, as from `initial_state`, `step` or
         `return_state`; one direction only. Default: zero.
-      step_rescale: factor on the step sizes: 2 for an input sampled at half the rate of training.
+      step_rescale: factor on the step sizes, 2 for an input sampled at half the rate of training; or one for each
+        step, (L,) or (..., L), for an input sampled irregularly.
       return_state: return the state after the last valid step too; one direction only.
 
     Returns:
@@ -186,19 +182,16 @@ def apply(
     with_state = return_state or initial_state is not None
     if with_state and len(readouts) == 2:
         raise ValueError("a layer with two directions has no state to start from or to return")
-    mask = None
-    if lengths is not None:
-        # In int32: a narrow integer may hold every length, but not L.
-        mask = jax.lax.broadcasted_iota(jnp.int32, u.shape[:-1], u.ndim - 2) < lengths[..., None].astype(jnp.int32)
-        u = jnp.where(mask[..., None], u, 0)
-    Lambda_bar, B_bar = _discrete(params, options, step_rescale)
-    Bu = _read_in(B_bar, u)
+    mask = None if lengths is None else scan.valid_steps(lengths, u.shape[-2])
+    u = scan.without_padding(u, lengths)
+    Lambda_bar, gamma = _discrete(params, options, step_rescale)
+    Bu = _read_in(params, gamma, u)
     # A padded input of zero is all that valid outputs need, as a backward scan meets the padding in state zero. Only a
     # state that is handed over must also be held through the padding, at the price of one multiplier per step.
     states, state = scan.scan(
         Lambda_bar, Bu, initial_state=initial_state, mask=mask if with_state else None, method=options.scan_method
     )
-    y = _read_out(readouts[0], states, options) + _feedthrough(params, u)
+    y = _read_out(readouts[0], states, options) + parameters.feedthrough(params, u)
     if len(readouts) == 2:
         backward, _ = scan.scan(Lambda_bar, Bu, reverse=True, method=options.scan_method)
         y = y + _read_out(readouts[1], backward, options)
@@ -216,9 +209,12 @@ def step(
     u_k: Float[Array, "*batch H"],
     options: Options = Options(),
     *,
-    step_rescale: float | Float[Array, ""] = 1.0,
+    step_rescale: parameters.StepRescale = 1.0,
 ) -> tuple[Complex[Array, "*batch P"], Float[Array, "*batch H"]]:
     """One sample of what `apply` computes: (state, u_k) to (next state, y_k).
+
+    Args:
+      step_rescale: factor on the step sizes, one for all or (...), one for each sequence.
 
     Raises:
       ValueError: the layer has two directions.
@@ -226,9 +222,9 @@ def step(
     readouts = _directions(params)
     if len(readouts) == 2:
         raise ValueError("a layer with two directions has no recurrent mode")
-    Lambda_bar, B_bar = _discrete(params, options, step_rescale)
-    state = jnp.broadcast_to(Lambda_bar, state.shape) * state + _read_in(B_bar, u_k)
-    return state, _read_out(readouts[0], state, options) + _feedthrough(params, u_k)
+    Lambda_bar, gamma = _discrete(params, options, step_rescale)
+    state = parameters.with_rank(Lambda_bar, state.ndim) * state + _read_in(params, gamma, u_k)
+    return state, _read_out(readouts[0], state, options) + parameters.feedthrough(params, u_k)
 
 
 def transfer_function(
@@ -242,14 +238,14 @@ def transfer_function(
     Args:
       s: complex frequencies, in the unit of Lambda (radians/time); the step sizes measure that time.
     """
-    Lambda, B = _Lambda(params, options), _complex(params["B"])
-    Cs = [_complex(C) for C in _directions(params)]
+    pole, B = Lambda(params, options), parameters.unpair(params["B"])
+    Cs = [parameters.unpair(C) for C in _directions(params)]
     if options.conj_sym:
-        Lambda, B = jnp.concatenate([Lambda, Lambda.conj()]), jnp.concatenate([B, B.conj()])
+        pole, B = jnp.concatenate([pole, pole.conj()]), jnp.concatenate([B, B.conj()])
         Cs = [jnp.concatenate([C, C.conj()], axis=1) for C in Cs]
     s = s[..., None]
     G = jnp.broadcast_to(jnp.diag(params["D"]).astype(B.dtype), (*s.shape[:-1], *2 * params["D"].shape))
     for sign, C in zip((1, -1), Cs, strict=False):
-        resolvent = 1 / (sign * s - jnp.broadcast_to(Lambda, (*s.shape[:-1], *Lambda.shape)))
+        resolvent = 1 / (sign * s - parameters.with_rank(pole, s.ndim))
         G = G + jnp.einsum("hp,...p,pi->...hi", C, resolvent, B)
     return G

@@ -12,9 +12,11 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Inexact
+from jaxtyping import Array, Bool, Float, Inexact, Integer
 
-__all__ = ["Method", "scan"]
+from s5jax.ssm.parameters import with_rank
+
+__all__ = ["Method", "scan", "valid_steps", "without_padding"]
 
 Method = Literal["associative", "sequential"]
 
@@ -52,18 +54,27 @@ def scan(
         raise ValueError(f"a and b must have the same dtype, got {a.dtype} and {b.dtype}")
     if mask is not None:
         valid = jnp.expand_dims(mask, tuple(range(b.ndim - 1 - mask.ndim)))[..., None]
-        a = jnp.where(valid, _with_rank(a, b.ndim), jnp.ones((), a.dtype))
+        a = jnp.where(valid, with_rank(a, b.ndim), jnp.ones((), a.dtype))
         b = jnp.where(valid, b, jnp.zeros((), b.dtype))
     state_shape = (*b.shape[:-2], b.shape[-1])
     if initial_state is None:
         initial_state = jnp.zeros(state_shape, b.dtype)
-    start = jnp.broadcast_to(_with_rank(initial_state, len(state_shape)), state_shape).astype(b.dtype)
-    states = _scan(_with_rank(a, b.ndim), b, start, reverse, method)
+    start = jnp.broadcast_to(with_rank(initial_state, len(state_shape)), state_shape).astype(b.dtype)
+    states = _scan(with_rank(a, b.ndim), b, start, reverse, method)
     return states, states[..., 0 if reverse else -1, :]
 
 
-def _with_rank(x: Array, ndim: int) -> Array:
-    return jnp.expand_dims(x, tuple(range(ndim - x.ndim)))
+def valid_steps(lengths: Integer[Array, "*batch"], L: int) -> Bool[Array, "*batch {L}"]:
+    """True at the steps before each sequence's end."""
+    lengths = lengths.astype(jnp.int32)  # a narrow integer may hold every length, but not L
+    return jax.lax.broadcasted_iota(jnp.int32, (*lengths.shape, L), lengths.ndim) < lengths[..., None]
+
+
+def without_padding(
+    u: Float[Array, "*batch L H"], lengths: Integer[Array, "*batch"] | None
+) -> Float[Array, "*batch L H"]:
+    """Zero, whatever there was, from each sequence's end on; `None`: there is no padding."""
+    return u if lengths is None else jnp.where(valid_steps(lengths, u.shape[-2])[..., None], u, 0)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))

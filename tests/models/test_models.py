@@ -8,7 +8,7 @@ from numerics import relative_error
 from s5jax.models import layers
 from s5jax.models.classifier import Classifier
 from s5jax.models.retrieval import Retrieval
-from s5jax.ssm import s5
+from s5jax.ssm import s5, scan
 
 H, L, B = 6, 12, 4
 
@@ -85,7 +85,7 @@ def test_garbage_in_the_padding_changes_nothing(kind, norm, pooling, encoder):
     else:
         inputs = jnp.asarray(np.random.default_rng(2).integers(0, 5, (B, *pair, L)), jnp.int32)
         garbage, size = inputs[::-1] + 1, 6
-    valid = layers.valid_steps(lengths, L)
+    valid = scan.valid_steps(lengths, L)
     dirty = jnp.where(valid[..., None] if encoder == "dense" else valid, inputs, garbage)
     model = build(kind, size, norm=norm, pooling=pooling, encoder=encoder, dropout=0.2)
     graphdef, *split = nnx.split(model, nnx.Param, nnx.BatchStat)
@@ -134,7 +134,7 @@ def test_as_published_only_pooling_looks_at_lengths():
 
 
 def test_lengths_of_a_narrow_integer_type():
-    assert layers.valid_steps(jnp.array([100], jnp.int8), 300).sum() == 100
+    assert scan.valid_steps(jnp.array([100], jnp.int8), 300).sum() == 100
 
 
 def test_pooling():

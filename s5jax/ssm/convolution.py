@@ -1,0 +1,147 @@
+"""Convolution kernels of diagonal and low-rank systems, and causal and two-sided convolution by real FFT.
+
+Letters: H features, N stored states of each, L length. Nothing here is ever of size H N L.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import scipy.fft
+from jaxtyping import Array, Complex, Float, Integer
+
+__all__ = ["cauchy", "causal", "final_state", "two_sided", "vandermonde"]
+
+# Products of matrices in full single precision: some devices round their factors to ten bits unless told otherwise.
+_einsum = functools.partial(jnp.einsum, precision="highest")
+
+
+def _powers(log_a: Complex[Array, "*shape"], exponents: Integer[Array, " E"]) -> Complex[Array, "*shape E"]:
+    return jnp.exp(jnp.expand_dims(log_a, -1) * exponents.astype(log_a.dtype).reshape((1,) * log_a.ndim + (-1,)))
+
+
+def _chunk(length: int) -> tuple[int, int]:
+    """T and Q with Q T >= length, both about its square root."""
+    T = math.isqrt(length - 1) + 1
+    return T, -(-length // T)
+
+
+def vandermonde(
+    c: Complex[Array, "*batch H N"], log_a: Complex[Array, "H N"], length: int
+) -> Float[Array, "*batch H {length}"]:
+    """K_l = Re sum_n c_n a_n^l for l = 0..length-1 (arXiv 2206.11893, section 3.3).
+
+    With l = q T + r and T about sqrt(length), a^l = (a^T)^q a^r: the sum is a matrix product of two factors, H x Q x N
+    and H x N x T, and the array of all powers, H x N x length, is never there, nor in the gradient.
+
+    Args:
+      c: coefficients, (..., H, N).
+      log_a: logarithms of the multipliers, (H, N), as from `discretize.log_multiplier`.
+      length: at least 1.
+    """
+    T, Q = _chunk(length)
+    fine = _powers(log_a, jnp.arange(T))
+    coarse = jnp.expand_dims(c, -1) * jnp.expand_dims(_powers(log_a, T * jnp.arange(Q)), tuple(range(c.ndim - 2)))
+    K = _einsum("...hnq,hnr->...hqr", coarse.real, fine.real) - _einsum("...hnq,hnr->...hqr", coarse.imag, fine.imag)
+    return K.reshape(*K.shape[:-2], Q * T)[..., :length]
+
+
+def final_state(
+    log_a: Complex[Array, "H N"], u: Float[Array, "*batch L H"], lengths: Integer[Array, "*batch"] | None = None
+) -> Complex[Array, "*batch H N"]:
+    """sum_k a_n^(l - 1 - k) u_k over the l valid steps: the last state of x_k = a x_{k-1} + u_k, started from zero.
+
+    The transpose of `vandermonde`, in the same two factors.
+
+    Args:
+      log_a: logarithms of the multipliers, (H, N).
+      u: inputs (..., L, H).
+      lengths: (...), valid steps l of each sequence; default: all.
+    """
+    L = u.shape[-2]
+    T, Q = _chunk(L)
+    back = jax.lax.broadcasted_iota(jnp.int32, u.shape[:-1], u.ndim - 2)  # steps back from the last valid one
+    last = jnp.full(u.shape[:-2], L - 1) if lengths is None else lengths.astype(jnp.int32) - 1
+    source = last[..., None] - back
+    u = jnp.where(source[..., None] >= 0, jnp.take_along_axis(u, jnp.maximum(source, 0)[..., None], axis=-2), 0)
+    u = jnp.pad(u, [(0, 0)] * (u.ndim - 2) + [(0, Q * T - L), (0, 0)]).reshape(*u.shape[:-2], Q, T, u.shape[-1])
+    fine, coarse = _powers(log_a, jnp.arange(T)), _powers(log_a, T * jnp.arange(Q))
+    inner = jax.lax.complex(_einsum("...qrh,hnr->...qhn", u, fine.real), _einsum("...qrh,hnr->...qhn", u, fine.imag))
+    return _einsum("...qhn,hnq->...hn", inner, coarse)
+
+
+def cauchy(
+    v: Complex[Array, "I J H N"], half_z: Complex[Array, "H N"], angle: Float[Array, " F"]
+) -> Complex[Array, "I J H F"]:
+    """sum_n v_n / E_n + conj(v_n) / E'_n, with E_n = i sin(angle) - cos(angle) z_n / 2 and E'_n that of conj(z_n).
+
+    The Cauchy product of S4 (arXiv 2111.00396, section 3.3 and appendix C.3) over conjugate pairs of modes. Multiplied
+    through by 1 + w = 2 exp(-i angle) cos(angle) of its node w = exp(-2 i angle), it is finite at w = -1 too. The two
+    terms of a pair have the real denominator's coefficients in common:
+
+        E_n E'_n = (cos |z/2|)^2 - sin^2 - 2 i sin cos Re(z/2),  numerator 2 (i sin Re v - cos Re(v conj(z)/2)).
+
+    Nodes are taken some at a time, and anew for the gradient, so that no array is of size H N F.
+
+    Args:
+      v: numerators of each pair (i, j), (I, J, H, N).
+      half_z: Delta Lambda / 2, (H, N), one of each conjugate pair.
+      angle: half the angle of each node, in (0, pi/2].
+    """
+    sine_weight, cosine_weight = 2 * v.real, 2 * (v * half_z.conj()[None, None]).real
+    modulus, real = jnp.abs(half_z)[..., None], half_z.real[..., None]
+
+    @jax.checkpoint
+    def at(nodes: Float[Array, " F"]) -> Complex[Array, "F I J H"]:
+        sine, cosine = jnp.sin(nodes)[None, None, :], jnp.cos(nodes)[None, None, :]
+        # As a product, since the difference of squares loses its digits where a mode resonates.
+        p, q = (cosine * modulus - sine) * (cosine * modulus + sine), -2 * sine * cosine * real
+        square = p**2 + q**2
+        inverse_re, inverse_im = p / square, -q / square
+        weighted = (
+            _einsum("ijhn,hnf->fijh", weight, part)
+            for weight in (sine_weight, cosine_weight)
+            for part in (inverse_re, inverse_im)
+        )
+        sine, cosine = (x.reshape(-1, 1, 1, 1) for x in (sine, cosine))
+        s_re, s_im, c_re, c_im = weighted
+        return jax.lax.complex(-sine * s_im - cosine * c_re, sine * s_re - cosine * c_im)
+
+    count = -(-len(angle) // NODES)
+    padded = jnp.pad(angle, (0, count * NODES - len(angle)), mode="edge") if count > 1 else angle
+    values = jax.lax.map(at, padded.reshape(count, -1))
+    return jnp.moveaxis(values.reshape(-1, *v.shape[:3])[: len(angle)], 0, -1)
+
+
+NODES = 256
+"""Nodes of the Cauchy product taken at a time."""
+
+
+def causal(u: Float[Array, "*batch L H"], K: Float[Array, "H L"]) -> Float[Array, "*batch L H"]:
+    """y_k = sum_l K_l u_{k-l}."""
+    return _multiply(u, K)
+
+
+def two_sided(
+    u: Float[Array, "*batch L H"], K: Float[Array, "H L"], K_back: Float[Array, "H L"], *, skip_current: bool
+) -> Float[Array, "*batch L H"]:
+    """y_k = sum_l K_l u_{k-l} + K_back_l u_{k+l+1}; without `skip_current`, u_{k+l}.
+
+    The published S4 code starts the backward kernel at the next sample, the published S5 code at the current one.
+    """
+    L = u.shape[-2]
+    if skip_current:
+        return _multiply(u, jnp.concatenate([K, K_back[:, ::-1]], axis=1))
+    wrapped = jnp.concatenate([K_back[:, :1], jnp.zeros_like(K), K_back[:, :0:-1]], axis=1)
+    return _multiply(u, wrapped + jnp.pad(K, ((0, 0), (0, L))))
+
+
+def _multiply(u: Float[Array, "*batch L H"], K: Float[Array, "H K"]) -> Float[Array, "*batch L H"]:
+    """Circular convolution long enough for nothing to wrap: negative lags stand at the end of a K of length 2 L."""
+    L, span = u.shape[-2], K.shape[1]
+    size = scipy.fft.next_fast_len(2 * L, real=True)
+    if span > L:  # what is to be added goes between lags and negative lags
+        K = jnp.concatenate([K[:, :L], jnp.zeros((K.shape[0], size - 2 * L), K.dtype), K[:, L:]], axis=1)
+    spectrum = jnp.fft.rfft(u, size, axis=-2) * jnp.expand_dims(jnp.fft.rfft(K, size).T, tuple(range(u.ndim - 2)))
+    return jnp.fft.irfft(spectrum, size, axis=-2)[..., :L, :]

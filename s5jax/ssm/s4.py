@@ -1,0 +1,364 @@
+"""S4: a diagonal-plus-low-rank system for each feature (Gu, Goel, Ré 2022, arXiv 2111.00396).
+
+    x_h'(t) = A x_h(t) + B u_h(t),    y_h(t) = C_h x_h(t) + D_h u_h(t),    A = diag(Lambda) - sum_r p_r p_r^*
+
+HiPPO's matrices in the eigenbasis of their normal part, in conjugate pairs of which one half is stored: the whole
+vectors are [Lambda, conj Lambda], p = [P, conj P], and so on, and the low-rank part couples the halves. A whole state
+is the conjugate pair of its half too, so that p^* x = 2 Re(P^* x) for the halves; A is a real-linear map of these.
+
+Letters: H features, N stored states of each, half of `state_size`; S = `n_ssm` copies of (A, B), feature h using copy
+h mod S; R rank. Parameters:
+
+    A_real, A_imag (S, N)   P (R, S, N, 2)   B (S, N, 2)   C (H, N, 2)   D (H,)   log_step (H, 1)
+
+with Lambda = -f(A_real) - i A_imag, f the `real_transform`, and log_step the natural log of the step size. The names
+and signs are those of the published code, with two exceptions. Its `inv_dt` is log_step. And its C is
+C (I - A_bar^L) for a length L that it keeps beside, so that a kernel of another length needs a correction; here C is C,
+of any length and step size, and what a kernel needs is computed with it. Two directions have C1 and C2 for C and share
+all else.
+
+The discretisation is bilinear: A_bar = (I - Delta/2 A)^-1 (I + Delta/2 A), B_bar = (I - Delta/2 A)^-1 Delta B.
+"""
+
+import dataclasses
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float, Integer, PRNGKeyArray
+
+from s5jax.ssm import convolution, diagonalize, hippo, parameters, scan
+
+__all__ = ["SSM_PARAMS", "Lambda", "Options", "apply", "init", "initial_state", "kernel", "step", "transfer_function"]
+
+SSM_PARAMS = ("A_real", "A_imag", "P", "B", "log_step")
+"""The parameters that define the state's dynamics, and by default train with the SSM learning rate."""
+
+Params = dict[str, Array]
+
+_einsum = functools.partial(jnp.einsum, precision="highest")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What defines the layer besides its width. Hashable, so that it can be static under `jax.jit`."""
+
+    state_size: int = 64
+    """States of a feature, before conjugate halves are dropped: even."""
+    init: Literal["legs", "legt", "fout", "legs_fout"] = "legs"
+    """HiPPO's measure: scaled or translated Legendre, truncated Fourier, or the first and the last of these in turn
+    over the copies (arXiv 2206.12037, section 4)."""
+    rank: int = 1
+    """Of the low-rank part. LegT needs 2; further ranks start at zero."""
+    real_transform: parameters.RealTransform = "exp"
+    """How -Re(Lambda) is made of A_real. `none` lets training make the system unstable."""
+    B_clip: float = 2.0
+    """Bound on the imaginary part of the initial B, as published; 0: none."""
+    n_ssm: int = 0
+    """S, copies of (A, B); must divide d_model; 0: one for each feature."""
+    dt_min: float = 0.001
+    """Least initial step size; log_step starts log-uniform between the two."""
+    dt_max: float = 0.1
+    bidirectional: bool = False
+    """Read the sequence in both directions. Such a layer has no recurrent mode."""
+    backward_skips_current: bool = True
+    """Start the backward kernel at the next sample, as published; otherwise at the current one, as S5 does."""
+
+    def __post_init__(self) -> None:
+        parameters.check_state_size(self.state_size)
+        parameters.check_step_sizes(self.dt_min, self.dt_max)
+        for name in ("n_ssm", "B_clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        needed = max(len(hippo.MEASURES[measure](2)[2]) for measure in self.measures)
+        if self.rank < needed:
+            raise ValueError(f"init {self.init} needs a low-rank part of rank {needed} or more, got rank {self.rank}")
+
+    @property
+    def measures(self) -> tuple[hippo.Measure, ...]:
+        """What the copies of (A, B) start as, in turn."""
+        return ("legs", "fout") if self.init == "legs_fout" else (self.init,)
+
+
+def init(key: PRNGKeyArray, d_model: int, options: Options = Options()) -> Params:
+    """Initial parameters, float32, for `d_model` features (arXiv 2111.00396, theorem 1 and appendix C.1).
+
+    Raises:
+      ValueError: `n_ssm` does not divide `d_model`, or there is not an equal number of copies for each measure.
+    """
+    copies, measures = parameters.copies(options.n_ssm, d_model), options.measures
+    if copies % len(measures):
+        raise ValueError(f"init {options.init} needs an even number of copies n_ssm, got {copies}")
+    systems = [diagonalize.normal_plus_low_rank(*hippo.MEASURES[m](options.state_size)) for m in measures]
+    repeats = copies // len(measures)
+    diagonal = np.tile(np.stack([system[0] for system in systems]), (repeats, 1))
+    B = np.tile(np.stack([system[1] for system in systems]), (repeats, 1))
+    rows = [np.pad(system[2], ((0, options.rank - len(system[2])), (0, 0))) for system in systems]
+    P = np.tile(np.stack(rows, axis=1), (1, repeats, 1))
+    C_key, D_key, step_key = jax.random.split(key, 3)
+    return {
+        "A_real": jnp.asarray(parameters.raw_decay_rate(-diagonal.real, options.real_transform), jnp.float32),
+        "A_imag": jnp.asarray(-diagonal.imag, jnp.float32),
+        "P": parameters.pair(jnp.asarray(P, jnp.complex64)),
+        "B": parameters.pair(jnp.asarray(parameters.clip_imaginary(B, options.B_clip), jnp.complex64)),
+        **parameters.init_readouts(C_key, (d_model, options.state_size // 2), options.bidirectional),
+        "D": jax.random.normal(D_key, (d_model,)),
+        "log_step": parameters.log_step(step_key, (d_model, 1), options.dt_min, options.dt_max),
+    }
+
+
+def Lambda(params: Params, options: Options = Options()) -> Complex[Array, "S N"]:
+    """The diagonal part of A. Where all its real parts are negative the system is stable, as -p p^* can only damp."""
+    return jax.lax.complex(-parameters.decay_rate(params["A_real"], options.real_transform), -params["A_imag"])
+
+
+def _continuous(
+    params: Params, options: Options
+) -> tuple[Complex[Array, "H N"], Complex[Array, "R H N"], Complex[Array, "H N"]]:
+    """Lambda, P and B of every feature."""
+    H = params["D"].shape[0]
+    P = jnp.stack([parameters.of_features(row, H) for row in parameters.unpair(params["P"])])
+    B = parameters.of_features(parameters.unpair(params["B"]), H)
+    return parameters.of_features(Lambda(params, options), H), P, B
+
+
+def _multiply(Lambda: Array, P: Array, x: Complex[Array, "*batch H N"]) -> Complex[Array, "*batch H N"]:
+    """A x, of halves."""
+    return parameters.with_rank(Lambda, x.ndim) * x - _combine(P, _project(P, x))
+
+
+def _project(P: Complex[Array, "R H N"], x: Complex[Array, "*batch H N"]) -> Float[Array, "*batch H R"]:
+    """p_r^* x of whole vectors, from their halves."""
+    return 2 * _einsum("rhn,...hn->...hr", P.conj(), x).real
+
+
+def _combine(P: Complex[Array, "R H N"], weights: Float[Array, "*batch H R"]) -> Complex[Array, "*batch H N"]:
+    """sum_r p_r weights_r."""
+    return _einsum("rhn,...hr->...hn", P, weights.astype(P.dtype))
+
+
+def _solve(
+    Lambda: Array, P: Complex[Array, "R H N"], Delta: Float[Array, "H 1"], x: Complex[Array, "*batch H N"]
+) -> Complex[Array, "*batch H N"]:
+    """(I - Delta/2 A)^-1 x of halves, by Woodbury's identity: with E = I - Delta/2 Lambda,
+
+    E^-1 x - E^-1 p (I + Delta/2 p^* E^-1 p)^-1 Delta/2 p^* E^-1 x,  a real system of R unknowns for every feature.
+    """
+    inverse = 1 / (1 - Lambda * (Delta / 2).astype(Lambda.dtype))
+    x = parameters.with_rank(inverse, x.ndim) * x
+    scaled = inverse[None] * P
+    capacitance = jnp.eye(len(P))[None] + Delta[..., None] * _einsum("rhn,qhn->hrq", P.conj(), scaled).real
+    weights = parameters.with_rank(Delta / 2, x.ndim) * _project(P, x)
+    weights = jnp.linalg.solve(parameters.with_rank(capacitance, x.ndim + 1), weights[..., None])[..., 0]
+    return x - _combine(scaled, weights)
+
+
+def _decrement(Lambda: Array, P: Array, Delta: Float[Array, "H 1"], x: Array) -> Complex[Array, "*batch H N"]:
+    """(I - A_bar) x = -(I - Delta/2 A)^-1 Delta A x, in which nothing cancels, however small Delta is."""
+    return -_solve(Lambda, P, Delta, parameters.with_rank(Delta, x.ndim).astype(x.dtype) * _multiply(Lambda, P, x))
+
+
+def _one_plus_power(
+    Lambda: Array, P: Array, Delta: Float[Array, "H 1"], C: Complex[Array, "H N"], length: int
+) -> Complex[Array, "H N"]:
+    """C (I + A_bar^length), by doubling.
+
+    In terms of M_l = I - A_bar^l, so that slow modes, for which A_bar^l is next to I, keep their digits:
+    M_2l = M_l (2 I - M_l) and M_(l+1) = M_1 + M_l - M_1 M_l, all of which commute.
+    """
+    H, N = Lambda.shape
+    # Matrices act on halves as real vectors (re, im): the row of each holds what the map makes of a unit vector.
+    units = jnp.asarray(np.concatenate([np.eye(N), 1j * np.eye(N)])[:, None], P.dtype)
+    units = jnp.broadcast_to(units, (2 * N, H, N))
+    images = _decrement(Lambda, P, Delta, units)
+    M_1 = jnp.moveaxis(jnp.concatenate([images.real, images.imag], axis=-1), 0, 1)
+    c = jnp.concatenate([C.real, -C.imag], axis=-1)  # Re(C x) = c (re, im)
+
+    def times(M: Float[Array, "H i j"], c: Float[Array, "H j"]) -> Float[Array, "H i"]:
+        return _einsum("hij,hj->hi", M, c)
+
+    half, odd = divmod(length, 2)
+    lowered = jnp.zeros_like(c)  # M_l c at l = length - odd
+    if half:
+        M = M_1
+        for bit in f"{half:b}"[1:]:
+            M = 2 * M - _einsum("hij,hjk->hik", M, M)
+            if bit == "1":
+                M = M_1 + M - _einsum("hij,hjk->hik", M_1, M)
+        lowered = times(M, 2 * c - times(M, c))
+    if odd:
+        lowered = lowered + times(M_1, c - lowered)
+    c = 2 * c - lowered
+    return jax.lax.complex(c[:, :N], -c[:, N:])
+
+
+def kernel(
+    params: Params, length: int, options: Options = Options(), *, step_rescale: float | Float[Array, ""] = 1.0
+) -> Float[Array, "directions H {length}"]:
+    """The convolution kernel of each direction, K_l = C A_bar^l B_bar, without D (arXiv 2111.00396, section 3).
+
+    By its generating function, sum_l K_l w^l = C (I - A_bar^L w^L) (I - A_bar w)^-1 B_bar, and an inverse FFT. The
+    nodes are w = exp(-i pi (2k + 1) / L), so that w^L = -1, and not the Lth roots of 1: no node is then next to the
+    slow modes, at which both factors would be singular, and modes that do not decay at all are no exception. With E as
+    in `convolution.cauchy` and w = exp(-2 i angle),
+
+        (I - A_bar w)^-1 B_bar = exp(i angle) / 2  (E + Delta/2 cos(angle) p p^*)^-1 Delta B.
+    """
+    diagonal, P, B = _continuous(params, options)
+    Delta = _Delta(params, step_rescale)
+    angle = np.pi * (np.arange((length + 1) // 2) + 0.5) / length
+    readouts = parameters.readouts(params)
+    Cs = [_one_plus_power(diagonal, P, Delta, C, length) for C in readouts]
+    left, right = jnp.stack([*Cs, *P.conj()]), jnp.stack([B, *P])
+    table = convolution.cauchy(
+        left[:, None] * right[None], diagonal * (Delta / 2).astype(diagonal.dtype), jnp.asarray(angle, jnp.float32)
+    )
+    coupling = Delta / 2 * jnp.asarray(np.cos(angle), jnp.float32)[None]
+    response = _eliminate(table, coupling, len(P))[: len(Cs), 0]
+    phase = jnp.asarray(np.exp(1j * angle), response.dtype)
+    # K followed by -K has these values at the odd ones of its 2 L frequencies, twice, and 0 at the even ones.
+    spectrum = jnp.zeros((len(Cs), len(Delta), length + 1), response.dtype)
+    spectrum = spectrum.at[..., 1::2].set(response * phase[None, None] * Delta[None].astype(response.dtype))
+    return jnp.fft.irfft(spectrum, 2 * length)[..., :length]
+
+
+def _Delta(params: Params, step_rescale: parameters.StepRescale) -> Float[Array, "H 1"]:
+    if jnp.ndim(step_rescale):
+        raise ValueError("S4 takes one step_rescale for all steps; s5 and s4d take one for each")
+    return parameters.step_sizes(params["log_step"], step_rescale)
+
+
+def _eliminate(table: Complex[Array, "I J H F"], coupling: Array, rank: int) -> Complex[Array, "I J H F"]:
+    """x (E + coupling p p^*)^-1 y from the table of all x E^-1 y: rows x = C, ..., p_r^*, columns y = B, p_r.
+
+    Woodbury's identity, one row of p after the other. There is no pivoting: E has a non-negative real part, so that the
+    pivots stay away from zero.
+    """
+    weight = coupling.astype(table.dtype)
+    for r in range(rank):
+        row, column = table.shape[0] - rank + r, 1 + r
+        factor = weight / (1 + weight * table[row, column])
+        table = table - factor[None, None] * table[:, column, None] * table[None, row]
+    return table
+
+
+def apply(
+    params: Params,
+    u: Float[Array, "*batch L H"],
+    options: Options = Options(),
+    *,
+    lengths: Integer[Array, "*batch"] | None = None,
+    initial_state: Complex[Array, "..."] | None = None,
+    step_rescale: float | Float[Array, ""] = 1.0,
+    return_state: bool = False,
+) -> Float[Array, "*batch L H"] | tuple[Float[Array, "*batch L H"], Complex[Array, "*batch H N"]]:
+    """The layer on whole sequences: by convolution, or where a state is given or asked for, step by step.
+
+    Args:
+      params: as from `init`.
+      u: inputs (..., L, H).
+      options: those `params` were made with.
+      lengths: (...), valid steps of each sequence. What stands after them changes no output before them, in
+        neither direction, and no state. Default: every step is valid.
+      initial_state: (H, N) or (..., H, N), the state before the first step, as from `initial_state`, `step` or
+        `return_state`; one direction only. Default: zero.
+      step_rescale: factor on the step sizes: 2 for an input sampled at half the rate of training.
+      return_state: return the state after the last valid step too; one direction only.
+
+    Returns:
+      y (..., L, H), or (y, state) with `return_state`.
+
+    Raises:
+      ValueError: a state is asked of a layer with two directions.
+    """
+    with_state = return_state or initial_state is not None
+    if with_state and options.bidirectional:
+        raise ValueError("a layer with two directions has no state to start from or to return")
+    u = scan.without_padding(u, lengths)
+    if with_state:
+        y, state = _by_steps(params, u, options, lengths, initial_state, step_rescale)
+        return (y, state) if return_state else y
+    K = kernel(params, u.shape[-2], options, step_rescale=step_rescale)
+    if options.bidirectional:
+        y = convolution.two_sided(u, K[0], K[1], skip_current=options.backward_skips_current)
+    else:
+        y = convolution.causal(u, K[0])
+    return y + parameters.feedthrough(params, u)
+
+
+def _by_steps(
+    params: Params,
+    u: Float[Array, "*batch L H"],
+    options: Options,
+    lengths: Integer[Array, "*batch"] | None,
+    start: Complex[Array, "..."] | None,
+    step_rescale: float | Float[Array, ""],
+) -> tuple[Float[Array, "*batch L H"], Complex[Array, "*batch H N"]]:
+    valid = jnp.ones(u.shape[:-1], bool) if lengths is None else scan.valid_steps(lengths, u.shape[-2])
+    state = initial_state(params, u.shape[:-2])
+    if start is not None:
+        state = jnp.broadcast_to(parameters.with_rank(start, state.ndim), state.shape)
+
+    def advance(state: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
+        u_k, valid_k = inputs
+        after, y_k = step(params, state, u_k, options, step_rescale=step_rescale)
+        return jnp.where(valid_k[..., None, None], after, state), y_k
+
+    state, y = jax.lax.scan(advance, state, (jnp.moveaxis(u, -2, 0), jnp.moveaxis(valid, -1, 0)))
+    return jnp.moveaxis(y, 0, -2), state
+
+
+def initial_state(params: Params, batch_shape: tuple[int, ...] = ()) -> Complex[Array, "*batch H N"]:
+    """The zero state, (*batch_shape, H, N), complex64."""
+    return jnp.zeros((*batch_shape, *parameters.readouts(params)[0].shape), jnp.complex64)
+
+
+def step(
+    params: Params,
+    state: Complex[Array, "*batch H N"],
+    u_k: Float[Array, "*batch H"],
+    options: Options = Options(),
+    *,
+    step_rescale: float | Float[Array, ""] = 1.0,
+) -> tuple[Complex[Array, "*batch H N"], Float[Array, "*batch H"]]:
+    """One sample of what `apply` computes: (state, u_k) to (next state, y_k), in time N R for every feature.
+
+    x_k = x_(k-1) + (I - Delta/2 A)^-1 Delta (A x_(k-1) + B u_k), which is the bilinear rule rearranged.
+
+    Raises:
+      ValueError: the layer has two directions.
+    """
+    if options.bidirectional:
+        raise ValueError("a layer with two directions has no recurrent mode")
+    diagonal, P, B = _continuous(params, options)
+    Delta = _Delta(params, step_rescale)
+    drive = _multiply(diagonal, P, state) + parameters.with_rank(B, state.ndim) * u_k[..., None].astype(B.dtype)
+    state = state + _solve(diagonal, P, Delta, parameters.with_rank(Delta, state.ndim).astype(B.dtype) * drive)
+    (C,) = parameters.readouts(params)
+    y = 2 * jnp.sum((parameters.with_rank(C, state.ndim) * state).real, axis=-1)
+    return state, y + parameters.feedthrough(params, u_k)
+
+
+def transfer_function(
+    params: Params, s: Complex[Array, "*frequencies"], options: Options = Options()
+) -> Complex[Array, "*frequencies H H"]:
+    """G(s) = C (s I - A)^-1 B + D of the continuous-time systems: diagonal, (output, input) on the last two axes.
+
+    The conjugate halves are counted in. A backward direction adds its own, C2 (-s I - A)^-1 B. The step sizes have no
+    part in it.
+
+    Args:
+      s: complex frequencies, in the unit of A (radians/time); the step sizes measure that time.
+    """
+    diagonal, P, B = _continuous(params, options)
+    flat = s.reshape(1, -1, 1)
+    G = jnp.broadcast_to(params["D"].astype(B.dtype)[:, None], (len(B), s.size))
+    for sign, C in zip((1, -1), parameters.readouts(params), strict=False):
+        v = jnp.stack([C, *P.conj()])[:, None] * jnp.stack([B, *P])[None]
+        table = _einsum("ijhn,hfn->ijhf", v, 1 / (sign * flat - diagonal[:, None]))
+        table = table + _einsum("ijhn,hfn->ijhf", v.conj(), 1 / (sign * flat - diagonal.conj()[:, None]))
+        G = G + _eliminate(table, jnp.ones((1, 1)), len(P))[0, 0]
+    G = G.T.reshape(*s.shape, len(B), 1)
+    return G * parameters.with_rank(jnp.eye(len(B), dtype=G.dtype), G.ndim)
