@@ -5,7 +5,8 @@ from typing import Any
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
-from s5jax.models.layers import Options, Stack, pool
+from s5jax.models.layers import Options, Stack, StackState, pool
+from s5jax.ssm.parameters import StepRescale
 
 __all__ = ["Classifier"]
 
@@ -25,6 +26,7 @@ class Classifier(nnx.Module):
         *,
         train: bool = False,
         key: PRNGKeyArray | None = None,
+        step_rescale: StepRescale = 1.0,
     ) -> Float[Array, "B classes"]:
         """Logits.
 
@@ -33,6 +35,35 @@ class Classifier(nnx.Module):
           lengths: (B,), valid steps of each sequence; default: all are.
           train: normalise by the statistics of this batch, and update the running ones.
           key: of dropout; without it there is none.
+          step_rescale: factor on the step sizes of all SSMs, 2 for inputs at half the rate of training; for s5 and s4d
+            also one for each step, (B, L).
         """
-        x = self.encoder(inputs, lengths, train=train, key=key)
+        x = self.encoder(inputs, lengths, train=train, key=key, step_rescale=step_rescale)
         return self.decoder(pool(x, lengths, self.pooling))
+
+    def initial_state(self, batch_size: int) -> StackState:
+        """Of a causal model that has read nothing yet."""
+        return self.encoder.initial_state(batch_size)
+
+    def prefill(
+        self,
+        state: StackState,
+        inputs: Shaped[Array, "B L ..."],
+        lengths: Int[Array, " B"] | None = None,
+        *,
+        step_rescale: StepRescale = 1.0,
+    ) -> tuple[StackState, Float[Array, "B classes"]]:
+        """Reads on from a state, all samples at once: the state after the last valid one, and the logits there.
+
+        Raises:
+          ValueError: the SSMs read in both directions.
+        """
+        state, pooled = self.encoder.prefill(state, inputs, lengths, step_rescale=step_rescale)
+        return state, self.decoder(pooled)
+
+    def step(
+        self, state: StackState, inputs: Shaped[Array, "B ..."], *, step_rescale: StepRescale = 1.0
+    ) -> tuple[StackState, Float[Array, "B classes"]]:
+        """Reads one sample, values (B, C) or token ids (B,): the next state, and the logits of all read so far."""
+        state, pooled = self.encoder.step(state, inputs, step_rescale=step_rescale)
+        return state, self.decoder(pooled)

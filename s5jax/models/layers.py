@@ -6,16 +6,17 @@ module keeps no random state: `key` is an argument, and without it there is no d
 
 import dataclasses
 import importlib
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
+from s5jax.ssm.parameters import StepRescale
 from s5jax.ssm.scan import valid_steps
 
-__all__ = ["SSM", "Block", "Options", "Stack", "pool"]
+__all__ = ["SSM", "Block", "Options", "Stack", "StackState", "pool"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,9 +65,41 @@ class SSM(nnx.Module):
     def layer(self) -> Any:
         return importlib.import_module(f"s5jax.ssm.{self.layer_name}")
 
-    def __call__(self, u: Float[Array, "B L H"], lengths: Int[Array, " B"] | None) -> Float[Array, "B L H"]:
-        params = {name: getattr(self, name)[...] for name in self.param_names}
-        return self.layer.apply(params, u, self.options, lengths=lengths)
+    @property
+    def params(self) -> dict[str, Array]:
+        return {name: getattr(self, name)[...] for name in self.param_names}
+
+    def __call__(
+        self, u: Float[Array, "B L H"], lengths: Int[Array, " B"] | None, step_rescale: StepRescale
+    ) -> Float[Array, "B L H"]:
+        return self.layer.apply(self.params, u, self.options, lengths=lengths, **_rescaled(step_rescale))
+
+    def initial_state(self, batch_size: int) -> Array:
+        return self.layer.initial_state(self.params, (batch_size,))
+
+    def prefill(
+        self, state: Array, u: Float[Array, "B L H"], lengths: Int[Array, " B"] | None, step_rescale: StepRescale
+    ) -> tuple[Array, Float[Array, "B L H"]]:
+        y, state = self.layer.apply(
+            self.params,
+            u,
+            self.options,
+            lengths=lengths,
+            initial_state=state,
+            return_state=True,
+            **_rescaled(step_rescale),
+        )
+        return state, y
+
+    def step(
+        self, state: Array, u_k: Float[Array, "B H"], step_rescale: StepRescale
+    ) -> tuple[Array, Float[Array, "B H"]]:
+        return self.layer.step(self.params, state, u_k, self.options, **_rescaled(step_rescale))
+
+
+def _rescaled(step_rescale: StepRescale) -> dict[str, StepRescale]:
+    """What a layer is told of the sampling rate: nothing where it is that of training, so that not all need know it."""
+    return {} if isinstance(step_rescale, float) and step_rescale == 1.0 else {"step_rescale": step_rescale}
 
 
 class Block(nnx.Module):
@@ -93,22 +126,43 @@ class Block(nnx.Module):
         self.dropout = nnx.Dropout(options.dropout, broadcast_dims=(1,))
 
     def __call__(
-        self, x: Float[Array, "B L H"], lengths: Int[Array, " B"] | None, train: bool, key: PRNGKeyArray | None
+        self,
+        x: Float[Array, "B L H"],
+        lengths: Int[Array, " B"] | None,
+        train: bool,
+        key: PRNGKeyArray | None,
+        step_rescale: StepRescale = 1.0,
     ) -> Float[Array, "B L H"]:
         """What stands from `lengths` on is kept out of the SSM and of the batch statistics; `None`: all is valid."""
-        skip = x
-        if self.prenorm:
-            x = self._normalize(x, lengths, train)
-        x = self.seq(x, lengths)
+        u = self._normalize(x, lengths, train) if self.prenorm else x
+        x = x + self._activate(self.seq(u, lengths, step_rescale), key)
+        return x if self.prenorm else self._normalize(x, lengths, train)
+
+    def prefill(
+        self, state: Array, x: Float[Array, "B L H"], lengths: Int[Array, " B"] | None, step_rescale: StepRescale
+    ) -> tuple[Array, Float[Array, "B L H"]]:
+        """As in evaluation, from a state of the SSM to the one after the last valid step."""
+        u = self._normalize(x, None, False) if self.prenorm else x
+        state, y = self.seq.prefill(state, u, lengths, step_rescale)
+        x = x + self._activate(y, None)
+        return state, x if self.prenorm else self._normalize(x, None, False)
+
+    def step(
+        self, state: Array, x_k: Float[Array, "B H"], step_rescale: StepRescale
+    ) -> tuple[Array, Float[Array, "B H"]]:
+        """`prefill` of one sample."""
+        u_k = self._normalize(x_k, None, False) if self.prenorm else x_k
+        state, y_k = self.seq.step(state, u_k, step_rescale)
+        x_k = x_k + self._activate(y_k, None)
+        return state, x_k if self.prenorm else self._normalize(x_k, None, False)
+
+    def _activate(self, x: Array, key: PRNGKeyArray | None) -> Array:
         keys = (None, None) if key is None else jax.random.split(key)
         g = self._drop(jax.nn.gelu(x), keys[0])
         if self.activation == "gelu":
-            x = g
-        else:
-            value = self.out1(g) if self.activation == "full_glu" else g if self.activation == "half_glu1" else x
-            x = self._drop(value * jax.nn.sigmoid(self.out2(g)), keys[1])
-        x = skip + x
-        return x if self.prenorm else self._normalize(x, lengths, train)
+            return g
+        value = self.out1(g) if self.activation == "full_glu" else g if self.activation == "half_glu1" else x
+        return self._drop(value * jax.nn.sigmoid(self.out2(g)), keys[1])
 
     def _normalize(self, x: Array, lengths: Array | None, train: bool) -> Array:
         if isinstance(self.norm, nnx.LayerNorm):
@@ -120,8 +174,22 @@ class Block(nnx.Module):
         return self.dropout(x, deterministic=key is None, rngs=key)
 
 
+class StackState(NamedTuple):
+    """All that a causal stack remembers of the samples it has read."""
+
+    layers: tuple[Array, ...]
+    """The state of each SSM."""
+    pooled: Array
+    """(B, H): the sum of the features so far, or the last ones."""
+    steps: Array
+    """(B,): samples read."""
+
+
 class Stack(nnx.Module):
     """Encoder and residual blocks: values (B, L, C) or token ids (B, L) to features (B, L, H).
+
+    A stack whose SSMs read in one direction also runs in pieces, down to single samples: `initial_state`, `prefill`,
+    `step`.
 
     Args:
       options: the model's.
@@ -139,6 +207,10 @@ class Stack(nnx.Module):
         for i in range(options.depth):
             setattr(self, f"layers_{i}", Block(options, SSM(*ssm, options.d_model, rngs=rngs), rngs=rngs))
 
+    @property
+    def blocks(self) -> list[Block]:
+        return [getattr(self, f"layers_{i}") for i in range(self.options.depth)]
+
     def __call__(
         self,
         inputs: Shaped[Array, "B L ..."],
@@ -146,19 +218,74 @@ class Stack(nnx.Module):
         *,
         train: bool = False,
         key: PRNGKeyArray | None = None,
+        step_rescale: StepRescale = 1.0,
     ) -> Float[Array, "B L H"]:
         if not self.options.mask_padding:
             lengths = None
+        x = self._encode(inputs, lengths)
+        for i, block in enumerate(self.blocks):
+            x = block(x, lengths, train, None if key is None else jax.random.fold_in(key, i), step_rescale)
+        return x
+
+    def _encode(self, inputs: Shaped[Array, "B ..."], lengths: Int[Array, " B"] | None) -> Float[Array, "B ..."]:
         if lengths is not None:  # so that not even a NaN in the padding gets further than here
             valid = valid_steps(lengths, inputs.shape[1])
             valid = valid.reshape(valid.shape + (1,) * (inputs.ndim - 2))
             inputs = jnp.where(valid, inputs, jnp.zeros((), inputs.dtype))
         if self.options.encoder == "one_hot":
             inputs = jax.nn.one_hot(inputs, self.input_size)
-        x = self.encoder(inputs)
-        for i in range(self.options.depth):
-            x = getattr(self, f"layers_{i}")(x, lengths, train, None if key is None else jax.random.fold_in(key, i))
-        return x
+        return self.encoder(inputs)
+
+    def initial_state(self, batch_size: int) -> StackState:
+        """Nothing read yet."""
+        layers = tuple(block.seq.initial_state(batch_size) for block in self.blocks)
+        return StackState(layers, jnp.zeros((batch_size, self.options.d_model)), jnp.zeros((batch_size,), jnp.int32))
+
+    def prefill(
+        self,
+        state: StackState,
+        inputs: Shaped[Array, "B L ..."],
+        lengths: Int[Array, " B"] | None = None,
+        *,
+        step_rescale: StepRescale = 1.0,
+    ) -> tuple[StackState, Float[Array, "B H"]]:
+        """Reads on from a state, all samples at once.
+
+        Returns:
+          The state after the last valid step, and the features pooled over all that was read up to it. Padding never
+          has a part in either.
+
+        Raises:
+          ValueError: the SSMs read in both directions.
+        """
+        x, layers = self._encode(inputs, lengths), []
+        for block, layer_state in zip(self.blocks, state.layers, strict=True):
+            layer_state, x = block.prefill(layer_state, x, lengths, step_rescale)
+            layers.append(layer_state)
+        if self.options.pooling == "last":
+            pooled = pool(x, lengths, "last")
+        elif lengths is None:
+            pooled = state.pooled + x.sum(1)
+        else:
+            pooled = state.pooled + jnp.sum(jnp.where(valid_steps(lengths, x.shape[1])[..., None], x, 0), 1)
+        read = x.shape[1] if lengths is None else lengths.astype(jnp.int32)
+        return self._pooled(StackState(tuple(layers), pooled, state.steps + read))
+
+    def step(
+        self, state: StackState, inputs: Shaped[Array, "B ..."], *, step_rescale: StepRescale = 1.0
+    ) -> tuple[StackState, Float[Array, "B H"]]:
+        """`prefill` of one sample: values (B, C) or token ids (B,)."""
+        x, layers = self._encode(inputs, None), []
+        for block, layer_state in zip(self.blocks, state.layers, strict=True):
+            layer_state, x = block.step(layer_state, x, step_rescale)
+            layers.append(layer_state)
+        pooled = x if self.options.pooling == "last" else state.pooled + x
+        return self._pooled(StackState(tuple(layers), pooled, state.steps + 1))
+
+    def _pooled(self, state: StackState) -> tuple[StackState, Float[Array, "B H"]]:
+        if self.options.pooling == "last":
+            return state, state.pooled
+        return state, state.pooled / state.steps[:, None].astype(state.pooled.dtype)
 
 
 def pool(

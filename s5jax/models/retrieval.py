@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
-from s5jax.models.layers import Options, Stack, pool
+from s5jax.models.layers import Options, Stack, StackState, pool
+from s5jax.ssm.parameters import StepRescale
 
 __all__ = ["Retrieval"]
 
@@ -39,9 +40,40 @@ class Retrieval(nnx.Module):
         *,
         train: bool = False,
         key: PRNGKeyArray | None = None,
+        step_rescale: StepRescale = 1.0,
     ) -> Float[Array, "B classes"]:
-        """Logits; arguments as for `Classifier`, lengths (B, 2)."""
-        B = inputs.shape[0]
-        flat_lengths = None if lengths is None else lengths.reshape(2 * B)
-        x = self.encoder(inputs.reshape(2 * B, *inputs.shape[2:]), flat_lengths, train=train, key=key)
-        return self.decoder(pool(x, flat_lengths, self.pooling).reshape(B, 2, -1))
+        """Logits; arguments as for `Classifier`, lengths (B, 2) and `step_rescale`, if not one number, (B, 2, L)."""
+        lengths, step_rescale = _merge(lengths), _merge(step_rescale)
+        x = self.encoder(_merge(inputs), lengths, train=train, key=key, step_rescale=step_rescale)
+        return self._decode(pool(x, lengths, self.pooling))
+
+    def _decode(self, documents: Float[Array, "documents H"]) -> Float[Array, "B classes"]:
+        return self.decoder(documents.reshape(-1, 2, documents.shape[1]))
+
+    def initial_state(self, batch_size: int) -> StackState:
+        """Of a causal model that has read nothing yet of `batch_size` pairs."""
+        return self.encoder.initial_state(2 * batch_size)
+
+    def prefill(
+        self,
+        state: StackState,
+        inputs: Shaped[Array, "B 2 L ..."],
+        lengths: Int[Array, "B 2"] | None = None,
+        *,
+        step_rescale: StepRescale = 1.0,
+    ) -> tuple[StackState, Float[Array, "B classes"]]:
+        """As for `Classifier`, of both documents."""
+        state, pooled = self.encoder.prefill(state, _merge(inputs), _merge(lengths), step_rescale=_merge(step_rescale))
+        return state, self._decode(pooled)
+
+    def step(
+        self, state: StackState, inputs: Shaped[Array, "B 2 ..."], *, step_rescale: StepRescale = 1.0
+    ) -> tuple[StackState, Float[Array, "B classes"]]:
+        """As for `Classifier`: one sample of both documents."""
+        state, pooled = self.encoder.step(state, _merge(inputs), step_rescale=_merge(step_rescale))
+        return state, self._decode(pooled)
+
+
+def _merge(x: Any) -> Any:
+    """The axes (B, 2) of an array as one; what has none stays as it is."""
+    return x if x is None or jnp.ndim(x) == 0 else x.reshape(-1, *x.shape[2:])

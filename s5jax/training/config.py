@@ -13,6 +13,7 @@ import importlib.util
 import math
 import pathlib
 import pkgutil
+import sys
 import types
 import typing
 from collections.abc import Sequence
@@ -116,7 +117,10 @@ class Config:
 
 
 def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
-    """What `get_config(arg)` of a config file returns, for "FILE.py" or "FILE.py:ARG"."""
+    """What `get_config(arg)` of a config file returns, for "FILE.py" or "FILE.py:ARG".
+
+    A file below a directory `configs` may import its neighbours from there: `from configs import common`.
+    """
     file, _, arg = file_and_arg.partition(":")
     path = pathlib.Path(file)
     if not path.is_file():
@@ -127,6 +131,9 @@ def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
     if spec is None or spec.loader is None:
         raise UserError(f"config file {file} is no Python file")
     module = importlib.util.module_from_spec(spec)
+    for directory in path.absolute().parents:
+        if directory.name == "configs" and str(directory.parent) not in sys.path:
+            sys.path.insert(0, str(directory.parent))
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the file is the user's

@@ -125,6 +125,9 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
                 _judge(progress, step, values)
                 writer.write(step, {"epoch": step / steps_per_epoch, **values})
                 writer.say(_evaluation_line(step, steps_per_epoch, values, progress))
+                warning = states.report_unstable(config, state.params)
+                if warning is not None:
+                    writer.say(f"warning: {warning}")
 
             stopping = bool(signals)  # asked once: one that comes from here on waits for the next step
             if evaluating or stopping or _divides(config.train.checkpoint_every_steps, step):

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -15,7 +16,7 @@ from s5jax.models.retrieval import Retrieval
 from s5jax.training import optimizer as optimizers
 from s5jax.training.config import Config, UserError
 
-__all__ = ["Experiment", "RandomKeys", "TrainState", "build", "random_keys"]
+__all__ = ["Experiment", "RandomKeys", "TrainState", "build", "random_keys", "report_unstable", "ssm_layers"]
 
 
 class TrainState(NamedTuple):
@@ -56,7 +57,11 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     """The model and optimizer of a config, and their initial state, on the default device."""
     kind = Retrieval if task.pairs else Classifier
     ssm = (config.ssm.name, config.ssm.options)
-    model = kind(config.model, ssm, task.input_size, task.num_classes, rngs=nnx.Rngs(random_keys(config.seed).init))
+    rngs = nnx.Rngs(random_keys(config.seed).init)
+    try:
+        model = kind(config.model, ssm, task.input_size, task.num_classes, rngs=rngs)
+    except ValueError as error:  # a layer's options may fit no model of this width
+        raise UserError(f"config.ssm, with model.d_model {config.model.d_model}: {error}") from error
     graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
     params, batch_stats = (nnx.to_pure_dict(state) for state in states)
 
@@ -72,3 +77,31 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     optimizer = optimizers.make_optimizer(config.optim, labels, warmup_steps, total_steps)
     experiment = Experiment(graphdef, optimizer, labels, steps_per_epoch, total_steps, warmup_steps)
     return experiment, TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params))
+
+
+def ssm_layers(params: dict[str, Any]) -> dict[str, dict[str, jax.Array]]:
+    """The parameters of each SSM of a model by its name, as `layers_0`, in order."""
+    blocks = {name: block["seq"] for name, block in params["encoder"].items() if "seq" in block}
+    return dict(sorted(blocks.items(), key=lambda item: int(item[0].removeprefix("layers_"))))
+
+
+def report_unstable(config: Config, params: dict[str, Any]) -> str | None:
+    """Says which SSMs of a model have modes that grow, Re(Lambda) >= 0; `None` if there are none.
+
+    Over a whole sequence they may do no harm, since it is finite; in recurrent mode they overflow sooner or later.
+    """
+    layer = importlib.import_module(f"s5jax.ssm.{config.ssm.name}")
+    if not hasattr(layer, "Lambda"):
+        return None
+    found = []
+    for name, ssm in ssm_layers(params).items():
+        real = np.asarray(layer.Lambda(ssm, config.ssm.options).real)
+        if (real >= 0).any():
+            found.append(f"{(real >= 0).sum()} of {real.size} modes of {name} (largest Re {real.max():.2g})")
+    if not found:
+        return None
+    cures = [
+        cure for cure in ("clip_eigs=True", "real_transform=exp") if hasattr(config.ssm.options, cure.split("=")[0])
+    ]
+    hint = f"; config.ssm.{cures[0]} keeps them below" if cures else ""
+    return f"unstable: Re(Lambda) >= 0 in {', '.join(found)}{hint}"

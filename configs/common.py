@@ -1,0 +1,138 @@
+"""What recipes are composed of: a task, a model, and all other fields with a start value and their unit.
+
+A recipe calls `get_config(task, model, length)` and sets what differs.
+"""
+
+from ml_collections import ConfigDict
+
+MODELS = ("s5", "s4d-lin", "s4d-inv", "s4d-legs", "s4d-real", "dss", "s4-legs", "s4-fout")
+"""The models that any recipe takes: --config=FILE:MODEL."""
+
+
+def get_config(task: str, model: str, length: int) -> ConfigDict:
+    """All fields but the sizes that belong to a task.
+
+    Args:
+      task: a file of s5jax/data.
+      model: one of MODELS.
+      length: of the task's sequences, in samples.
+
+    Raises:
+      ValueError: there is no such model.
+    """
+    config = ConfigDict()
+    config.seed = 0
+    config.num_devices = 0  # 0: all there are
+    config.task = ConfigDict({"name": task})
+    config.ssm = get_ssm(model, length)
+
+    config.model = ConfigDict()
+    config.model.depth = 6  # residual blocks
+    config.model.d_model = 128  # features
+    config.model.encoder = "dense"  # on values; one_hot or embedding on tokens
+    config.model.activation = "half_glu1" if model == "s5" else "full_glu"  # or half_glu2, gelu
+    config.model.norm = "batch"  # or layer
+    config.model.prenorm = True
+    config.model.bn_momentum = 0.95 if model == "s5" else 0.9  # share of the running statistics kept at each step
+    config.model.dropout = 0.0  # probability
+    config.model.pooling = "mean"  # or last
+    config.model.mask_padding = True  # False: as published, only pooling looks at lengths
+
+    config.optim = ConfigDict()
+    config.optim.lr = 0.004  # rate of all but the SSM's own parameters
+    config.optim.ssm_lr = 0.001  # rate of the SSM's own: A, B and step sizes, P too where there is one; without decay
+    config.optim.weight_decay = 0.05  # times the rate
+    config.optim.grouping = "standard"  # or BandCdecay, BfastandCdecay, noBCdecay, plain
+    config.optim.dt_global = False  # step sizes at lr, with decay
+    config.optim.schedule = "warmup_cosine"  # or s5_published
+    config.optim.lr_min = 0.0  # rate at the end
+    config.optim.clip_norm = 0.0  # largest gradient norm; 0: unbounded
+
+    config.train = ConfigDict()
+    config.train.epochs = 40  # epochs
+    config.train.warmup_epochs = 1.0  # epochs
+    config.train.batch_size = 50  # examples, over all devices
+    config.train.patience = 0  # evaluations without improvement before stopping; 0: never stop early
+    config.train.eval_every_steps = 0  # steps; 0: each epoch
+    config.train.checkpoint_every_steps = 0  # steps, besides the checkpoint at each evaluation; 0: none
+
+    config.log = ConfigDict()
+    config.log.every_steps = 50  # steps
+    config.log.wandb = "off"  # or offline, online
+    config.log.wandb_project = "s5jax"
+    config.log.tensorboard = False
+    return config
+
+
+def get_ssm(model: str, length: int) -> ConfigDict:
+    """The section `ssm` of a model, one of MODELS, for sequences of a length in samples."""
+    if model == "s5":
+        return _s5()
+    if model == "dss":
+        return _dss(length)
+    family, _, init = model.partition("-")
+    if model in MODELS and family == "s4d":
+        return _s4d(init)
+    if model in MODELS and family == "s4":
+        return _s4(init)
+    raise ValueError(f"no recipe for the model {model!r}; there are {', '.join(MODELS)}")
+
+
+def _s5() -> ConfigDict:
+    ssm = ConfigDict()
+    ssm.name = "s5"  # a file of s5jax/ssm
+    ssm.state_size = 64  # states, before conjugate halves are dropped
+    ssm.blocks = 1  # equal blocks of the initial A
+    ssm.C_init = "lecun_normal"  # or trunc_standard_normal, complex_normal
+    ssm.dt_min = 0.001  # initial step sizes, log-uniform between the two
+    ssm.dt_max = 0.1
+    ssm.bidirectional = True
+    ssm.conj_sym = True  # store one of each conjugate pair of modes
+    ssm.discretization = "zoh"  # or bilinear
+    ssm.clip_eigs = False  # hold Re(Lambda) <= -1e-4
+    ssm.scan_method = "associative"  # or sequential, faster where steps do not run in parallel
+    return ssm
+
+
+def _s4d(init: str) -> ConfigDict:
+    ssm = ConfigDict()
+    ssm.name = "s4d"
+    ssm.state_size = 64  # states of a feature, before conjugate halves are dropped
+    ssm.init = init  # lin, inv, inv2, quad, real, legs, random
+    ssm.real_transform = "exp"  # of the decay rate; or relu, softplus, sigmoid, none
+    ssm.B_trained = True
+    ssm.n_ssm = 0  # copies of (A, B) that the features share; 0: one each
+    ssm.dt_min = 0.001  # initial step sizes, log-uniform between the two
+    ssm.dt_max = 0.1
+    ssm.dt_per_state = False  # step sizes per state instead of per feature
+    ssm.discretization = "zoh"  # or bilinear, dss
+    ssm.bandlimit = 0.0  # share of the Nyquist frequency from which on modes are silenced; 0: none are
+    ssm.bidirectional = True
+    ssm.backward_skips_current = True  # as published
+    ssm.mode = "convolution"  # or scan
+    return ssm
+
+
+def _dss(length: int) -> ConfigDict:
+    """The diagonal of HiPPO's normal part, B = 1, each mode a softmax over time (arXiv 2203.14343, section 3)."""
+    ssm = _s4d("legs")
+    ssm.B_init = "constant"
+    ssm.B_trained = False
+    ssm.discretization = "dss"
+    ssm.dss_length = length  # samples that a mode is normalised over
+    return ssm
+
+
+def _s4(init: str) -> ConfigDict:
+    ssm = ConfigDict()
+    ssm.name = "s4"
+    ssm.state_size = 64  # states of a feature, before conjugate halves are dropped
+    ssm.init = init  # legs, legt, fout, legs_fout
+    ssm.rank = 1  # of the low-rank part; legt needs 2
+    ssm.real_transform = "exp"  # of the decay rate; or relu, softplus, sigmoid, none
+    ssm.n_ssm = 0  # copies of (A, B) that the features share; 0: one each
+    ssm.dt_min = 0.001  # initial step sizes, log-uniform between the two
+    ssm.dt_max = 0.1
+    ssm.bidirectional = True
+    ssm.backward_skips_current = True  # as published
+    return ssm

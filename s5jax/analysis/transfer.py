@@ -1,0 +1,187 @@
+"""Transfer functions of trained layers beside HiPPO's, as numbers and as a Bode plot."""
+
+import csv
+import dataclasses
+import importlib
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+from s5jax.ssm import hippo
+
+__all__ = ["Bode", "bode", "closest_hippo", "plot_bode", "write_bode"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bode:
+    """The response of one output to one input of a layer, G(i omega) - D, and what it is compared with.
+
+    Frequencies are in the unit of the layer's A (radians/time); its step sizes measure that time.
+    """
+
+    omega: Float[np.ndarray, " F"]
+    layer: Complex[np.ndarray, " F"]
+    start: Complex[np.ndarray, " F"]
+    """The same layer before training."""
+    hippo: Complex[np.ndarray, " F"]
+    """The closest that HiPPO-LegS of as many states comes to `layer`: see `closest_hippo`."""
+    nyquist: tuple[float, float]
+    """pi / Delta of the largest and the least step size: what is faster than this, samples do not show."""
+    unstable: int
+    """Modes of the layer with Re(Lambda) >= 0."""
+
+    @property
+    def misfit(self) -> float:
+        """||layer - hippo|| / ||layer|| over the frequencies."""
+        return float(np.linalg.norm(self.layer - self.hippo) / np.linalg.norm(self.layer))
+
+    @property
+    def peak(self) -> tuple[float, float]:
+        """Largest |G| of the layer, and its frequency."""
+        at = np.argmax(np.abs(self.layer))
+        return float(np.abs(self.layer[at])), float(self.omega[at])
+
+
+def bode(
+    name: str,
+    options: Any,
+    params: dict[str, Array],
+    start: dict[str, Array],
+    *,
+    output: int = 0,
+    input: int | None = None,
+    points: int = 400,
+) -> Bode:
+    """Responses over all frequencies at which the layer has modes, and a decade to either side.
+
+    Args:
+      name: of the layer in s5jax/ssm.
+      options: of the layer.
+      params: of the layer, as trained.
+      start: of the layer, before training.
+      output: feature that is read.
+      input: feature that is driven; default: the same. Between different features, layers with a system for each
+        feature, s4 and s4d, have no response.
+      points: frequencies, evenly on a logarithmic scale; each mode's own, where narrow peaks are, come besides.
+
+    Raises:
+      ValueError: there is no such feature, or no response between the two.
+    """
+    layer = importlib.import_module(f"s5jax.ssm.{name}")
+    input = output if input is None else input
+    features = params["D"].shape[0]
+    if not (0 <= output < features and 0 <= input < features):
+        raise ValueError(f"features run from 0 to {features - 1}, got output {output} and input {input}")
+    modes = np.asarray(layer.Lambda(params, options)).ravel()
+    omega = _grid(modes, points)
+
+    @jax.jit
+    def respond(params: dict[str, Array], s: Complex[Array, " F"]) -> Complex[Array, " F"]:
+        # Some frequencies at a time, since G is (F, H, H).
+        G = jax.lax.map(lambda s: layer.transfer_function(params, s, options)[output, input], s, batch_size=16)
+        return G - (params["D"][output].astype(G.dtype) if output == input else 0)
+
+    s = jnp.asarray(1j * omega, jnp.complex64)
+    trained, before = (np.asarray(respond(p, s), np.complex128) for p in (params, start))
+    if not np.abs(trained).any():
+        raise ValueError(f"{name} has no response of feature {output} to feature {input}")
+    two_sided = getattr(options, "bidirectional", False)
+    steps = np.exp(np.asarray(params["log_step"], np.float64))
+    if hasattr(options, "n_ssm"):  # a system for each feature, with its own step size
+        steps = steps[output]
+    return Bode(
+        omega=omega,
+        layer=trained,
+        start=before,
+        hippo=closest_hippo(trained, omega, options.state_size, two_sided=two_sided),
+        nyquist=(float(np.pi / steps.max()), float(np.pi / steps.min())),
+        unstable=int((modes.real >= 0).sum()),
+    )
+
+
+def _grid(modes: Complex[np.ndarray, " N"], points: int) -> Float[np.ndarray, " F"]:
+    fastest = max(np.abs(modes).max(), 1.0)
+    even = np.geomspace(min(0.1, np.abs(modes).min()), 10 * fastest, points)
+    width = np.abs(modes.real)[:, None] * np.array([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0])
+    peaks = (np.abs(modes.imag)[:, None] + width).ravel()
+    return np.unique(np.concatenate([even, peaks[(peaks > even[0]) & (peaks < even[-1])]]))
+
+
+def closest_hippo(
+    response: Complex[np.ndarray, " F"], omega: Float[np.ndarray, " F"], n: int, *, two_sided: bool = False
+) -> Complex[np.ndarray, " F"]:
+    """C (i omega I - A)^-1 B of HiPPO-LegS with n states and the real readout C that fits a response best.
+
+    Readouts are trained, and in bases that differ from layer to layer: a comparison of dynamics has to do without them.
+    The fit is least squares over the frequencies given.
+
+    Args:
+      response: G(i omega).
+      omega: frequencies, radians/time.
+      n: HiPPO's states.
+      two_sided: let a second readout act on the reversed system, C2 (-i omega I - A)^-1 B.
+    """
+    A, B, _ = hippo.legs(n)
+    basis = np.stack([np.linalg.solve(1j * w * np.eye(n) - A, B.astype(complex)) for w in omega])
+    if two_sided:
+        basis = np.concatenate([basis, basis.conj()], axis=1)
+    C, *_ = np.linalg.lstsq(
+        np.concatenate([basis.real, basis.imag]), np.concatenate([response.real, response.imag]), rcond=None
+    )
+    return basis @ C
+
+
+COLUMNS = ("layer", "start", "hippo")
+
+
+def write_bode(result: Bode, file: pathlib.Path) -> None:
+    """All numbers as CSV: omega, then magnitude in dB and phase in degrees of each curve."""
+    curves = [getattr(result, name) for name in COLUMNS]
+    rows = np.stack([result.omega, *(part for G in curves for part in _decibels_and_degrees(G))], axis=1)
+    temporary = file.with_name(file.name + ".tmp")
+    with temporary.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["omega", *(f"{name}_{part}" for name in COLUMNS for part in ("dB", "degrees"))])
+        writer.writerows([f"{x:.8g}" for x in row] for row in rows)
+    temporary.replace(file)
+
+
+def _decibels_and_degrees(G: Complex[np.ndarray, " F"]) -> tuple[Float[np.ndarray, " F"], Float[np.ndarray, " F"]]:
+    return 20 * np.log10(np.maximum(np.abs(G), 1e-12)), np.degrees(np.unwrap(np.angle(G)))
+
+
+def plot_bode(result: Bode, file: pathlib.Path, title: str) -> None:
+    """The Bode plot: magnitude above, phase below."""
+    from matplotlib.figure import Figure  # no pyplot: it would look for a display
+
+    figure = Figure(figsize=(8, 5.4), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
+    styles = {
+        "hippo": ("#9aa5b1", 3.0, f"closest HiPPO-LegS (misfit {result.misfit:.2g})"),
+        "start": ("#e0a458", 1.2, "before training"),
+        "layer": ("#0b6e99", 1.4, "trained"),
+    }
+    for name, (color, width, label) in styles.items():
+        decibels, degrees = _decibels_and_degrees(getattr(result, name))
+        above.plot(result.omega, decibels, color=color, lw=width, label=label)
+        below.plot(result.omega, degrees, color=color, lw=width)
+    for axes in (above, below):
+        axes.axvspan(*result.nyquist, color="#d1495b", alpha=0.12, lw=0)
+        for frequency in set(result.nyquist):
+            axes.axvline(frequency, color="#d1495b", lw=1, ls=":")
+        axes.set_xscale("log")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    above.plot([], [], color="#d1495b", lw=1, ls=":", label="Nyquist frequency of the step sizes")
+    above.set_ylabel("|G| in dB")
+    below.set_ylabel("phase in degrees")
+    below.set_xlabel("frequency, radians per unit of the layer's time")
+    above.legend(frameon=False, fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    temporary = file.with_name(file.name + ".tmp")
+    figure.savefig(temporary, dpi=150, format="png")
+    temporary.replace(file)

@@ -1,0 +1,110 @@
+"""Feeds a sequence to a trained causal model sample by sample, and shows how its class probabilities move."""
+
+import argparse
+import pathlib
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+
+from s5jax.analysis.stream import Stream, plot_stream, stream
+from s5jax.training import checkpoint
+from s5jax.training import state as states
+from s5jax.training.config import UserError, load_task
+from s5jax.training.workdir import read_config
+
+EXAMPLES = """examples:
+  python scripts/train.py --config=configs/digits.py:s5 --workdir=runs/causal --config.ssm.bidirectional=false
+  python scripts/stream.py --workdir=runs/causal
+  python scripts/stream.py --workdir=runs/causal --example=7 --prefill=32
+
+Writes stream_SPLIT_EXAMPLE.png into the run's directory.
+"""
+
+LINES = 16
+WIDTH = 40
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--workdir", type=pathlib.Path, required=True, metavar="DIR", help="the run's directory")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
+    parser.add_argument("--example", type=int, default=0, metavar="I", help="which sequence of the split (default: 0)")
+    parser.add_argument(
+        "--prefill", type=int, default=0, metavar="K", help="samples to read at once before the rest (default: 0)"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        choices=("best", "latest"),
+        default="best",
+        help="best: of the highest validation accuracy so far (default); latest: the newest",
+    )
+    arguments = parser.parse_args()
+    try:
+        run(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def run(arguments: argparse.Namespace) -> None:
+    workdir, config = arguments.workdir, read_config(arguments.workdir)
+    if getattr(config.ssm.options, "bidirectional", False):
+        raise UserError(
+            f"{workdir} holds a model that reads in both directions, and so needs the whole sequence:"
+            " train one with --config.ssm.bidirectional=false"
+        )
+    task = load_task(config)
+    if task.pairs:
+        raise UserError(f"task {task.name} gives pairs of sequences; there is nothing to stream one into")
+    split = task.splits[arguments.split]
+    if not 0 <= arguments.example < len(split):
+        raise UserError(f"--example: the {arguments.split} split has 0 to {len(split) - 1}, got {arguments.example}")
+    experiment, state = states.build(config, task)
+    state = checkpoint.read(workdir, arguments.checkpoint, state)
+    warning = states.report_unstable(config, state.params)
+    if warning:
+        print(f"warning: {warning}")
+
+    length = task.length if split.lengths is None else int(split.lengths[arguments.example])
+    stored = split.inputs[arguments.example, :length]
+    inputs = task.prepare(jnp.asarray(stored)[None])[0]
+    try:
+        result = stream(experiment.graphdef, state.params, state.batch_stats, inputs, arguments.prefill)
+    except ValueError as error:
+        raise UserError(f"--prefill: {error}") from error
+
+    label = int(split.labels[arguments.example])
+    print(f"{task.name}, {arguments.split} example {arguments.example}, {length} samples, class {label}")
+    print_moving(result)
+    file = workdir / f"stream_{arguments.split}_{arguments.example}.png"
+    plot_stream(result, stored, file, f"{workdir.name}: {file.stem.replace('_', ' ')}, class {label}")
+    answer, whole = int(result.probabilities[-1].argmax()), int(result.parallel.argmax())
+    print(f"sample by sample: class {answer}, at {result.samples_per_second:,.0f} samples/s")
+    print(f"all at once:      class {whole}; the largest difference of a probability is {result.difference:.1e}")
+    print(f"figure: {file}")
+
+
+def print_moving(result: Stream) -> None:
+    """Some lines of the most likely class and its probability as a bar."""
+    count = len(result.probabilities)
+    for at in np.unique(np.linspace(0, count - 1, min(LINES, count)).round().astype(int)):
+        probabilities = result.probabilities[at]
+        best, second = np.argsort(-probabilities)[:2]
+        bar = ("█" * round(WIDTH * float(probabilities[best]))).ljust(WIDTH)
+        print(
+            f"{result.first + at:6d}  class {best}  {bar} {probabilities[best]:.3f}"
+            f"   then {second}  {probabilities[second]:.3f}",
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
