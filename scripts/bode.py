@@ -53,7 +53,7 @@ def bode(arguments: argparse.Namespace) -> str:
     workdir, name = arguments.workdir, f"layers_{arguments.layer}"
     config = read_config(workdir)
     _, start = states.build(config, load_task(config))
-    trained = checkpoint.read(workdir, arguments.checkpoint, start)
+    trained = jax.device_put(checkpoint.read(workdir, arguments.checkpoint, start))
     layers = states.ssm_layers(start.params)
     if name not in layers:
         raise UserError(f"--layer: layers run from 0 to {len(layers) - 1}, got {arguments.layer}")
@@ -61,7 +61,7 @@ def bode(arguments: argparse.Namespace) -> str:
         result = transfer.bode(
             config.ssm.name,
             config.ssm.options,
-            jax.tree.map(jax.numpy.asarray, states.ssm_layers(trained.params)[name]),
+            states.ssm_layers(trained.params)[name],
             layers[name],
             output=arguments.feature,
             input=arguments.input,

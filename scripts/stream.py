@@ -4,6 +4,7 @@ import argparse
 import pathlib
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not 0 <= arguments.example < len(split):
         raise UserError(f"--example: the {arguments.split} split has 0 to {len(split) - 1}, got {arguments.example}")
     experiment, state = states.build(config, task)
-    state = checkpoint.read(workdir, arguments.checkpoint, state)
+    state = jax.device_put(checkpoint.read(workdir, arguments.checkpoint, state))
     warning = states.report_unstable(config, state.params)
     if warning:
         print(f"warning: {warning}")

@@ -28,14 +28,14 @@ def call(monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "mine"
-    done = tiny.run(*tiny.command(workdir))
+    done = tiny.run(*tiny.command(workdir, "--config.ssm.bidirectional=false"))
     assert done.returncode == 0, done.stderr
     return workdir, done.stdout
 
 
 def test_training_tells_what_a_user_wants_to_know(run):
     workdir, output = run
-    assert "s5 on digits, 144 parameters, 1 x cpu" in output
+    assert "s5 on digits, 128 parameters, 1 x cpu" in output
     assert "start, import to first step: " in output
     assert "step 4/76  epoch 0.21  loss " in output and " steps/s  0:00:0" in output
     assert "validation loss" in output and "best so far" in output
@@ -78,6 +78,7 @@ def test_help_teaches(call):
         "examples:",
         "configs/digits.py:s5",
         "optim.lr=",
+        "ssm.name=s4",
         "ssm.name=s5",
         "task.name: digits",
         "(gelu, full_glu",
@@ -93,6 +94,8 @@ def test_help_teaches(call):
         (("train.py", "--config=configs/none.py"), "config file configs/none.py does not exist"),
         (("train.py", "--config=configs/digits.py:s6"), "no recipe for the model 's6'"),
         (("evaluate.py",), "is no run's directory"),
+        (("stream.py",), "is no run's directory"),
+        (("bode.py",), "is no run's directory"),
     ],
 )
 def test_mistakes_are_told_without_a_traceback(tmp_path, call, arguments, message):
@@ -102,6 +105,54 @@ def test_mistakes_are_told_without_a_traceback(tmp_path, call, arguments, messag
     assert errors.startswith("error: ") and message in errors
     assert errors.count("\n") <= 2 and "Traceback" not in errors
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("prefill", [0, 40, 64])
+def test_a_stream_ends_in_the_parallel_answer(run, call, prefill):
+    workdir, _ = run
+    status, output, errors = call("stream.py", f"--workdir={workdir}", "--example=3", f"--prefill={prefill}")
+    assert status == 0, errors
+    lines = output.splitlines()
+    assert lines[0].startswith("digits, test example 3, 64 samples, class ")
+    first, last = (line.split() for line in (lines[1], lines[-4]))
+    assert (int(first[0]), int(last[0])) == (max(prefill, 1), 64)
+    answer, whole = lines[-3].split(), lines[-2].split()
+    assert answer[:3] == ["sample", "by", "sample:"] and answer[4].rstrip(",") == last[2] == whole[4].rstrip(";")
+    assert float(whole[-1]) < 1e-5
+    assert lines[-3].endswith("samples/s") and (float(answer[6].replace(",", "")) > 0) == (prefill < 64)
+    assert (workdir / "stream_test_3.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_bode_plot_of_a_run(run, call):
+    workdir, _ = run
+    status, output, errors = call("bode.py", f"--workdir={workdir}", "--feature=3", "--input=1", "--checkpoint=latest")
+    assert status == 0, errors
+    assert "s5, layer 0, latest checkpoint, step 76" in output and "misfit" in output
+    assert (workdir / "bode_layer0_feature3_input1.png").read_bytes().startswith(b"\x89PNG")
+    numbers = (workdir / "bode_layer0_feature3_input1.csv").read_text().splitlines()
+    assert numbers[0].startswith("omega,layer_dB") and len(numbers) > 400
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("stream.py", "--example=360"), "--example: the test split has 0 to 359, got 360"),
+        (("stream.py", "--example=-1"), "--example: the test split has 0 to 359, got -1"),
+        (("stream.py", "--prefill=65"), "--prefill: prefill must lie in 0..64, the sequence's length; got 65"),
+        (("bode.py", "--layer=1"), "--layer: layers run from 0 to 0, got 1"),
+        (("bode.py", "--feature=4"), "--feature, --input: features run from 0 to 3, got output 4"),
+    ],
+)
+def test_what_a_run_does_not_have(run, call, arguments, message):
+    script, *rest = arguments
+    status, _, errors = call(script, f"--workdir={run[0]}", *rest)
+    assert status == 1 and errors.startswith(f"error: {message}") and errors.count("\n") == 1
+
+
+def test_a_model_of_two_directions_cannot_be_streamed(tmp_path, call):
+    (tmp_path / "config.json").write_text(json.dumps(tiny.config().to_dict()))
+    status, _, errors = call("stream.py", f"--workdir={tmp_path}")
+    assert status == 1 and "train one with --config.ssm.bidirectional=false" in errors
 
 
 def test_an_evaluation_before_the_first_checkpoint(tmp_path, call):

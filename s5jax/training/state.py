@@ -79,8 +79,8 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     return experiment, TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params))
 
 
-def ssm_layers(params: dict[str, Any]) -> dict[str, dict[str, jax.Array]]:
-    """The parameters of each SSM of a model by its name, as `layers_0`, in order."""
+def ssm_layers(params: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The parameters of each SSM of a model (or what a tree like theirs says of them) by name, `layers_0` first."""
     blocks = {name: block["seq"] for name, block in params["encoder"].items() if "seq" in block}
     return dict(sorted(blocks.items(), key=lambda item: int(item[0].removeprefix("layers_"))))
 

@@ -49,8 +49,8 @@ def test_left_out_fields_have_defaults():
         ),
         ("--config.optim.grouping=x", "'x' is none of standard, BandCdecay, BfastandCdecay, noBCdecay, plain"),
         ("--config.ssm.discretization=euler", "config.ssm.discretization: 'euler' is none of zoh, bilinear"),
-        ("--config.ssm.name=s9", "config.ssm.name: 's9' does not exist; there are: s5"),
-        ("--config.ssm.name=hippo", "config.ssm.name: 'hippo' does not exist; there are: s5"),
+        ("--config.ssm.name=s9", "config.ssm.name: 's9' does not exist; there are: s4, s4d, s5"),
+        ("--config.ssm.name=hippo", "config.ssm.name: 'hippo' does not exist; there are: s4, s4d, s5"),
         ("--config.task.name=listopps", "config.task.name: 'listopps' does not exist; there are: digits"),
         ("--config.ssm.blocks=3", "config.ssm: state_size 4 is not divisible by blocks 3"),
         ("--config.ssm.blocks=4", "config.ssm: conj_sym needs blocks of even size"),
@@ -109,7 +109,7 @@ def test_a_task_that_cannot_be_loaded(monkeypatch, loaded, message):
 def test_a_layer_that_cannot_be_imported_harms_nobody_else(tmp_path, monkeypatch):
     (tmp_path / "broken.py").write_text("import nothing_of_this_name")
     monkeypatch.setattr(configs.s5jax.ssm, "__path__", [*configs.s5jax.ssm.__path__, str(tmp_path)])
-    assert configs.known_modules("ssm") == ["s5"]
+    assert configs.known_modules("ssm") == ["s4", "s4d", "s5"]
     with pytest.raises(UserError, match=r"s5jax/ssm/broken\.py cannot be imported: ModuleNotFoundError"):
         tiny.config("--config.ssm.name=broken")
 

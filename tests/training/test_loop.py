@@ -165,12 +165,14 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
         loop.train(tiny.config(), workdir)
 
 
-def test_same_losses_on_one_and_on_eight_devices(tmp_path):
+@pytest.mark.parametrize("model", ["s5", "s4-legs"])
+def test_same_losses_on_one_and_on_eight_devices(tmp_path, model):
     fields = ["--config.log.every_steps=1", "--config.train.epochs=2", "--config.model.norm=batch"]
     losses = []
     for devices in (1, 8):
         workdir = tmp_path / str(devices)
-        loop.train(tiny.config(*fields, f"--config.num_devices={devices}"), workdir)
+        config = tiny.config(*fields, f"--config.num_devices={devices}", recipe=f"configs/digits.py:{model}")
+        loop.train(config, workdir)
         losses.append([r["train/loss"] for r in records(workdir) if "train/loss" in r][:20])
     assert len(losses[0]) == 20
     np.testing.assert_allclose(losses[0], losses[1], rtol=0, atol=1e-5)

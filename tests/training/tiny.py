@@ -26,8 +26,8 @@ FIELDS = [
 STEPS = 4 * (1257 // 64)
 
 
-def config(*overrides: str) -> configs.Config:
-    values = configs.load_config(f"{ROOT}/{RECIPE}")
+def config(*overrides: str, recipe: str = RECIPE) -> configs.Config:
+    values = configs.load_config(f"{ROOT}/{recipe}")
     configs.override(values, [*FIELDS, *overrides])
     return configs.resolve(values)
 
