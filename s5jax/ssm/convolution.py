@@ -72,41 +72,36 @@ def final_state(
 
 
 def cauchy(
-    v: Complex[Array, "I J H N"], half_z: Complex[Array, "H N"], angle: Float[Array, " F"]
+    v: Complex[Array, "I J H N"], half_z: Complex[Array, "H N"], angle: Complex[Array, " F"]
 ) -> Complex[Array, "I J H F"]:
     """sum_n v_n / E_n + conj(v_n) / E'_n, with E_n = i sin(angle) - cos(angle) z_n / 2 and E'_n that of conj(z_n).
 
     The Cauchy product of S4 (arXiv 2111.00396, section 3.3 and appendix C.3) over conjugate pairs of modes. Multiplied
     through by 1 + w = 2 exp(-i angle) cos(angle) of its node w = exp(-2 i angle), it is finite at w = -1 too. The two
-    terms of a pair have the real denominator's coefficients in common:
-
-        E_n E'_n = (cos |z/2|)^2 - sin^2 - 2 i sin cos Re(z/2),  numerator 2 (i sin Re v - cos Re(v conj(z)/2)).
+    terms of a pair have the numerator 2 (i sin Re v - cos Re(v conj(z)/2)) over E_n E'_n.
 
     Nodes are taken some at a time, and anew for the gradient, so that no array is of size H N F.
 
     Args:
       v: numerators of each pair (i, j), (I, J, H, N).
       half_z: Delta Lambda / 2, (H, N), one of each conjugate pair.
-      angle: half the angle of each node, in (0, pi/2].
+      angle: half the angle of each node.
     """
-    sine_weight, cosine_weight = 2 * v.real, 2 * (v * half_z.conj()[None, None]).real
-    modulus, real = jnp.abs(half_z)[..., None], half_z.real[..., None]
+    weights = 2 * v.real, 2 * (v * half_z.conj()[None, None]).real
 
     @jax.checkpoint
-    def at(nodes: Float[Array, " F"]) -> Complex[Array, "F I J H"]:
-        sine, cosine = jnp.sin(nodes)[None, None, :], jnp.cos(nodes)[None, None, :]
-        # As a product, since the difference of squares loses its digits where a mode resonates.
-        p, q = (cosine * modulus - sine) * (cosine * modulus + sine), -2 * sine * cosine * real
-        square = p**2 + q**2
-        inverse_re, inverse_im = p / square, -q / square
-        weighted = (
-            _einsum("ijhn,hnf->fijh", weight, part)
-            for weight in (sine_weight, cosine_weight)
-            for part in (inverse_re, inverse_im)
+    def at(nodes: Complex[Array, " F"]) -> Complex[Array, "F I J H"]:
+        sine, cosine = 1j * jnp.sin(nodes), jnp.cos(nodes)
+        E = sine[None, None] - cosine[None, None] * half_z[..., None]
+        E_conjugate = sine[None, None] - cosine[None, None] * half_z.conj()[..., None]
+        inverse = 1 / (E * E_conjugate)
+        by_sine, by_cosine = (
+            jax.lax.complex(
+                _einsum("ijhn,hnf->fijh", weight, inverse.real), _einsum("ijhn,hnf->fijh", weight, inverse.imag)
+            )
+            for weight in weights
         )
-        sine, cosine = (x.reshape(-1, 1, 1, 1) for x in (sine, cosine))
-        s_re, s_im, c_re, c_im = weighted
-        return jax.lax.complex(-sine * s_im - cosine * c_re, sine * s_re - cosine * c_im)
+        return sine.reshape(-1, 1, 1, 1) * by_sine - cosine.reshape(-1, 1, 1, 1) * by_cosine
 
     count = -(-len(angle) // NODES)
     padded = jnp.pad(angle, (0, count * NODES - len(angle)), mode="edge") if count > 1 else angle

@@ -22,6 +22,7 @@ The discretisation is bilinear: A_bar = (I - Delta/2 A)^-1 (I + Delta/2 A), B_ba
 
 import dataclasses
 import functools
+import math
 from typing import Literal
 
 import jax
@@ -124,35 +125,37 @@ def _continuous(
     return parameters.of_features(Lambda(params, options), H), P, B
 
 
-def _multiply(Lambda: Array, P: Array, x: Complex[Array, "*batch H N"]) -> Complex[Array, "*batch H N"]:
+def _project(p: Complex[Array, "H N"], x: Complex[Array, "*batch H N"]) -> Complex[Array, "*batch H 1"]:
+    """p^* x of whole vectors, from their halves: real numbers, in a complex array."""
+    products = parameters.with_rank(p.conj(), x.ndim) * x
+    return 2 * jnp.sum(products.real, axis=-1, keepdims=True).astype(x.dtype)
+
+
+def _multiply(Lambda: Array, P: Complex[Array, "R H N"], x: Complex[Array, "*batch H N"]) -> Array:
     """A x, of halves."""
-    return parameters.with_rank(Lambda, x.ndim) * x - _combine(P, _project(P, x))
-
-
-def _project(P: Complex[Array, "R H N"], x: Complex[Array, "*batch H N"]) -> Float[Array, "*batch H R"]:
-    """p_r^* x of whole vectors, from their halves."""
-    return 2 * _einsum("rhn,...hn->...hr", P.conj(), x).real
-
-
-def _combine(P: Complex[Array, "R H N"], weights: Float[Array, "*batch H R"]) -> Complex[Array, "*batch H N"]:
-    """sum_r p_r weights_r."""
-    return _einsum("rhn,...hr->...hn", P, weights.astype(P.dtype))
+    Ax = parameters.with_rank(Lambda, x.ndim) * x
+    for p in P:
+        Ax = Ax - parameters.with_rank(p, x.ndim) * _project(p, x)
+    return Ax
 
 
 def _solve(
     Lambda: Array, P: Complex[Array, "R H N"], Delta: Float[Array, "H 1"], x: Complex[Array, "*batch H N"]
 ) -> Complex[Array, "*batch H N"]:
-    """(I - Delta/2 A)^-1 x of halves, by Woodbury's identity: with E = I - Delta/2 Lambda,
+    """(I - Delta/2 A)^-1 x of halves, in time N R.
 
-    E^-1 x - E^-1 p (I + Delta/2 p^* E^-1 p)^-1 Delta/2 p^* E^-1 x,  a real system of R unknowns for every feature.
+    By the Sherman-Morrison formula for I - Delta/2 Lambda plus one Delta/2 p_r p_r^* after the other. No denominator is
+    less than 1 while Lambda is stable.
     """
-    inverse = 1 / (1 - Lambda * (Delta / 2).astype(Lambda.dtype))
+    half = (Delta / 2).astype(Lambda.dtype)
+    inverse = 1 / (1 - half * Lambda)
     x = parameters.with_rank(inverse, x.ndim) * x
-    scaled = inverse[None] * P
-    capacitance = jnp.eye(len(P))[None] + Delta[..., None] * _einsum("rhn,qhn->hrq", P.conj(), scaled).real
-    weights = parameters.with_rank(Delta / 2, x.ndim) * _project(P, x)
-    weights = jnp.linalg.solve(parameters.with_rank(capacitance, x.ndim + 1), weights[..., None])[..., 0]
-    return x - _combine(scaled, weights)
+    columns = [inverse * p for p in P]  # what the inverse so far makes of each p_r
+    for r, p in enumerate(P):
+        factor = columns[r] * half / (1 + half * _project(p, columns[r]))
+        x = x - parameters.with_rank(factor, x.ndim) * _project(p, x)
+        columns = [column - factor * _project(p, column) for column in columns]
+    return x
 
 
 def _decrement(Lambda: Array, P: Array, Delta: Float[Array, "H 1"], x: Array) -> Complex[Array, "*batch H N"]:
@@ -161,9 +164,9 @@ def _decrement(Lambda: Array, P: Array, Delta: Float[Array, "H 1"], x: Array) ->
 
 
 def _one_plus_power(
-    Lambda: Array, P: Array, Delta: Float[Array, "H 1"], C: Complex[Array, "H N"], length: int
+    Lambda: Array, P: Array, Delta: Float[Array, "H 1"], C: Complex[Array, "H N"], length: int, factor: float
 ) -> Complex[Array, "H N"]:
-    """C (I + A_bar^length), by doubling.
+    """C (I + factor A_bar^length), by doubling.
 
     In terms of M_l = I - A_bar^l, so that slow modes, for which A_bar^l is next to I, keep their digits:
     M_2l = M_l (2 I - M_l) and M_(l+1) = M_1 + M_l - M_1 M_l, all of which commute.
@@ -190,7 +193,7 @@ def _one_plus_power(
         lowered = times(M, 2 * c - times(M, c))
     if odd:
         lowered = lowered + times(M_1, c - lowered)
-    c = 2 * c - lowered
+    c = (1 + factor) * c - factor * lowered
     return jax.lax.complex(c[:, :N], -c[:, N:])
 
 
@@ -200,28 +203,32 @@ def kernel(
     """The convolution kernel of each direction, K_l = C A_bar^l B_bar, without D (arXiv 2111.00396, section 3).
 
     By its generating function, sum_l K_l w^l = C (I - A_bar^L w^L) (I - A_bar w)^-1 B_bar, and an inverse FFT. The
-    nodes are w = exp(-i pi (2k + 1) / L), so that w^L = -1, and not the Lth roots of 1: no node is then next to the
-    slow modes, at which both factors would be singular, and modes that do not decay at all are no exception. With E as
-    in `convolution.cauchy` and w = exp(-2 i angle),
+    published code evaluates it at the Lth roots of 1, where it is next to singular for slow modes, and for modes of
+    Lambda that are not damped and happen to turn like one of them. Here the nodes lie between these roots, and a little
+    inside the circle:
+
+        w = exp(-(1 + i pi (2k + 1)) / L),  so that w^L = -1/e,
+
+    which no mode of a stable system comes near. That weighs K_l by exp(-l/L). With E as in `convolution.cauchy` and
+    w = exp(-2 i angle),
 
         (I - A_bar w)^-1 B_bar = exp(i angle) / 2  (E + Delta/2 cos(angle) p p^*)^-1 Delta B.
     """
     diagonal, P, B = _continuous(params, options)
     Delta = _Delta(params, step_rescale)
-    angle = np.pi * (np.arange((length + 1) // 2) + 0.5) / length
+    angle = (np.pi * (np.arange((length + 1) // 2) + 0.5) - 0.5j) / length
     readouts = parameters.readouts(params)
-    Cs = [_one_plus_power(diagonal, P, Delta, C, length) for C in readouts]
+    Cs = [_one_plus_power(diagonal, P, Delta, C, length, math.exp(-1)) for C in readouts]
     left, right = jnp.stack([*Cs, *P.conj()]), jnp.stack([B, *P])
-    table = convolution.cauchy(
-        left[:, None] * right[None], diagonal * (Delta / 2).astype(diagonal.dtype), jnp.asarray(angle, jnp.float32)
-    )
-    coupling = Delta / 2 * jnp.asarray(np.cos(angle), jnp.float32)[None]
+    half = (Delta / 2).astype(diagonal.dtype)
+    table = convolution.cauchy(left[:, None] * right[None], diagonal * half, jnp.asarray(angle, diagonal.dtype))
+    coupling = half * jnp.asarray(np.cos(angle), diagonal.dtype)[None]
     response = _eliminate(table, coupling, len(P))[: len(Cs), 0]
-    phase = jnp.asarray(np.exp(1j * angle), response.dtype)
+    scale = jnp.asarray(np.exp(1j * angle), response.dtype)[None, None] * 2 * half[None]
     # K followed by -K has these values at the odd ones of its 2 L frequencies, twice, and 0 at the even ones.
-    spectrum = jnp.zeros((len(Cs), len(Delta), length + 1), response.dtype)
-    spectrum = spectrum.at[..., 1::2].set(response * phase[None, None] * Delta[None].astype(response.dtype))
-    return jnp.fft.irfft(spectrum, 2 * length)[..., :length]
+    spectrum = jnp.zeros((len(Cs), len(Delta), length + 1), response.dtype).at[..., 1::2].set(response * scale)
+    weighted = jnp.fft.irfft(spectrum, 2 * length)[..., :length]
+    return weighted * jnp.asarray(np.exp(np.arange(length) / length), jnp.float32)[None, None]
 
 
 def _Delta(params: Params, step_rescale: parameters.StepRescale) -> Float[Array, "H 1"]:
@@ -230,16 +237,17 @@ def _Delta(params: Params, step_rescale: parameters.StepRescale) -> Float[Array,
     return parameters.step_sizes(params["log_step"], step_rescale)
 
 
-def _eliminate(table: Complex[Array, "I J H F"], coupling: Array, rank: int) -> Complex[Array, "I J H F"]:
+def _eliminate(
+    table: Complex[Array, "I J H F"], coupling: Complex[Array, "#H F"], rank: int
+) -> Complex[Array, "I J H F"]:
     """x (E + coupling p p^*)^-1 y from the table of all x E^-1 y: rows x = C, ..., p_r^*, columns y = B, p_r.
 
     Woodbury's identity, one row of p after the other. There is no pivoting: E has a non-negative real part, so that the
     pivots stay away from zero.
     """
-    weight = coupling.astype(table.dtype)
     for r in range(rank):
         row, column = table.shape[0] - rank + r, 1 + r
-        factor = weight / (1 + weight * table[row, column])
+        factor = coupling / (1 + coupling * table[row, column])
         table = table - factor[None, None] * table[:, column, None] * table[None, row]
     return table
 
@@ -359,6 +367,6 @@ def transfer_function(
         v = jnp.stack([C, *P.conj()])[:, None] * jnp.stack([B, *P])[None]
         table = _einsum("ijhn,hfn->ijhf", v, 1 / (sign * flat - diagonal[:, None]))
         table = table + _einsum("ijhn,hfn->ijhf", v.conj(), 1 / (sign * flat - diagonal.conj()[:, None]))
-        G = G + _eliminate(table, jnp.ones((1, 1)), len(P))[0, 0]
+        G = G + _eliminate(table, jnp.ones((1, 1), table.dtype), len(P))[0, 0]
     G = G.T.reshape(*s.shape, len(B), 1)
     return G * parameters.with_rank(jnp.eye(len(B), dtype=G.dtype), G.ndim)
