@@ -1,6 +1,7 @@
 """The launchers as a user calls them."""
 
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -173,6 +174,16 @@ def test_the_lock_files_name_hashes_and_no_address():
         assert "://" not in text and "--index" not in text
         requirements = [block for block in text.replace("\\\n", "").splitlines() if block.strip()]
         assert all("==" in r and "--hash=sha256:" in r for r in requirements)
+
+
+def test_the_readme_s_layers_run():
+    blocks = re.findall(r"```python\n(.*?)```", (tiny.ROOT / "README.md").read_text(), re.DOTALL)
+    (code,) = (block for block in blocks if "import jax" in block)
+    names: dict = {}
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        exec(code, names)
+    assert names["irregular"].shape == names["y"].shape == (8, 1000, 32)
+    assert names["G"].shape == (50, 32, 32) and names["K"].shape == (1, 32, 1000)
 
 
 def test_shell_scripts_parse():
