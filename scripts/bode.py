@@ -4,12 +4,10 @@ import argparse
 import pathlib
 import sys
 
-import jax
-
 from s5jax.analysis import transfer
-from s5jax.training import checkpoint
 from s5jax.training import state as states
-from s5jax.training.config import UserError, load_task
+from s5jax.training.config import UserError
+from s5jax.training.trained import load
 from s5jax.training.workdir import read_config
 
 EXAMPLES = """examples:
@@ -41,7 +39,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         print(bode(arguments))
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -52,17 +50,17 @@ def main() -> int:
 def bode(arguments: argparse.Namespace) -> str:
     workdir, name = arguments.workdir, f"layers_{arguments.layer}"
     config = read_config(workdir)
-    _, start = states.build(config, load_task(config))
-    trained = jax.device_put(checkpoint.read(workdir, arguments.checkpoint, start))
-    layers = states.ssm_layers(start.params)
+    states.require(config, "transfer_function", "Lambda")
+    trained = load(workdir, arguments.checkpoint)
+    layers = states.ssm_layers(trained.state.params)
     if name not in layers:
         raise UserError(f"--layer: layers run from 0 to {len(layers) - 1}, got {arguments.layer}")
     try:
         result = transfer.bode(
             config.ssm.name,
             config.ssm.options,
-            states.ssm_layers(trained.params)[name],
             layers[name],
+            states.ssm_layers(trained.start.params)[name],
             output=arguments.feature,
             input=arguments.input,
         )
@@ -70,7 +68,7 @@ def bode(arguments: argparse.Namespace) -> str:
         raise UserError(f"--feature, --input: {error}") from error
     to = "" if arguments.input is None else f"_input{arguments.input}"
     file = workdir / f"bode_layer{arguments.layer}_feature{arguments.feature}{to}"
-    step = int(trained.step)
+    step = int(trained.state.step)
     transfer.plot_bode(
         result,
         file.with_suffix(".png"),
@@ -79,7 +77,7 @@ def bode(arguments: argparse.Namespace) -> str:
     transfer.write_bode(result, file.with_suffix(".csv"))
     gain, frequency = result.peak
     slow, fast = result.nyquist
-    warning = states.report_unstable(config, trained.params)
+    warning = states.report_unstable(config, trained.state.params)
     return "\n".join(
         [
             f"{config.ssm.name}, layer {arguments.layer}, {arguments.checkpoint} checkpoint, step {step}",

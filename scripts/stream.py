@@ -4,14 +4,14 @@ import argparse
 import pathlib
 import sys
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from s5jax.analysis.stream import Stream, plot_stream, stream
-from s5jax.training import checkpoint
+from s5jax.models.classifier import Classifier
 from s5jax.training import state as states
-from s5jax.training.config import UserError, load_task
+from s5jax.training.config import UserError
+from s5jax.training.trained import load
 from s5jax.training.workdir import read_config
 
 EXAMPLES = """examples:
@@ -48,7 +48,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         run(arguments)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -63,15 +63,15 @@ def run(arguments: argparse.Namespace) -> None:
             f"{workdir} holds a model that reads in both directions, and so needs the whole sequence:"
             " train one with --config.ssm.bidirectional=false"
         )
-    task = load_task(config)
-    if task.pairs:
+    states.require(config, "initial_state", "step")
+    trained = load(workdir, arguments.checkpoint)
+    task, model = trained.task, trained.model
+    if not isinstance(model, Classifier):
         raise UserError(f"task {task.name} gives pairs of sequences; there is nothing to stream one into")
     split = task.splits[arguments.split]
     if not 0 <= arguments.example < len(split):
         raise UserError(f"--example: the {arguments.split} split has 0 to {len(split) - 1}, got {arguments.example}")
-    experiment, state = states.build(config, task)
-    state = jax.device_put(checkpoint.read(workdir, arguments.checkpoint, state))
-    warning = states.report_unstable(config, state.params)
+    warning = states.report_unstable(config, trained.state.params)
     if warning:
         print(f"warning: {warning}")
 
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
     stored = split.inputs[arguments.example, :length]
     inputs = task.prepare(jnp.asarray(stored)[None])[0]
     try:
-        result = stream(experiment.graphdef, state.params, state.batch_stats, inputs, arguments.prefill)
+        result = stream(model, inputs, arguments.prefill)
     except ValueError as error:
         raise UserError(f"--prefill: {error}") from error
 

@@ -10,6 +10,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Shaped
 
+from s5jax.models.classifier import Classifier
+
 __all__ = ["Stream", "plot_stream", "stream"]
 
 
@@ -34,17 +36,11 @@ class Stream:
         return float(np.abs(self.probabilities[-1] - self.parallel).max())
 
 
-def stream(
-    graphdef: nnx.GraphDef,
-    params: dict[str, Any],
-    batch_stats: dict[str, Any],
-    inputs: Shaped[Array, "L ..."],
-    prefill: int = 0,
-) -> Stream:
+def stream(model: Classifier, inputs: Shaped[Array, "L ..."], prefill: int = 0) -> Stream:
     """Feeds one sequence to a model in evaluation.
 
     Args:
-      graphdef: of a `Classifier` whose SSMs read in one direction, with `params` and `batch_stats`.
+      model: its SSMs read in one direction.
       inputs: values (L, C) or token ids (L,).
       prefill: samples to read at once before the others come one by one; at most L.
 
@@ -53,26 +49,24 @@ def stream(
     """
     if not 0 <= prefill <= len(inputs):
         raise ValueError(f"prefill must lie in 0..{len(inputs)}, the sequence's length; got {prefill}")
-
-    def merge() -> Any:
-        return nnx.merge(graphdef, params, batch_stats)
+    graphdef, weights = nnx.split(model)
 
     @jax.jit
-    def step(state: Any, sample: Array) -> tuple[Any, Array]:
-        state, logits = merge().step(state, sample[None])
+    def step(weights: Any, state: Any, sample: Array) -> tuple[Any, Array]:
+        state, logits = nnx.merge(graphdef, weights).step(state, sample[None])
         return state, jax.nn.softmax(logits[0])
 
-    parallel = np.asarray(jax.nn.softmax(merge()(inputs[None])[0]))
-    state, probabilities = merge().initial_state(1), []
+    parallel = np.asarray(jax.nn.softmax(model(inputs[None])[0]))
+    state, probabilities = model.initial_state(1), []
     if prefill:
-        state, logits = merge().prefill(state, inputs[None, :prefill])
+        state, logits = model.prefill(state, inputs[None, :prefill])
         probabilities.append(np.asarray(jax.nn.softmax(logits[0])))
     samples = list(inputs[prefill:])
     if samples:
-        jax.block_until_ready(step(state, samples[0]))  # compiled before the clock starts
+        jax.block_until_ready(step(weights, state, samples[0]))  # compiled before the clock starts
     started = time.perf_counter()
     for sample in samples:
-        state, after = step(state, sample)
+        state, after = step(weights, state, sample)
         probabilities.append(np.asarray(after))
     seconds = time.perf_counter() - started
     return Stream(np.stack(probabilities), max(prefill, 1), parallel, len(samples) / seconds if samples else 0.0)

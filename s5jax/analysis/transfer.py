@@ -105,7 +105,8 @@ def bode(
 
 def _grid(modes: Complex[np.ndarray, " N"], points: int) -> Float[np.ndarray, " F"]:
     fastest = max(np.abs(modes).max(), 1.0)
-    even = np.geomspace(min(0.1, np.abs(modes).min()), 10 * fastest, points)
+    slowest = np.clip(np.abs(modes).min(), 1e-4, 0.1)
+    even = np.geomspace(slowest, 10 * fastest, points)
     width = np.abs(modes.real)[:, None] * np.array([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0])
     peaks = (np.abs(modes.imag)[:, None] + width).ravel()
     return np.unique(np.concatenate([even, peaks[(peaks > even[0]) & (peaks < even[-1])]]))

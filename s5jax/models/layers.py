@@ -249,7 +249,7 @@ class Stack(nnx.Module):
         *,
         step_rescale: StepRescale = 1.0,
     ) -> tuple[StackState, Float[Array, "B H"]]:
-        """Reads on from a state, all samples at once.
+        """Reads on from a state, all samples at once; of some sequences there may be none, lengths 0.
 
         Returns:
           The state after the last valid step, and the features pooled over all that was read up to it. Padding never
@@ -264,6 +264,8 @@ class Stack(nnx.Module):
             layers.append(layer_state)
         if self.options.pooling == "last":
             pooled = pool(x, lengths, "last")
+            if lengths is not None:  # a sequence of which nothing came keeps its answer
+                pooled = jnp.where(lengths[:, None] > 0, pooled, state.pooled)
         elif lengths is None:
             pooled = state.pooled + x.sum(1)
         else:

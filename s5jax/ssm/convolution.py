@@ -134,7 +134,7 @@ def two_sided(
 
 def _multiply(u: Float[Array, "*batch L H"], K: Float[Array, "H K"]) -> Float[Array, "*batch L H"]:
     """Circular convolution long enough for nothing to wrap: negative lags stand at the end of a K of length 2 L."""
-    L, span = u.shape[-2], K.shape[1]
+    L, span, u = u.shape[-2], K.shape[1], u.astype(K.dtype)
     size = scipy.fft.next_fast_len(2 * L, real=True)
     if span > L:  # what is to be added goes between lags and negative lags
         K = jnp.concatenate([K[:, :L], jnp.zeros((K.shape[0], size - 2 * L), K.dtype), K[:, L:]], axis=1)

@@ -91,8 +91,9 @@ def log_multiplier(
     numerator, denominator = (1 + x) ** 2 + y**2, (1 - x) ** 2 + y**2
     ratio = 4 * x / denominator  # |Lambda_bar|^2 - 1, without the cancellation
     near_one = jnp.abs(ratio) < 0.5
-    # Where Lambda_bar is 0 its logarithm is taken as that of 1e-19, which is 0 at any power but the 0th.
-    zero = numerator < 1e-38
-    far = jnp.log(jnp.where(zero, 1e-38, numerator)) - jnp.log(denominator)
+    # Where Lambda_bar is 0 its logarithm is taken as that of 1e-18, which is 0 at any power but the 0th, and constant.
+    # (Its square is well above the subnormal numbers, which devices take for 0.)
+    zero = numerator < 1e-36
+    far = jnp.log(jnp.where(zero, 1e-36, numerator)) - jnp.log(denominator)
     modulus = jnp.where(near_one, jnp.log1p(jnp.where(near_one, ratio, 0)), far) / 2
     return jax.lax.complex(modulus, jnp.arctan2(2 * y, jnp.where(zero, 1, 1 - x**2 - y**2)))

@@ -57,7 +57,7 @@ def check_step_sizes(dt_min: float, dt_max: float) -> None:
 
 def log_step(key: PRNGKeyArray, shape: tuple[int, ...], dt_min: float, dt_max: float) -> Float[Array, "..."]:
     """Initial log step sizes, uniform between log(dt_min) and log(dt_max)."""
-    return jax.random.uniform(key, shape, minval=np.log(dt_min), maxval=np.log(dt_max))
+    return jax.random.uniform(key, shape, jnp.float32, np.log(dt_min), np.log(dt_max))
 
 
 def step_sizes(log_step: Float[Array, "H N"], step_rescale: StepRescale) -> Float[Array, "*steps H N"]:
@@ -102,7 +102,7 @@ def init_readouts(key: PRNGKeyArray, shape: tuple[int, int], bidirectional: bool
     names = ("C1", "C2") if bidirectional else ("C",)
     scale = jnp.float32(np.sqrt(0.5))
     return {
-        name: jax.random.normal(k, (*shape, 2)) * scale
+        name: jax.random.normal(k, (*shape, 2), jnp.float32) * scale
         for name, k in zip(names, jax.random.split(key, len(names)), strict=True)
     }
 

@@ -52,7 +52,7 @@ class Options:
     """HiPPO's measure: scaled or translated Legendre, truncated Fourier, or the first and the last of these in turn
     over the copies (arXiv 2206.12037, section 4)."""
     rank: int = 1
-    """Of the low-rank part. LegT needs 2; further ranks start at zero."""
+    """Of the low-rank part. LegT needs 2; further rows of P start small and random, of standard deviation 0.01."""
     real_transform: parameters.RealTransform = "exp"
     """How -Re(Lambda) is made of A_real. `none` lets training make the system unstable."""
     B_clip: float = 2.0
@@ -98,14 +98,15 @@ def init(key: PRNGKeyArray, d_model: int, options: Options = Options()) -> Param
     B = np.tile(np.stack([system[1] for system in systems]), (repeats, 1))
     rows = [np.pad(system[2], ((0, options.rank - len(system[2])), (0, 0))) for system in systems]
     P = np.tile(np.stack(rows, axis=1), (1, repeats, 1))
-    C_key, D_key, step_key = jax.random.split(key, 3)
+    C_key, D_key, step_key, P_key = jax.random.split(key, 4)
+    extra = 0.01 * jax.random.normal(P_key, (*P.shape, 2), jnp.float32)  # at 0 the gradient of p p^* is 0
     return {
         "A_real": jnp.asarray(parameters.raw_decay_rate(-diagonal.real, options.real_transform), jnp.float32),
         "A_imag": jnp.asarray(-diagonal.imag, jnp.float32),
-        "P": parameters.pair(jnp.asarray(P, jnp.complex64)),
+        "P": jnp.where((P == 0).all(-1)[..., None, None], extra, parameters.pair(jnp.asarray(P, jnp.complex64))),
         "B": parameters.pair(jnp.asarray(parameters.clip_imaginary(B, options.B_clip), jnp.complex64)),
         **parameters.init_readouts(C_key, (d_model, options.state_size // 2), options.bidirectional),
-        "D": jax.random.normal(D_key, (d_model,)),
+        "D": jax.random.normal(D_key, (d_model,), jnp.float32),
         "log_step": parameters.log_step(step_key, (d_model, 1), options.dt_min, options.dt_max),
     }
 
@@ -238,7 +239,7 @@ def _Delta(params: Params, step_rescale: parameters.StepRescale) -> Float[Array,
 
 
 def _eliminate(
-    table: Complex[Array, "I J H F"], coupling: Complex[Array, "#H F"], rank: int
+    table: Complex[Array, "I J H F"], coupling: Complex[Array, "#H #F"], rank: int
 ) -> Complex[Array, "I J H F"]:
     """x (E + coupling p p^*)^-1 y from the table of all x E^-1 y: rows x = C, ..., p_r^*, columns y = B, p_r.
 
@@ -263,6 +264,8 @@ def apply(
     return_state: bool = False,
 ) -> Float[Array, "*batch L H"] | tuple[Float[Array, "*batch L H"], Complex[Array, "*batch H N"]]:
     """The layer on whole sequences: by convolution, or where a state is given or asked for, step by step.
+
+    Step by step a gradient keeps every step's state, (..., L, H, N).
 
     Args:
       params: as from `init`.
@@ -307,7 +310,7 @@ def _by_steps(
     valid = jnp.ones(u.shape[:-1], bool) if lengths is None else scan.valid_steps(lengths, u.shape[-2])
     state = initial_state(params, u.shape[:-2])
     if start is not None:
-        state = jnp.broadcast_to(parameters.with_rank(start, state.ndim), state.shape)
+        state = jnp.broadcast_to(parameters.with_rank(start, state.ndim), state.shape).astype(state.dtype)
 
     def advance(state: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
         u_k, valid_k = inputs

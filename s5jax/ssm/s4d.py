@@ -100,6 +100,8 @@ class Options:
                 "discretization dss normalises over dss_length samples, at least 1; other discretizations take"
                 f" dss_length 0. Got {self.discretization} and {self.dss_length}"
             )
+        if self.discretization == "dss" and self.real_transform == "none":
+            raise ValueError("discretization dss needs Re(A) < 0, which real_transform none does not keep")
         if not self.B_trained and self.B_init == "random":
             raise ValueError("B_init random needs B_trained: a B that is not stored must be the same every time")
 
@@ -117,13 +119,13 @@ def init(key: PRNGKeyArray, d_model: int, options: Options = Options()) -> Param
         "A_real": jnp.asarray(parameters.raw_decay_rate(-A.real, options.real_transform), jnp.float32),
         "A_imag": jnp.asarray(-A.imag, jnp.float32),
         **parameters.init_readouts(C_key, (d_model, N), options.bidirectional),
-        "D": jax.random.normal(D_key, (d_model,)),
+        "D": jax.random.normal(D_key, (d_model,), jnp.float32),
         "log_step": parameters.log_step(
             step_key, (d_model, N if options.dt_per_state else 1), options.dt_min, options.dt_max
         ),
     }
     if options.B_init == "random":
-        params["B"] = jax.random.normal(B_key, (copies, N, 2)) * jnp.float32(np.sqrt(0.5))
+        params["B"] = jax.random.normal(B_key, (copies, N, 2), jnp.float32) * jnp.float32(np.sqrt(0.5))
     elif options.B_trained:
         params["B"] = parameters.pair(jnp.asarray(np.tile(_initial_B(options), (copies, 1)), jnp.complex64))
     return params
@@ -257,7 +259,7 @@ def apply(
     """
     if (return_state or initial_state is not None) and options.bidirectional:
         raise ValueError("a layer with two directions has no state to start from or to return")
-    u = scan.without_padding(u, lengths)
+    u, step_rescale = scan.without_padding(u, lengths), scan.regular_in_padding(step_rescale, lengths)
     compute = _by_scan if options.mode == "scan" or jnp.ndim(step_rescale) else _by_convolution
     y, state = compute(params, u, options, lengths, initial_state, step_rescale, return_state)
     y = y + parameters.feedthrough(params, u)

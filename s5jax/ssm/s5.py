@@ -86,7 +86,7 @@ def init(key: PRNGKeyArray, d_model: int, options: Options = Options()) -> Param
         "Lambda_im": jnp.asarray(eigenvalues.imag, jnp.float32),
         "B": parameters.pair(_matmul(V.conj().T, B)),
         **_init_C(C_key, d_model, V, options),
-        "D": jax.random.normal(D_key, (d_model,)),
+        "D": jax.random.normal(D_key, (d_model,), jnp.float32),
         "log_step": parameters.log_step(step_key, (len(eigenvalues), 1), options.dt_min, options.dt_max),
     }
 
@@ -183,7 +183,7 @@ def apply(
     if with_state and len(readouts) == 2:
         raise ValueError("a layer with two directions has no state to start from or to return")
     mask = None if lengths is None else scan.valid_steps(lengths, u.shape[-2])
-    u = scan.without_padding(u, lengths)
+    u, step_rescale = scan.without_padding(u, lengths), scan.regular_in_padding(step_rescale, lengths)
     Lambda_bar, gamma = _discrete(params, options, step_rescale)
     Bu = _read_in(params, gamma, u)
     # A padded input of zero is all that valid outputs need, as a backward scan meets the padding in state zero. Only a

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Integer
 
-from s5jax.ssm.parameters import with_rank
+from s5jax.ssm.parameters import StepRescale, with_rank
 
-__all__ = ["Method", "scan", "valid_steps", "without_padding"]
+__all__ = ["Method", "regular_in_padding", "scan", "valid_steps", "without_padding"]
 
 Method = Literal["associative", "sequential"]
 
@@ -75,6 +75,15 @@ def without_padding(
 ) -> Float[Array, "*batch L H"]:
     """Zero, whatever there was, from each sequence's end on; `None`: there is no padding."""
     return u if lengths is None else jnp.where(valid_steps(lengths, u.shape[-2])[..., None], u, 0)
+
+
+def regular_in_padding(step_rescale: StepRescale, lengths: Integer[Array, "*batch"] | None) -> StepRescale:
+    """A factor for each step, (L,) or (..., L), with 1 from each sequence's end on; one for all stays as it is."""
+    if lengths is None or jnp.ndim(step_rescale) == 0:
+        return step_rescale
+    factors = jnp.asarray(step_rescale)
+    valid = valid_steps(lengths, factors.shape[-1])
+    return jnp.where(valid, with_rank(factors, valid.ndim), jnp.ones((), factors.dtype))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))

@@ -16,7 +16,7 @@ from s5jax.models.retrieval import Retrieval
 from s5jax.training import optimizer as optimizers
 from s5jax.training.config import Config, UserError
 
-__all__ = ["Experiment", "RandomKeys", "TrainState", "build", "random_keys", "report_unstable", "ssm_layers"]
+__all__ = ["Experiment", "RandomKeys", "TrainState", "build", "random_keys", "report_unstable", "require", "ssm_layers"]
 
 
 class TrainState(NamedTuple):
@@ -85,23 +85,31 @@ def ssm_layers(params: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return dict(sorted(blocks.items(), key=lambda item: int(item[0].removeprefix("layers_"))))
 
 
-def report_unstable(config: Config, params: dict[str, Any]) -> str | None:
-    """Says which SSMs of a model have modes that grow, Re(Lambda) >= 0; `None` if there are none.
-
-    Over a whole sequence they may do no harm, since it is finite; in recurrent mode they overflow sooner or later.
-    """
+def require(config: Config, *names: str) -> None:
+    """Raises UserError if the config's SSM lacks some of the functions that training itself does without."""
     layer = importlib.import_module(f"s5jax.ssm.{config.ssm.name}")
+    missing = [name for name in names if not hasattr(layer, name)]
+    if missing:
+        raise UserError(f"s5jax/ssm/{config.ssm.name}.py has no {' and no '.join(missing)}, which this needs")
+
+
+def report_unstable(config: Config, params: dict[str, Any]) -> str | None:
+    """Says which SSMs of a model have modes that may grow, Re(Lambda) >= 0; `None` if there are none.
+
+    Over a whole sequence they may do no harm, since it is finite; in recurrent mode they overflow sooner or later. (Not
+    always in S4, whose low-rank part may damp what its Lambda does not.)
+    """
+    layer, options = importlib.import_module(f"s5jax.ssm.{config.ssm.name}"), config.ssm.options
     if not hasattr(layer, "Lambda"):
         return None
     found = []
     for name, ssm in ssm_layers(params).items():
-        real = np.asarray(layer.Lambda(ssm, config.ssm.options).real)
+        real = np.asarray(layer.Lambda(ssm, options).real)
         if (real >= 0).any():
             found.append(f"{(real >= 0).sum()} of {real.size} modes of {name} (largest Re {real.max():.2g})")
     if not found:
         return None
-    cures = [
-        cure for cure in ("clip_eigs=True", "real_transform=exp") if hasattr(config.ssm.options, cure.split("=")[0])
-    ]
-    hint = f"; config.ssm.{cures[0]} keeps them below" if cures else ""
-    return f"unstable: Re(Lambda) >= 0 in {', '.join(found)}{hint}"
+    cures = {"clip_eigs": True, "real_transform": "exp"}
+    hints = [f"{name}={value}" for name, value in cures.items() if getattr(options, name, value) != value]
+    hint = f"; config.ssm.{hints[0]} keeps them below" if hints else ""
+    return f"may be unstable: Re(Lambda) >= 0 in {', '.join(found)}{hint}"

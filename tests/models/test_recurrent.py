@@ -73,6 +73,16 @@ def test_a_padded_prefill_goes_on_after_each_sequence_s_end(pooling, mask_paddin
     assert relative_error(logits, whole(model, longer, lengths + 1)) < 1e-5
 
 
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_a_sequence_of_which_nothing_came_keeps_its_answer(pooling):
+    model, inputs = build("s5", pooling=pooling), values(B, L, 2)
+    state, before = prefill(model, model.initial_state(B), inputs[:, :9])
+    state, after = prefill(model, state, inputs[:, 9:], jnp.array([0, 12, 3]))
+    assert relative_error(after[0], before[0]) < 1e-6
+    assert relative_error(after[1], whole(model, inputs)[1]) < 1e-5
+    assert relative_error(after[2], whole(model, inputs, jnp.array([L, L, 12]))[2]) < 1e-5
+
+
 @pytest.mark.parametrize("encoder", ["one_hot", "embedding"])
 def test_tokens_one_by_one(encoder):
     model = build(encoder=encoder, input_size=5)
