@@ -188,6 +188,7 @@ def test_the_lock_files_name_hashes_and_no_address():
         assert all("==" in r and "--hash=sha256:" in r for r in requirements)
 
 
+@pytest.mark.slow
 def test_the_readme_s_layers_run():
     blocks = re.findall(r"```python\n(.*?)```", (tiny.ROOT / "README.md").read_text(), re.DOTALL)
     (code,) = (block for block in blocks if "import jax" in block)

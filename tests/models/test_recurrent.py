@@ -42,7 +42,13 @@ def values(*shape, seed=0):
 
 @pytest.mark.parametrize(
     ("ssm", "options"),
-    [(ssm, {}) for ssm in SSMS] + [("s4d", {"pooling": "last", "norm": "layer", "prenorm": False})],
+    [
+        ("s5", {}),
+        ("s4d", {"pooling": "last", "norm": "layer", "prenorm": False}),
+        ("s4", {}),
+        pytest.param("s4d-scan", {}, marks=pytest.mark.slow),
+        pytest.param("dss", {}, marks=pytest.mark.slow),
+    ],
 )
 def test_samples_pieces_and_the_whole_agree(ssm, options):
     model = build(ssm, **options)

@@ -31,12 +31,17 @@ LAYERS = {
 }
 
 
-def layers(*names):
+def layers(*names, slow=()):
     """All tests of a layer run in one process: what one has compiled the others use."""
-    return pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in names])
+    group, rare = pytest.mark.xdist_group, pytest.mark.slow
+    return pytest.mark.parametrize(
+        "name", [pytest.param(n, marks=[group(n), rare] if n in slow else group(n)) for n in names]
+    )
 
 
+VARIANTS = set(LAYERS) - {"s5", "s4d_lin", "s4_legs"}
 every_layer = layers(*LAYERS)
+every_layer_in_time = layers(*LAYERS, slow=VARIANTS)
 
 H, L = 2, 65
 LONG = 63 * L
@@ -174,7 +179,7 @@ def test_the_impulse_response_is_that_of_the_dense_system(name, size, Delta, see
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
-@every_layer
+@every_layer_in_time
 def test_apply_and_step_are_the_dense_recurrence_at_any_step_size(name, factor):
     layer, params, options = make(name)
     u, start = draw(2, L, H), draw(2, *layer.initial_state(params).shape, 2, seed=4)
@@ -184,7 +189,7 @@ def test_apply_and_step_are_the_dense_recurrence_at_any_step_size(name, factor):
         assert_runs_close(y, *run_all(layer, params, u, options, rescale=factor, start=start), state)
 
 
-@every_layer
+@every_layer_in_time
 def test_padding_of_nan_changes_no_output_and_no_state(name):
     layer, params, options = make(name)
     u, start = draw(2, L, H), draw(2, *layer.initial_state(params).shape, 2, seed=4)
@@ -193,7 +198,7 @@ def test_padding_of_nan_changes_no_output_and_no_state(name):
     assert_runs_close(y_from_start, *run_all(layer, params, u, options, SHORT, start=start), state)
 
 
-@every_layer
+@every_layer_in_time
 def test_halves_handed_over_equal_the_whole_with_padding_between(name):
     layer, params, options = make(name)
     u, start = draw(2, L, H), draw(2, *layer.initial_state(params).shape, 2, seed=4)
@@ -232,7 +237,7 @@ DIFFERENTIATED = [name for name in LAYERS if "bilinear" not in name and "dss" no
 
 
 @pytest.mark.parametrize("by", ["apply", "step"])
-@layers(*DIFFERENTIATED)
+@layers(*DIFFERENTIATED, slow=VARIANTS)
 def test_gradients_are_those_of_the_dense_system_and_padding_has_none(name, by):
     layer, params, options = make(name)
     u, start = draw(2, L, H), draw(2, *layer.initial_state(params).shape, 2, seed=4)
@@ -422,7 +427,7 @@ def test_a_kernel_takes_no_memory_for_every_power():
 # --- what else a layer offers ---
 
 
-@every_layer
+@every_layer_in_time
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_transfer_function_is_a_dense_solve(name, bidirectional):
     layer, params, options = make(name, bidirectional=bidirectional)

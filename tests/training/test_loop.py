@@ -165,7 +165,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
         loop.train(tiny.config(), workdir)
 
 
-@pytest.mark.parametrize("model", ["s5", "s4-legs"])
+@pytest.mark.parametrize("model", ["s5", pytest.param("s4-legs", marks=pytest.mark.slow)])
 def test_same_losses_on_one_and_on_eight_devices(tmp_path, model):
     fields = ["--config.log.every_steps=1", "--config.train.epochs=2", "--config.model.norm=batch"]
     losses = []
