@@ -70,7 +70,7 @@ class SSM(nnx.Module):
         return {name: getattr(self, name)[...] for name in self.param_names}
 
     def __call__(
-        self, u: Float[Array, "B L H"], lengths: Int[Array, " B"] | None, step_rescale: StepRescale
+        self, u: Float[Array, "B L H"], lengths: Int[Array, " B"] | None, step_rescale: StepRescale = 1.0
     ) -> Float[Array, "B L H"]:
         return self.layer.apply(self.params, u, self.options, lengths=lengths, **_rescaled(step_rescale))
 

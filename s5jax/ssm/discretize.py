@@ -79,7 +79,7 @@ def log_multiplier(
     """log(Lambda_bar), imaginary part in [-pi, pi], from which powers follow as exp(l log Lambda_bar).
 
     Its real part is that of z = Lambda Delta for `zoh`, and log|1 + z/2| - log|1 - z/2| for `bilinear`. Powers so taken
-    are off by |l log Lambda_bar| roundings; products of a rounded Lambda_bar by l of them, which is far more for the
+    are off by |l Lambda Delta| roundings; products of a rounded Lambda_bar by l of them, which is far more for the
     slow modes that matter at length l. Arguments and errors as for `discretize`.
     """
     z = Lambda * Delta.astype(Lambda.dtype)
