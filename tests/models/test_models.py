@@ -73,10 +73,19 @@ def test_block_against_numpy(activation, norm, prenorm):
         np.testing.assert_allclose(block.norm.var[...], 0.9 + 0.1 * normalized.var((0, 1)), rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", [Classifier, Retrieval])
+@pytest.mark.parametrize(
+    ("kind", "encoder"),
+    [
+        (Classifier, "dense"),
+        (Classifier, "one_hot"),
+        (Retrieval, "embedding"),
+        pytest.param(Classifier, "embedding", marks=pytest.mark.slow),
+        pytest.param(Retrieval, "dense", marks=pytest.mark.slow),
+        pytest.param(Retrieval, "one_hot", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("norm", ["batch", "layer"])
 @pytest.mark.parametrize("pooling", ["mean", "last"])
-@pytest.mark.parametrize("encoder", ["dense", "one_hot", "embedding"])
 def test_garbage_in_the_padding_changes_nothing(kind, norm, pooling, encoder):
     pair = (2,) if kind is Retrieval else ()
     lengths = jnp.asarray(np.random.default_rng(1).integers(1, L + 1, (B, *pair)), jnp.int32).at[0].set(1)

@@ -195,6 +195,7 @@ def test_metrics_of_steps_after_the_checkpoint_are_dropped(tmp_path):
     assert file.read_text() == '{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n{"step": 3, "a": 5}\n'
 
 
+@pytest.mark.slow
 def test_wandb_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     workdir = tmp_path / "run"
