@@ -31,8 +31,6 @@ class Bode:
     """The closest that HiPPO-LegS of as many states comes to `layer`: see `closest_hippo`."""
     nyquist: tuple[float, float]
     """pi / Delta of the largest and the least step size: what is faster than this, samples do not show."""
-    unstable: int
-    """Modes of the layer with Re(Lambda) >= 0."""
 
     @property
     def misfit(self) -> float:
@@ -99,7 +97,6 @@ def bode(
         start=before,
         hippo=closest_hippo(trained, omega, options.state_size, two_sided=two_sided),
         nyquist=(float(np.pi / steps.max()), float(np.pi / steps.min())),
-        unstable=int((modes.real >= 0).sum()),
     )
 
 

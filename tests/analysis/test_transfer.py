@@ -39,7 +39,6 @@ def test_response_of_an_s4d_feature_by_hand(bidirectional):
     peaks = -np.asarray(params["A_imag"], np.float64)[2]
     assert all(np.isclose(result.omega, abs(peak), rtol=1e-6).any() for peak in peaks if abs(peak) > 0.1)
     assert result.nyquist == pytest.approx(2 * (np.pi / np.exp(float(params["log_step"][2, 0])),))
-    assert result.unstable == 0
     gain, frequency = result.peak
     assert gain == np.abs(result.layer).max() and frequency in result.omega
     assert result.misfit == pytest.approx(relative_error(result.hippo, result.layer))
@@ -55,7 +54,6 @@ def test_s5_from_one_feature_to_another():
     v = (p["C"][2] @ [1, 1j]) * (p["B"][:, 0] @ [1, 1j])
     s = 1j * result.omega[:, None]
     assert relative_error(result.layer, np.sum(v / (s - A) + v.conj() / (s - A.conj()), -1)) < 1e-5
-    assert result.unstable == 1
     assert result.nyquist[0] < result.nyquist[1]  # a step size for each state
 
 
