@@ -5,7 +5,7 @@ A recipe calls `get_config(task, model, length)` and sets what differs.
 
 from ml_collections import ConfigDict
 
-MODELS = ("s5", "s4d-lin", "s4d-inv", "s4d-legs", "s4d-real", "dss", "s4-legs", "s4-fout")
+MODELS = ("s5", "s5-ptd", "s4d-lin", "s4d-inv", "s4d-legs", "s4d-real", "dss", "s4-ptd", "s4-legs", "s4-fout")
 """The models that any recipe takes: --config=FILE:MODEL."""
 
 
@@ -30,10 +30,13 @@ def get_config(task: str, model: str, length: int) -> ConfigDict:
     config.model.depth = 6  # residual blocks
     config.model.d_model = 128  # features
     config.model.encoder = "dense"  # on values; one_hot or embedding on tokens
-    config.model.activation = "half_glu1" if model == "s5" else "full_glu"  # or half_glu2, gelu
+    config.model.activation = "half_glu1" if model.startswith("s5") else "full_glu"  # or half_glu2, gelu
     config.model.norm = "batch"  # or layer
     config.model.prenorm = True
-    config.model.bn_momentum = 0.95 if model == "s5" else 0.9  # share of the running statistics kept at each step
+    config.model.residual = True
+    config.model.bn_momentum = (
+        0.95 if model.startswith("s5") else 0.9
+    )  # share of the running statistics kept at each step
     config.model.dropout = 0.0  # probability
     config.model.pooling = "mean"  # or last
     config.model.mask_padding = True  # False: as published, only pooling looks at lengths
@@ -42,7 +45,7 @@ def get_config(task: str, model: str, length: int) -> ConfigDict:
     config.optim.lr = 0.004  # rate of all but the SSM's own parameters
     config.optim.ssm_lr = 0.001  # rate of the SSM's own: A, B and step sizes, P too where there is one; without decay
     config.optim.weight_decay = 0.05  # times the rate
-    config.optim.grouping = "standard"  # or BandCdecay, BfastandCdecay, noBCdecay, plain
+    config.optim.grouping = "standard"  # or BandCdecay, BfastandCdecay, noBCdecay, only_C, plain
     config.optim.dt_global = False  # step sizes at lr, with decay
     config.optim.schedule = "warmup_cosine"  # or s5_published
     config.optim.lr_min = 0.0  # rate at the end
@@ -67,7 +70,11 @@ def get_config(task: str, model: str, length: int) -> ConfigDict:
 def get_ssm(model: str, length: int) -> ConfigDict:
     """The section `ssm` of a model, one of MODELS, for sequences of a length in samples."""
     if model == "s5":
-        return _s5()
+        return _s5("normal")
+    if model == "s5-ptd":
+        return _s5("ptd-conjugate")
+    if model == "s4-ptd":
+        return _s4d("ptd-conjugate")
     if model == "dss":
         return _dss(length)
     family, _, init = model.partition("-")
@@ -78,11 +85,13 @@ def get_ssm(model: str, length: int) -> ConfigDict:
     raise ValueError(f"no recipe for the model {model!r}; there are {', '.join(MODELS)}")
 
 
-def _s5() -> ConfigDict:
+def _s5(init: str) -> ConfigDict:
     ssm = ConfigDict()
     ssm.name = "s5"  # a file of s5jax/ssm
     ssm.state_size = 64  # states, before conjugate halves are dropped
     ssm.blocks = 1  # equal blocks of the initial A
+    ssm.init = init  # of each block: normal, ptd-conjugate; ptd or random without conj_sym
+    ssm.ptd_kappa = 0.0  # bound on the condition number of a perturbed block's eigenvectors; 0: 9 n / (n + 8)
     ssm.C_init = "lecun_normal"  # or trunc_standard_normal, complex_normal
     ssm.dt_min = 0.001  # initial step sizes, log-uniform between the two
     ssm.dt_max = 0.1
@@ -98,7 +107,8 @@ def _s4d(init: str) -> ConfigDict:
     ssm = ConfigDict()
     ssm.name = "s4d"
     ssm.state_size = 64  # states of a feature, before conjugate halves are dropped
-    ssm.init = init  # lin, inv, inv2, quad, real, legs, random
+    ssm.init = init  # lin, inv, inv2, quad, real, legs, random, ptd-conjugate
+    ssm.ptd_kappa = 0.0  # bound on the condition number of its eigenvectors, with ptd-conjugate; 0: 9 n / (n + 8)
     ssm.real_transform = "exp"  # of the decay rate; or relu, softplus, sigmoid, none
     ssm.B_trained = True
     ssm.n_ssm = 0  # copies of (A, B) that the features share; 0: one each

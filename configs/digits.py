@@ -2,7 +2,7 @@
 
     python scripts/train.py --config=configs/digits.py:s5 --workdir=runs/digits
 
-MODEL after the colon is one of s5, s4d-lin, s4d-inv, s4d-legs, s4d-real, dss, s4-legs, s4-fout.
+MODEL after the colon is one of s5, s5-ptd, s4d-lin, s4d-inv, s4d-legs, s4d-real, dss, s4-ptd, s4-legs, s4-fout.
 """
 
 from ml_collections import ConfigDict
@@ -20,6 +20,6 @@ def get_config(arg: str = "s5") -> ConfigDict:
     config.train.batch_size = 32
     config.train.eval_every_steps = 195  # 5 epochs
     config.log.every_steps = 20
-    if arg == "s5":
+    if arg.startswith("s5"):
         config.ssm.scan_method = "sequential"  # on a CPU
     return config

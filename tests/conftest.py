@@ -8,6 +8,9 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 # What is compiled twice is compiled once. One cache a process: jax does not write its files at once.
 compilation_cache = tempfile.TemporaryDirectory()
 os.environ["JAX_COMPILATION_CACHE_DIR"] = compilation_cache.name
+# Perturbed matrices are computed anew, by the code under test.
+matrix_cache = tempfile.TemporaryDirectory()
+os.environ["S5JAX_CACHE_DIR"] = matrix_cache.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax

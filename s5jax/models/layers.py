@@ -33,6 +33,8 @@ class Options:
     norm: Literal["batch", "layer"] = "batch"
     prenorm: bool = True
     """Normalise before the SSM; otherwise after the residual sum."""
+    residual: bool = True
+    """Add a block's input to its output."""
     bn_momentum: float = 0.95
     """Share of the running statistics that a training step keeps."""
     dropout: float = 0.0
@@ -105,6 +107,8 @@ def _rescaled(step_rescale: StepRescale) -> dict[str, StepRescale]:
 class Block(nnx.Module):
     """Residual block: norm, SSM, activation with its gate, dropout (arXiv 2208.04933, appendix G.1).
 
+    Without `residual` its input goes nowhere else.
+
     With x the SSM's output, g = dropout(gelu(x)) and sigma the logistic function, the gates are
     `gelu`: g; `full_glu`: out1(g) sigma(out2(g)); `half_glu1`: g sigma(out2(g)); `half_glu2`: x sigma(out2(g)).
     All but `gelu` pass dropout once more. One dropout mask serves all steps of a sequence.
@@ -113,7 +117,7 @@ class Block(nnx.Module):
     def __init__(self, options: Options, seq: SSM, *, rngs: nnx.Rngs):
         H = options.d_model
         self.seq = seq
-        self.activation, self.prenorm = options.activation, options.prenorm
+        self.activation, self.prenorm, self.residual = options.activation, options.prenorm, options.residual
         self.norm: nnx.BatchNorm | nnx.LayerNorm
         if options.norm == "batch":
             self.norm = nnx.BatchNorm(H, momentum=options.bn_momentum, epsilon=1e-5, rngs=rngs)
@@ -135,7 +139,7 @@ class Block(nnx.Module):
     ) -> Float[Array, "B L H"]:
         """What stands from `lengths` on is kept out of the SSM and of the batch statistics; `None`: all is valid."""
         u = self._normalize(x, lengths, train) if self.prenorm else x
-        x = x + self._activate(self.seq(u, lengths, step_rescale), key)
+        x = self._add(x, self._activate(self.seq(u, lengths, step_rescale), key))
         return x if self.prenorm else self._normalize(x, lengths, train)
 
     def prefill(
@@ -144,7 +148,7 @@ class Block(nnx.Module):
         """As in evaluation, from a state of the SSM to the one after the last valid step."""
         u = self._normalize(x, None, False) if self.prenorm else x
         state, y = self.seq.prefill(state, u, lengths, step_rescale)
-        x = x + self._activate(y, None)
+        x = self._add(x, self._activate(y, None))
         return state, x if self.prenorm else self._normalize(x, None, False)
 
     def step(
@@ -153,8 +157,11 @@ class Block(nnx.Module):
         """`prefill` of one sample."""
         u_k = self._normalize(x_k, None, False) if self.prenorm else x_k
         state, y_k = self.seq.step(state, u_k, step_rescale)
-        x_k = x_k + self._activate(y_k, None)
+        x_k = self._add(x_k, self._activate(y_k, None))
         return state, x_k if self.prenorm else self._normalize(x_k, None, False)
+
+    def _add(self, x: Array, y: Array) -> Array:
+        return x + y if self.residual else y
 
     def _activate(self, x: Array, key: PRNGKeyArray | None) -> Array:
         keys = (None, None) if key is None else jax.random.split(key)

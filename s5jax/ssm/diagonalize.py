@@ -1,10 +1,34 @@
-"""From a state matrix to its eigenvalues and eigenvectors, in float64 NumPy."""
+"""From a state matrix to eigenvalues and eigenvectors, in float64 NumPy: of its normal part, or of one nearby."""
+
+import dataclasses
+import hashlib
+import math
+import os
+import pathlib
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import scipy.linalg
-from jaxtyping import Complex, Float
+import threadpoolctl  # type: ignore[import-untyped]
+from jaxtyping import Complex, Float, Inexact
 
-__all__ = ["blocks", "conjugate_half", "normal_part", "normal_plus_low_rank"]
+from s5jax.ssm import perturbation
+
+__all__ = [
+    "Method",
+    "Perturbed",
+    "blocks",
+    "check_kappa",
+    "conjugate_half",
+    "frequency_response",
+    "normal_part",
+    "normal_plus_low_rank",
+    "perturb_then_diagonalize",
+]
 
 
 def normal_part(
@@ -68,14 +92,359 @@ def normal_plus_low_rank(
       Lambda (m,), V^* B (m,), and the rows p_r = V^* P_r (rank, m); complex128.
     """
     Lambda, V = conjugate_half(*normal_part(A, P))
-    first = np.argmax(np.abs(V) > 1e-6 * np.abs(V).max(axis=0), axis=0)
-    pivot = V[first, np.arange(V.shape[1])]
-    V = V * (pivot.conj() / np.abs(pivot))
+    V = _canonical(V)
     return Lambda, V.conj().T @ B, P @ V.conj()
 
 
 def blocks(
-    Lambda: Complex[np.ndarray, " m"], V: Complex[np.ndarray, "n m"], count: int
-) -> tuple[Complex[np.ndarray, " {count}*m"], Complex[np.ndarray, "{count}*n {count}*m"]]:
+    Lambda: Complex[np.ndarray, " m"], V: Complex[np.ndarray, "n m"], inverse: Complex[np.ndarray, "m n"], count: int
+) -> tuple[
+    Complex[np.ndarray, " {count}*m"],
+    Complex[np.ndarray, "{count}*n {count}*m"],
+    Complex[np.ndarray, "{count}*m {count}*n"],
+]:
     """The block-diagonal system of `count` copies of one (arXiv 2208.04933, section 4.3 and appendix B.1)."""
-    return np.tile(Lambda, count), scipy.linalg.block_diag(*[V] * count)
+    return np.tile(Lambda, count), scipy.linalg.block_diag(*[V] * count), scipy.linalg.block_diag(*[inverse] * count)
+
+
+# --- perturb-then-diagonalize (Yu, Nigmetov, Morozov, Mahoney, Erichson 2023, arXiv 2310.01698) ---
+
+Method = Literal["ptd-conjugate", "ptd", "random", "normal"]
+
+SPREAD = 0.1
+"""||E||_2 / ||A||_2 of a random perturbation, unless told otherwise, and where `ptd` starts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Perturbed:
+    """A + E = V diag(Lambda) V^-1. Unpacks as (Lambda, V, E).
+
+    Where all modes are conjugate pairs, the first n/2 have negative imaginary parts, and the others are their exact
+    conjugates in the same order. ||V||_F^2 = n, and each column's first entry that is not zero is real and positive.
+    """
+
+    A: Float[np.ndarray, "n n"]
+    Lambda: Complex[np.ndarray, " n"]
+    V: Complex[np.ndarray, "n n"]
+    E: Inexact[np.ndarray, "n n"]
+    method: Method
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter((self.Lambda, self.V, self.E))
+
+    @property
+    def kappa(self) -> float:
+        """The condition number of V in the 2-norm."""
+        return perturbation.condition_number(self.V)
+
+    @property
+    def norm(self) -> float:
+        """||E||_2 / ||A||_2."""
+        return float(np.linalg.norm(self.E, 2) / np.linalg.norm(self.A, 2))
+
+    @property
+    def max_real(self) -> float:
+        """The largest real part of an eigenvalue."""
+        return float(self.Lambda.real.max())
+
+    @property
+    def inverse(self) -> Complex[np.ndarray, "n n"]:
+        """V^-1."""
+        return np.linalg.inv(self.V)
+
+    def halves(self) -> tuple[Complex[np.ndarray, " m"], Complex[np.ndarray, "n m"], Complex[np.ndarray, "m n"]]:
+        """Lambda, columns of V and rows of V^-1 of the m = n/2 modes with negative imaginary part.
+
+        In their coordinates z the real system's x is 2 Re(V z), and B becomes V^-1 B, and C becomes C V.
+
+        Raises:
+          ValueError: not all modes are conjugate pairs.
+        """
+        if not self.paired:
+            raise ValueError(f"the modes of A + E by {self.method} are not all conjugate pairs, which halves need")
+        m = len(self.Lambda) // 2
+        return self.Lambda[:m], self.V[:, :m], self.inverse[:m]
+
+    @property
+    def paired(self) -> bool:
+        """Whether all modes are conjugate pairs, none of them real, so that half of them carry a real system."""
+        half = len(self.Lambda) // 2
+        first, second = self.Lambda[:half], self.Lambda[half:]
+        return len(first) == len(second) and bool((first.imag < 0).all() and (first == second.conj()).all())
+
+    def transfer_error(
+        self, B: Float[np.ndarray, " n"] | None = None, C: Float[np.ndarray, " n"] | None = None
+    ) -> tuple[float, float]:
+        """The largest |G(i omega) - G_A(i omega)| of (A + E, B, C) and (A, B, C), and the omega >= 0 it stands at.
+
+        It is looked for up to 1.3 times the largest imaginary part in the normal part of A, for HiPPO-LegS about
+        1.3 n^2 / pi, and at all eigenfrequencies.
+
+        Args:
+          B: default HiPPO-LegS', sqrt(2i + 1). The normal part gets half of it: only so it comes near HiPPO
+            (arXiv 2206.11893, theorem 3).
+          C: default the first unit vector.
+        """
+        n = len(self.A)
+        B = np.sqrt(2.0 * np.arange(n) + 1.0) if B is None else B
+        C = np.eye(n)[0] if C is None else C
+        frequencies = np.concatenate([np.linalg.eigvalsh(1j * (self.A - self.A.T) / 2), self.Lambda.imag])
+        end = 1.3 * max(np.abs(frequencies).max(), 1e-3)
+        width = np.abs(self.Lambda.real)[:, None] * np.array([0.0, 0.25, 0.5, 1.0, 2.0])
+        peaks = np.abs(np.abs(self.Lambda.imag)[:, None] + np.concatenate([-width, width], axis=1)).ravel()
+        omega = np.unique(np.concatenate([np.linspace(0, end, 2000), np.geomspace(1e-4 * end, end, 500), peaks]))
+        with np.errstate(all="ignore"):  # poles on the axis
+            difference = np.abs(self.response(B, C, omega) - frequency_response(self.A, B, C, omega))
+        difference[np.isnan(difference)] = np.inf
+        at = int(difference.argmax())
+        return float(difference[at]), float(omega[at])
+
+    def response(
+        self, B: Float[np.ndarray, " n"], C: Float[np.ndarray, " n"], omega: Float[np.ndarray, " F"]
+    ) -> Complex[np.ndarray, " F"]:
+        """G(i omega) = C (i omega I - A - E)^-1 B, with B / 2 for the normal part."""
+        weights = (C @ self.V) * np.linalg.solve(self.V, (B / 2 if self.method == "normal" else B).astype(complex))
+        return np.sum(weights / (1j * omega[:, None] - self.Lambda), axis=1)
+
+    def report(self) -> str:
+        """What was traded for what, in a line."""
+        error, at = self.transfer_error()
+        return (
+            f"{self.method}, n = {len(self.A)}: kappa(V) {self.kappa:.2f}, ||E|| / ||A|| {self.norm:.4f},"
+            f" max Re {self.max_real:.3f}, sup |G - G_A| {error:.4f} at {at:.4g} rad/time"
+        )
+
+
+def frequency_response(
+    A: Float[np.ndarray, "n n"],
+    B: Float[np.ndarray, " n"],
+    C: Float[np.ndarray, " n"],
+    omega: Float[np.ndarray, " F"],
+) -> Complex[np.ndarray, " F"]:
+    """G(i omega) = C (i omega I - A)^-1 B of any real system, by its Schur form."""
+    T, Q = scipy.linalg.schur(A, output="complex")
+    x, right = np.zeros((len(A), len(omega)), complex), Q.conj().T @ B
+    for i in reversed(range(len(A))):
+        x[i] = (right[i] + T[i, i + 1 :] @ x[i + 1 :]) / (1j * omega - T[i, i])
+    return (C @ Q) @ x
+
+
+def perturb_then_diagonalize(
+    A: Float[np.ndarray, "n n"],
+    *,
+    method: Method = "ptd-conjugate",
+    kappa: float | None = None,
+    norm: float | None = None,
+    gamma: float | None = None,
+    max_real: float = -0.25,
+    seed: int = 0,
+    cache: pathlib.Path | str | None = None,
+) -> Perturbed:
+    """Diagonalises A + E instead of A, for a small E that makes the eigenvectors V well conditioned.
+
+    HiPPO-LegS cannot be diagonalised: kappa(V) grows as 2^n. Its normal part can, and is what S4D and S5 start from,
+    but its transfer function has spikes that HiPPO's has not. With E small, A + E has HiPPO's (arXiv 2310.01698).
+
+    Methods:
+      `ptd-conjugate`: E is real and all modes are conjugate pairs, so that half of them carry the system. E has the
+        rank of what takes A to its normal part, which for HiPPO-LegS is 1; of more rank it is hardly smaller. On every
+        machine the result is the same to 1e-9 while 2 n rank <= 1400 and kappa is not below 2.
+      `ptd`: as published, over a dense complex E, from a random start; stable or not as it comes.
+      `random`: E is a real Ginibre matrix, scaled; likewise. For comparison.
+      `normal`: A + E is the skew-symmetric part of A and, on the diagonal, the largest eigenvalue of its symmetric
+        part: for HiPPO the normal part of "normal plus low rank". V is unitary.
+
+    Args:
+      A: real (n, n); n even for `ptd-conjugate`.
+      method: see above.
+      kappa: bound on kappa(V); the least E is sought.
+      norm: bound on ||E||_F / ||A||_2, and so on ||E||_2 / ||A||_2; the least kappa(V) is sought.
+      gamma: minimise kappa(V) + gamma ||E||_F / ||A||_2 instead. At most one of the three; none for `normal`.
+        Default: kappa = 9 n / (n + 8); for `random`, whose kappa is about n at least, norm = 0.1.
+      max_real: with `ptd-conjugate` all eigenvalues have real parts below it.
+      seed: of the random start of `ptd`, of `random`, and of `ptd-conjugate` where A has no skew-symmetric part.
+      cache: directory that results are kept in, and taken from; default: $S5JAX_CACHE_DIR, or s5jax in $XDG_CACHE_HOME
+        or ~/.cache. One that cannot be written to is told of by a warning.
+
+    Returns:
+      Lambda (n,), V (n, n) and E (n, n) as a `Perturbed`, which also tells what they are worth.
+
+    Raises:
+      ValueError: an argument is not as described.
+      perturbation.Unreachable: (a ValueError) no E was found within the bound; the message has the best.
+    """
+    A = _check_matrix(A, method)
+    bounds = {"kappa": kappa, "norm": norm, "gamma": gamma}
+    given = {name: float(value) for name, value in bounds.items() if value is not None}
+    if len(given) > (method != "normal"):
+        raise ValueError(
+            f"method {method} takes {'none' if method == 'normal' else 'at most one'} of kappa, norm and gamma,"
+            f" got {' and '.join(given)}"
+        )
+    for name, value in given.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be a positive number, got {value}")
+    if not math.isfinite(max_real):
+        raise ValueError(f"max_real must be a number, got {max_real}")
+    if not given:
+        given = {"norm": SPREAD} if method == "random" else {"kappa": 9 * len(A) / (len(A) + 8)}
+    ((name, value),) = given.items()
+    if method == "normal":
+        return _normal(A)
+    if name == "kappa" and value < 1:
+        raise perturbation.Unreachable(f"kappa(V) <= {value:g} cannot be: no matrix has a condition number below 1")
+
+    key = hashlib.sha256(repr((1, A.shape, method, name, value, float(max_real), int(seed))).encode() + A.tobytes())
+    file = _cache_directory(cache) / f"ptd-{key.hexdigest()[:32]}.npz"
+    found = _read(file, A)
+    if found is None:
+        # One thread is faster for matrices this small, and gives the same bits on a machine whatever it is set to.
+        with threadpoolctl.threadpool_limits(1, "blas"):
+            Lambda, V, E = _perturb(A, method, name, value, float(max_real), np.random.default_rng(seed))
+        found = Lambda, _canonical(V), E
+        _write(file, *found)
+    return Perturbed(A, *found, method)
+
+
+def check_kappa(method: str, kappa: float) -> None:
+    """Raises ValueError unless kappa is 0 or a bound that a perturbation can have; the normal part has none."""
+    if kappa and (kappa < 1 or not method.startswith("ptd")):
+        raise ValueError(
+            f"ptd_kappa bounds a condition number, with init ptd or ptd-conjugate: 1 or more, or 0; got {kappa}"
+        )
+
+
+def _check_matrix(A: Float[np.ndarray, "n n"], method: Method) -> Float[np.ndarray, "n n"]:
+    if method not in ("ptd-conjugate", "ptd", "random", "normal"):
+        raise ValueError(f"method {method!r} is none of ptd-conjugate, ptd, random, normal")
+    A = np.asarray(A)
+    if A.ndim != 2 or A.shape[0] != A.shape[1] or not A.size:
+        raise ValueError(f"A must be a square matrix, got shape {A.shape}")
+    if np.iscomplexobj(A) or not np.issubdtype(A.dtype, np.number):
+        raise ValueError(f"A must be real, got {A.dtype}")
+    A = A.astype(np.float64)
+    if not np.isfinite(A).all():
+        raise ValueError(f"A must be finite, got {np.size(A) - np.isfinite(A).sum()} entries that are NaN or infinite")
+    if not A.any():
+        raise ValueError("A must not be zero")
+    if method == "ptd-conjugate" and len(A) % 2:
+        raise ValueError(f"ptd-conjugate needs an even n, for all modes to be in pairs; A is {len(A)} x {len(A)}")
+    return A
+
+
+def _normal(A: Float[np.ndarray, "n n"]) -> Perturbed:
+    shift = np.linalg.eigvalsh((A + A.T) / 2)[-1]
+    frequency, V = np.linalg.eigh(-1j * (A - A.T) / 2)
+    Lambda, half = shift + 1j * frequency, len(A) // 2
+    if len(A) % 2 == 0 and (Lambda[:half].imag < 0).all():
+        Lambda = np.concatenate([Lambda[:half], Lambda[:half].conj()])
+        V = np.concatenate([V[:, :half], V[:, :half].conj()], axis=1)
+    return Perturbed(A, Lambda, _canonical(V), (A - A.T) / 2 + shift * np.eye(len(A)) - A, "normal")
+
+
+def _canonical(V: Complex[np.ndarray, "n m"]) -> Complex[np.ndarray, "n m"]:
+    """Eigenvectors of the phases that make each one's first component that is not zero real and positive."""
+    first = np.argmax(np.abs(V) > 1e-6 * np.abs(V).max(axis=0), axis=0)
+    pivot = V[first, np.arange(V.shape[1])]
+    return V * (pivot.conj() / np.abs(pivot))
+
+
+def _perturb(
+    A: Float[np.ndarray, "n n"], method: Method, name: str, value: float, max_real: float, rng: np.random.Generator
+) -> tuple[Complex[np.ndarray, " n"], Complex[np.ndarray, "n n"], Inexact[np.ndarray, "n n"]]:
+    if method == "random":
+        return _random(A, name, value, rng)
+    term = {"kappa": perturbation.KAPPA, "norm": perturbation.SIZE, "gamma": None}[name]
+    if method == "ptd":
+        E = rng.normal(size=(2, *A.shape))
+        E = (E[0] + 1j * E[1]) * (SPREAD * np.linalg.norm(A, 2) / np.linalg.norm(E[0] + 1j * E[1], 2))
+    else:
+        E = _start(A, name, value, max_real, rng)
+    (Lambda, V), E = perturbation.optimize(
+        A, E, conjugate=method == "ptd-conjugate", max_real=max_real, term=term, limit=value
+    )
+    return Lambda, V * (np.sqrt(len(A)) / np.linalg.norm(V)), E
+
+
+def _start(
+    A: Float[np.ndarray, "n n"], name: str, value: float, max_real: float, rng: np.random.Generator
+) -> Float[np.ndarray, "n n"]:
+    """A share of what takes A to a normal matrix, with all modes of A + E conjugate pairs and a bound satisfied."""
+    size = np.linalg.norm(A, 2)
+    skew = (A - A.T) / 2
+    shift = np.linalg.eigvalsh((A + A.T) / 2)[-1]
+    if shift >= max_real:
+        shift = max_real - 0.01 * size
+    for more in (0.0, 0.01, 0.1):  # where the skew-symmetric part has too few frequencies
+        K = rng.normal(size=A.shape)
+        normal = skew + shift * np.eye(len(A)) + more * size / len(A) * (K - K.T)
+        if perturbation.eigenbasis(normal)[1]:
+            break
+    whole = normal - A
+    size = float(np.linalg.norm(whole) / np.linalg.norm(A, 2))
+    shares = np.arange(0.05, 1.0, 0.05)
+    for share in np.append(min(value / size, 1.0), shares) if name == "norm" else shares:
+        (Lambda, V), paired = perturbation.eigenbasis(A + share * whole)
+        if not paired or Lambda.real.max() >= max_real:
+            continue
+        if name != "kappa" or perturbation.condition_number(V) <= value:
+            return share * whole
+    return whole
+
+
+def _random(
+    A: Float[np.ndarray, "n n"], name: str, value: float, rng: np.random.Generator
+) -> tuple[Complex[np.ndarray, " n"], Complex[np.ndarray, "n n"], Float[np.ndarray, "n n"]]:
+    G = rng.normal(size=A.shape)
+    G *= np.linalg.norm(A, 2) / np.linalg.norm(G, 2)
+    sizes = (
+        np.array([value / np.linalg.norm(G) * np.linalg.norm(A, 2)]) if name == "norm" else np.geomspace(1e-6, 1, 61)
+    )
+    kappas = np.array([perturbation.condition_number(perturbation.eigenbasis(A + size * G)[0][1]) for size in sizes])
+    if name == "kappa" and kappas.min() > value:
+        raise perturbation.Unreachable(
+            f"no random perturbation was found with kappa(V) <= {value:g}: the least reached is {kappas.min():.6g}"
+        )
+    best = np.argmax(kappas <= value) if name == "kappa" else np.argmin(kappas + value * sizes)
+    E = sizes[best] * G
+    Lambda, V = perturbation.eigenbasis(A + E)[0]
+    return Lambda, V, E
+
+
+def _cache_directory(cache: pathlib.Path | str | None) -> pathlib.Path:
+    if cache is not None:
+        return pathlib.Path(cache)
+    if "S5JAX_CACHE_DIR" in os.environ:
+        return pathlib.Path(os.environ["S5JAX_CACHE_DIR"])
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "s5jax"
+
+
+def _read(file: pathlib.Path, A: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """What `_write` kept; `None` if there is nothing, or something damaged."""
+    try:
+        with np.load(file) as stored:
+            Lambda, V, E = stored["Lambda"], stored["V"], stored["E"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    if Lambda.shape != A.shape[:1] or V.shape != A.shape or E.shape != A.shape:
+        return None
+    return Lambda, V, E
+
+
+def _write(file: pathlib.Path, Lambda: np.ndarray, V: np.ndarray, E: np.ndarray) -> None:
+    """Under a name of its own first, so that no other process meets half a file."""
+    temporary = None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as stream:
+            temporary = pathlib.Path(stream.name)
+            np.savez(stream, Lambda=Lambda, V=V, E=E)
+        temporary.replace(file)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        warnings.warn(
+            f"cache directory {file.parent} cannot be written to ({error.strerror}): the result is not kept."
+            " Set S5JAX_CACHE_DIR to one that can",
+            stacklevel=3,
+        )

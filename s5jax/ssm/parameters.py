@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, PRNGKeyArray, Shaped
 
 __all__ = [
+    "FeedthroughInit",
     "RealTransform",
     "StepRescale",
     "check_state_size",
@@ -19,7 +20,9 @@ __all__ = [
     "copies",
     "decay_rate",
     "feedthrough",
+    "init_feedthrough",
     "init_readouts",
+    "init_real_readouts",
     "log_step",
     "of_features",
     "pair",
@@ -107,9 +110,29 @@ def init_readouts(key: PRNGKeyArray, shape: tuple[int, int], bidirectional: bool
     }
 
 
+def init_real_readouts(
+    key: PRNGKeyArray, d_model: int, V: Complex[np.ndarray, "n N"], bidirectional: bool
+) -> dict[str, Float[Array, "H N 2"]]:
+    """C, or C1 and C2: real standard normal readouts of n states, taken to the coordinates of the modes V."""
+    names = ("C1", "C2") if bidirectional else ("C",)
+    basis = jnp.asarray(V, jnp.complex64)
+    return {
+        name: pair(jnp.matmul(jax.random.normal(k, (d_model, len(V))).astype(basis.dtype), basis, precision="highest"))
+        for name, k in zip(names, jax.random.split(key, len(names)), strict=True)
+    }
+
+
 def readouts(params: dict[str, Array]) -> list[Complex[Array, "..."]]:
     """C of the forward direction and, if there is one, of the backward direction: stored as C, or as C1 and C2."""
     return [unpair(params[name]) for name in ("C", "C1", "C2") if name in params]
+
+
+FeedthroughInit = Literal["normal", "zero"]
+
+
+def init_feedthrough(key: PRNGKeyArray, d_model: int, kind: FeedthroughInit) -> Float[Array, " H"]:
+    """D: standard normal, or zero."""
+    return jax.random.normal(key, (d_model,), jnp.float32) if kind == "normal" else jnp.zeros(d_model)
 
 
 def feedthrough(params: dict[str, Array], u: Float[Array, "*batch H"]) -> Float[Array, "*batch H"]:

@@ -59,6 +59,8 @@ class Options:
     """Bound on the imaginary part of the initial B, as published; 0: none."""
     n_ssm: int = 0
     """S, copies of (A, B); must divide d_model; 0: one for each feature."""
+    D_init: parameters.FeedthroughInit = "normal"
+    """D starts as a standard normal or, to be none at first, as zero."""
     dt_min: float = 0.001
     """Least initial step size; log_step starts log-uniform between the two."""
     dt_max: float = 0.1
@@ -106,7 +108,7 @@ def init(key: PRNGKeyArray, d_model: int, options: Options = Options()) -> Param
         "P": jnp.where((P == 0).all(-1)[..., None, None], extra, parameters.pair(jnp.asarray(P, jnp.complex64))),
         "B": parameters.pair(jnp.asarray(parameters.clip_imaginary(B, options.B_clip), jnp.complex64)),
         **parameters.init_readouts(C_key, (d_model, options.state_size // 2), options.bidirectional),
-        "D": jax.random.normal(D_key, (d_model,), jnp.float32),
+        "D": parameters.init_feedthrough(D_key, d_model, options.D_init),
         "log_step": parameters.log_step(step_key, (d_model, 1), options.dt_min, options.dt_max),
     }
 

@@ -14,6 +14,10 @@ with A = -f(A_real) - i A_imag, f the `real_transform`, and log_step the natural
 signs are those of the published code, but for its `inv_dt`, which is log_step. Two directions have C1 and C2 for C and
 share all else.
 
+S4-PTD (arXiv 2310.01698) is the init "ptd-conjugate": with a small perturbation HiPPO-LegS has a well-conditioned
+eigenbasis V; its eigenvalues are A, B is V^-1 times HiPPO's, and C starts as C V with C real, so that the kernel is at
+first close to one of S4 on HiPPO-LegS.
+
 DSS is the discretisation "dss" (arXiv 2203.14343, proposition 1): zero-order hold with each mode divided by its sum
 over a kernel of `dss_length` samples, a softmax over time. Its modes, as published, are not halves of conjugate pairs:
 y = Re(C x) + D u. DSS-exp is the discretisation "zoh" with B fixed at 1.
@@ -44,10 +48,13 @@ class Options:
 
     state_size: int = 64
     """States of a feature, before conjugate halves are dropped: even."""
-    init: Literal["lin", "inv", "inv2", "quad", "real", "legs", "random"] = "lin"
+    init: Literal["lin", "inv", "inv2", "quad", "real", "legs", "random", "ptd-conjugate"] = "lin"
     """The initial A = -1/2 - i w_n with, for n = 0..N-1 and M = state_size, w = pi n (`lin`), (M/pi) (M/(2n+1) - 1)
     (`inv`), (M/pi) (M/(n+1) - 1) (`inv2`), (2n+1)^2/pi (`quad`), the eigenvalues of HiPPO-LegS' normal part (`legs`),
-    or exp of a standard normal (`random`); or A = -(n+1) (`real`). Arxiv 2206.11893, section 4."""
+    or exp of a standard normal (`random`); or A = -(n+1) (`real`). Arxiv 2206.11893, section 4. Or A, B and C as of
+    `diagonalize.perturb_then_diagonalize` applied to HiPPO-LegS (`ptd-conjugate`)."""
+    ptd_kappa: float = 0.0
+    """Bound on the condition number of its eigenvectors; 0: the default there."""
     real_random: bool = False
     """Draw -Re(A) uniformly in [0, 1) instead of 1/2; for `real` in [0, N)."""
     real_scale: float = 1.0
@@ -61,13 +68,15 @@ class Options:
     B_init: Literal["of_init", "constant", "random", "alternating", "unit_cw", "unit_ccw", "legs"] = "of_init"
     """The initial B: ones (`constant`), complex standard normal (`random`), 1, -1, 1, ... (`alternating`), powers of
     exp(-2 pi i / state_size) (`unit_cw`) or of its conjugate (`unit_ccw`), HiPPO-LegS' B (`legs`); `of_init` is `legs`
-    for init=legs, otherwise `constant`."""
+    for init=legs, V^-1 times HiPPO-LegS' B for `ptd-conjugate`, otherwise `constant`."""
     B_clip: float = 2.0
     """Bound on the imaginary part of HiPPO's initial B, as published; 0: none."""
     B_trained: bool = True
     """Otherwise B stays at its start, and is no parameter."""
     n_ssm: int = 0
     """S, copies of (A, B); must divide d_model; 0: one for each feature."""
+    D_init: parameters.FeedthroughInit = "normal"
+    """D starts as a standard normal or, to be none at first, as zero."""
     dt_min: float = 0.001
     """Least initial step size; log_step starts log-uniform between the two."""
     dt_max: float = 0.1
@@ -102,6 +111,7 @@ class Options:
             )
         if self.discretization == "dss" and self.real_transform == "none":
             raise ValueError("discretization dss needs Re(A) < 0, which real_transform none does not keep")
+        diagonalize.check_kappa(self.init, self.ptd_kappa)
         if not self.B_trained and self.B_init == "random":
             raise ValueError("B_init random needs B_trained: a B that is not stored must be the same every time")
 
@@ -119,11 +129,14 @@ def init(key: PRNGKeyArray, d_model: int, options: Options = Options()) -> Param
         "A_real": jnp.asarray(parameters.raw_decay_rate(-A.real, options.real_transform), jnp.float32),
         "A_imag": jnp.asarray(-A.imag, jnp.float32),
         **parameters.init_readouts(C_key, (d_model, N), options.bidirectional),
-        "D": jax.random.normal(D_key, (d_model,), jnp.float32),
+        "D": parameters.init_feedthrough(D_key, d_model, options.D_init),
         "log_step": parameters.log_step(
             step_key, (d_model, N if options.dt_per_state else 1), options.dt_min, options.dt_max
         ),
     }
+    if options.init == "ptd-conjugate":
+        V = _perturbed(options.state_size, options.ptd_kappa)[2]
+        params |= parameters.init_real_readouts(C_key, d_model, V, options.bidirectional)
     if options.B_init == "random":
         params["B"] = jax.random.normal(B_key, (copies, N, 2), jnp.float32) * jnp.float32(np.sqrt(0.5))
     elif options.B_trained:
@@ -151,6 +164,10 @@ def _initial_A(key: PRNGKeyArray, copies: int, options: Options) -> Complex[np.n
             frequency = (2 * n + 1) ** 2 / np.pi
         case "legs":
             frequency = np.broadcast_to(-_legs(size)[0].imag, n.shape)
+        case "ptd-conjugate":
+            A = _perturbed(size, options.ptd_kappa)[0]
+            frequency = np.broadcast_to(-A.imag, n.shape)
+            decay = decay if options.real_random else np.broadcast_to(-A.real, n.shape)
         case "random":
             frequency = np.exp(np.asarray(jax.random.normal(imag_key, n.shape), np.float64))
         case "real":
@@ -165,10 +182,22 @@ def _legs(size: int) -> tuple[Complex[np.ndarray, " N"], Complex[np.ndarray, " N
     return Lambda, B
 
 
+@functools.cache
+def _perturbed(
+    size: int, kappa: float
+) -> tuple[Complex[np.ndarray, " N"], Complex[np.ndarray, " N"], Complex[np.ndarray, "size N"]]:
+    """Lambda, V^-1 B and V of HiPPO-LegS perturbed, half of its modes."""
+    A, B, _ = hippo.legs(size)
+    Lambda, V, inverse = diagonalize.perturb_then_diagonalize(A, kappa=kappa or None).halves()
+    return Lambda, inverse @ B, V
+
+
 def _initial_B(options: Options) -> Complex[np.ndarray, " N"]:
     n = np.arange(options.state_size // 2)
     kind = options.B_init
     if kind == "of_init":
+        if options.init == "ptd-conjugate":
+            return _perturbed(options.state_size, options.ptd_kappa)[1]
         kind = "legs" if options.init == "legs" else "constant"
     if kind == "legs":
         return parameters.clip_imaginary(_legs(options.state_size)[1], options.B_clip)

@@ -2,8 +2,9 @@
 
     x'(t) = Lambda x(t) + B u(t),    y(t) = Re(C x(t)) + D u(t)
 
-A is block-diagonal with J equal blocks, each the normal part of HiPPO-LegS, diagonalised. With `conj_sym` one of each
-conjugate pair of modes is stored and y = 2 Re(C x) + D u.
+A is block-diagonal with J equal blocks, each the normal part of HiPPO-LegS, diagonalised; or, in S5-PTD, HiPPO-LegS
+itself with a small perturbation (arXiv 2310.01698). With `conj_sym` one of each conjugate pair of modes is stored and
+y = 2 Re(C x) + D u.
 
 Letters: H features, P stored states (half of `state_size` with `conj_sym`), L length. Parameters have the names and
 shapes of the published code; a complex array has a trailing axis (re, im):
@@ -40,10 +41,17 @@ class Options:
     """States in all, before conjugate halves are dropped (`ssm_size_base` of the published recipes)."""
     blocks: int = 1
     """J, equal blocks of A on the diagonal."""
+    init: diagonalize.Method = "normal"
+    """What each block starts as: HiPPO-LegS' `normal` part, or HiPPO-LegS perturbed, as described at
+    `diagonalize.perturb_then_diagonalize`. `ptd` and `random` have modes that are no pairs: no `conj_sym`."""
+    ptd_kappa: float = 0.0
+    """Bound on the condition number of a perturbed block's eigenvectors; 0: the default there."""
     C_init: Literal["trunc_standard_normal", "lecun_normal", "complex_normal"] = "trunc_standard_normal"
     """How C starts, by the published names. Standard deviation of real and imaginary part each:
     1/sqrt(state_size) (`trunc_standard_normal`), 1/sqrt(state_size H) (`lecun_normal`), both then taken to the
     eigenbasis; sqrt(1/2), directly in the eigenbasis (`complex_normal`)."""
+    D_init: parameters.FeedthroughInit = "normal"
+    """D starts as a standard normal or, to be none at first, as zero."""
     dt_min: float = 0.001
     """Least initial step size; log_step starts log-uniform between the two."""
     dt_max: float = 0.1
@@ -67,28 +75,42 @@ class Options:
                 f"conj_sym needs blocks of even size, got state_size/blocks = {self.state_size}/{self.blocks}"
                 f" = {self.state_size // self.blocks}"
             )
+        if self.conj_sym and self.init in ("ptd", "random"):
+            raise ValueError(f"init {self.init} has modes that are no conjugate pairs: conj_sym must be False")
+        diagonalize.check_kappa(self.init, self.ptd_kappa)
         parameters.check_step_sizes(self.dt_min, self.dt_max)
 
 
 def init(key: PRNGKeyArray, d_model: int, options: Options = Options()) -> Params:
     """Initial parameters, float32, for `d_model` features (arXiv 2208.04933, section 4.1 and appendix B.1)."""
-    block_size = options.state_size // options.blocks
-    A, _, P = hippo.legs(block_size)
-    eigenvalues, V = diagonalize.normal_part(A, P)
-    if options.conj_sym:
-        eigenvalues, V = diagonalize.conjugate_half(eigenvalues, V)
-    eigenvalues, V = diagonalize.blocks(eigenvalues, V, options.blocks)
+    eigenvalues, V, V_inverse = _block(options)
+    eigenvalues, V, V_inverse = diagonalize.blocks(eigenvalues, V, V_inverse, options.blocks)
 
     B_key, C_key, D_key, step_key = jax.random.split(key, 4)
     B = jax.nn.initializers.lecun_normal()(B_key, (options.state_size, d_model))
     return {
         "Lambda_re": jnp.asarray(eigenvalues.real, jnp.float32),
         "Lambda_im": jnp.asarray(eigenvalues.imag, jnp.float32),
-        "B": parameters.pair(_matmul(V.conj().T, B)),
+        "B": parameters.pair(_matmul(V_inverse, B)),
         **_init_C(C_key, d_model, V, options),
-        "D": jax.random.normal(D_key, (d_model,), jnp.float32),
+        "D": parameters.init_feedthrough(D_key, d_model, options.D_init),
         "log_step": parameters.log_step(step_key, (len(eigenvalues), 1), options.dt_min, options.dt_max),
     }
+
+
+def _block(
+    options: Options,
+) -> tuple[Complex[np.ndarray, " m"], Complex[np.ndarray, "n m"], Complex[np.ndarray, "m n"]]:
+    """Eigenvalues, eigenvectors and rows of their inverse, of the modes of a block that are stored."""
+    A, _, P = hippo.legs(options.state_size // options.blocks)
+    if options.init != "normal":
+        kappa = options.ptd_kappa or None
+        perturbed = diagonalize.perturb_then_diagonalize(A, method=options.init, kappa=kappa)
+        return perturbed.halves() if options.conj_sym else (perturbed.Lambda, perturbed.V, perturbed.inverse)
+    eigenvalues, V = diagonalize.normal_part(A, P)
+    if options.conj_sym:
+        eigenvalues, V = diagonalize.conjugate_half(eigenvalues, V)
+    return eigenvalues, V, V.conj().T
 
 
 def _init_C(key: PRNGKeyArray, H: int, V: Complex[np.ndarray, "n P"], options: Options) -> Params:

@@ -57,7 +57,7 @@ class Optim:
     """Base rate of the SSM's."""
     weight_decay: float = 0.05
     """Decoupled, as a multiple of the rate."""
-    grouping: Literal["standard", "BandCdecay", "BfastandCdecay", "noBCdecay", "plain"] = "standard"
+    grouping: Literal["standard", "BandCdecay", "BfastandCdecay", "noBCdecay", "only_C", "plain"] = "standard"
     """Which parameters have which rate and decay: see `optimizer.GROUPINGS`."""
     dt_global: bool = False
     """Train log_step like any parameter outside the SSM: at lr, decayed."""

@@ -15,9 +15,11 @@ GROUPINGS = {
     "BandCdecay": {"B": "ssm_decay"},
     "BfastandCdecay": {"B": "regular"},
     "noBCdecay": {"B": "ssm", "C": "ssm", "C1": "ssm", "C2": "ssm", "D": "ssm"},
+    "only_C": {"B": "frozen", "D": "frozen"},
 }
 """By the published names: the group of some leaves of an SSM. Other leaves are "ssm" where the layer's SSM_PARAMS name
-them, else "regular", as is all outside the SSM, norms and biases included. The grouping "plain" is "regular" alone."""
+them, else "regular", as is all outside the SSM, norms and biases included. The grouping "plain" is "regular" alone. In
+"only_C", which is ours, "ssm" is "frozen" too: of an SSM C alone is trained (arXiv 2310.01698, section 5)."""
 
 
 def groups(optim: Optim) -> dict[str, tuple[float, float]]:
@@ -26,6 +28,7 @@ def groups(optim: Optim) -> dict[str, tuple[float, float]]:
         "regular": (optim.lr, optim.weight_decay),
         "ssm": (optim.ssm_lr, 0.0),
         "ssm_decay": (optim.ssm_lr, optim.weight_decay),
+        "frozen": (0.0, 0.0),
     }
 
 
@@ -36,7 +39,8 @@ def label(params: dict[str, Any], optim: Optim, ssm_params: tuple[str, ...]) -> 
         *_, parent, leaf = ("", *(key.key for key in path))
         if parent != "seq" or optim.grouping == "plain" or (optim.dt_global and leaf == "log_step"):
             return "regular"
-        return GROUPINGS[optim.grouping].get(leaf, "ssm" if leaf in ssm_params else "regular")
+        dynamics = "frozen" if optim.grouping == "only_C" else "ssm"
+        return GROUPINGS[optim.grouping].get(leaf, dynamics if leaf in ssm_params else "regular")
 
     return jax.tree_util.tree_map_with_path(group, params)
 
@@ -68,10 +72,11 @@ def make_schedule(optim: Optim, base: float, warmup_steps: int, total_steps: int
 def make_optimizer(
     optim: Optim, labels: dict[str, Any], warmup_steps: int, total_steps: int
 ) -> optax.GradientTransformation:
-    """One AdamW a group, after clipping by global norm where that is asked for."""
-    adamw = {
+    """One AdamW a group, none for what is frozen, after clipping by global norm where that is asked for."""
+    rules: dict[str, optax.GradientTransformation] = {
         name: optax.adamw(make_schedule(optim, rate, warmup_steps, total_steps), weight_decay=decay)
         for name, (rate, decay) in groups(optim).items()
+        if name != "frozen"
     }
-    by_group = optax.multi_transform(adamw, labels)
+    by_group = optax.multi_transform({**rules, "frozen": optax.set_to_zero()}, labels)
     return optax.chain(optax.clip_by_global_norm(optim.clip_norm), by_group) if optim.clip_norm else by_group

@@ -18,8 +18,10 @@ from s5jax.ssm import s4, s4d, s5
 # What only an initialisation reads costs no compilation.
 LAYERS = {
     "s5": (s5, {}),
+    "s5_ptd": (s5, {"init": "ptd-conjugate"}),
     "s4d_lin": (s4d, {}),
     "s4d_legs": (s4d, {"init": "legs"}),
+    "s4d_ptd": (s4d, {"init": "ptd-conjugate"}),
     "s4d_scan": (s4d, {"mode": "scan", "backward_skips_current": False}),
     "s4d_inv_bilinear": (s4d, {"init": "inv", "discretization": "bilinear"}),
     "s4d_real_bilinear": (s4d, {"init": "real", "discretization": "bilinear", "B_init": "random"}),

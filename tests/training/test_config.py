@@ -47,7 +47,7 @@ def test_left_out_fields_have_defaults():
             "--config.model.activation=relu",
             "config.model.activation: 'relu' is none of gelu, full_glu, half_glu1, half_glu2",
         ),
-        ("--config.optim.grouping=x", "'x' is none of standard, BandCdecay, BfastandCdecay, noBCdecay, plain"),
+        ("--config.optim.grouping=x", "'x' is none of standard, BandCdecay, BfastandCdecay, noBCdecay, only_C, plain"),
         ("--config.ssm.discretization=euler", "config.ssm.discretization: 'euler' is none of zoh, bilinear"),
         ("--config.ssm.name=s9", "config.ssm.name: 's9' does not exist; there are: s4, s4d, s5"),
         ("--config.ssm.name=hippo", "config.ssm.name: 'hippo' does not exist; there are: s4, s4d, s5"),

@@ -14,7 +14,7 @@ from s5jax.training import loop
 from s5jax.training import state as states
 from s5jax.training.config import UserError
 
-MODELS = ("s5", "s4d-lin", "s4d-inv", "s4d-legs", "s4d-real", "dss", "s4-legs", "s4-fout")
+MODELS = ("s5", "s5-ptd", "s4d-lin", "s4d-inv", "s4d-legs", "s4d-real", "dss", "s4-ptd", "s4-legs", "s4-fout")
 
 
 def test_a_recipe_names_all_fields():
@@ -28,7 +28,7 @@ def test_a_recipe_names_all_fields():
 
 
 def test_an_unknown_model_is_told_which_there_are():
-    with pytest.raises(UserError, match=r"no recipe for the model 's4d-cos'; there are s5, s4d-lin, .*s4-fout"):
+    with pytest.raises(UserError, match=r"no recipe for the model 's4d-cos'; there are s5, s5-ptd, .*s4-fout"):
         configs.load_config(f"{tiny.ROOT}/configs/digits.py:s4d-cos")
 
 
@@ -38,8 +38,9 @@ def test_groups_of_each_model(model):
     config = tiny.config(recipe=f"configs/digits.py:{model}")
     experiment, state = states.build(config, digits.load())
     (labels,) = states.ssm_layers(experiment.labels).values()
-    dynamics = {"s5": {"Lambda_re", "Lambda_im", "B", "log_step"}, "dss": {"A_real", "A_imag", "log_step"}}
-    if model.startswith("s4-"):
+    s5 = {"Lambda_re", "Lambda_im", "B", "log_step"}
+    dynamics = {"s5": s5, "s5-ptd": s5, "dss": {"A_real", "A_imag", "log_step"}}
+    if model in ("s4-legs", "s4-fout"):
         expected = {"A_real", "A_imag", "B", "P", "log_step"}
     else:
         expected = dynamics.get(model, {"A_real", "A_imag", "B", "log_step"})
