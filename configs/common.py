@@ -64,6 +64,7 @@ def get_config(task: str, model: str, length: int) -> ConfigDict:
     config.log.wandb = "off"  # or offline, online
     config.log.wandb_project = "s5jax"
     config.log.tensorboard = False
+    config.log.eigenvalues_every_steps = 0  # steps between records of all SSMs' eigenvalues; 0: none
     return config
 
 

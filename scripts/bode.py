@@ -13,9 +13,11 @@ from s5jax.training.workdir import read_config
 EXAMPLES = """examples:
   python scripts/bode.py --workdir=runs/digits
   python scripts/bode.py --workdir=runs/digits --layer=3 --feature=17 --input=4
+  python scripts/bode.py --workdir=runs/digits --layer=all
 
-Writes bode_layerI_featureF.png and .csv into the run's directory. HiPPO's curve is that of HiPPO-LegS with as many
-states and the readout that comes closest; the misfit says how close.
+Writes bode_layerI_featureF.png and .csv into the run's directory, or bode_all_layers_featureF.png, with the magnitudes
+only, and .csv. HiPPO's curve is that of HiPPO-LegS with as many states and the readout that comes closest; the misfit
+says how close.
 """
 
 
@@ -27,7 +29,9 @@ def main() -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--workdir", type=pathlib.Path, required=True, metavar="DIR", help="the run's directory")
-    parser.add_argument("--layer", type=int, default=0, metavar="I", help="which residual block's SSM (default: 0)")
+    parser.add_argument(
+        "--layer", default="0", metavar="I", help="which residual block's SSM (default: 0), or all: each of them"
+    )
     parser.add_argument("--feature", type=int, default=0, metavar="F", help="the output looked at (default: 0)")
     parser.add_argument("--input", type=int, metavar="F", help="the input driven (default: the same feature)")
     parser.add_argument(
@@ -48,47 +52,66 @@ def main() -> int:
 
 
 def bode(arguments: argparse.Namespace) -> str:
-    workdir, name = arguments.workdir, f"layers_{arguments.layer}"
+    workdir = arguments.workdir
     config = read_config(workdir)
     states.require(config, "transfer_function", "Lambda")
     trained = load(workdir, arguments.checkpoint)
     layers = states.ssm_layers(trained.state.params)
-    if name not in layers:
-        raise UserError(f"--layer: layers run from 0 to {len(layers) - 1}, got {arguments.layer}")
+    numbers = [str(number) for number in range(len(layers))]
+    if arguments.layer not in (*numbers, "all"):
+        raise UserError(f"--layer: layers run from 0 to {numbers[-1]}, or all; got {arguments.layer}")
+    chosen = numbers if arguments.layer == "all" else [arguments.layer]
+    start = states.ssm_layers(trained.start.params)
     try:
-        result = transfer.bode(
-            config.ssm.name,
-            config.ssm.options,
-            layers[name],
-            states.ssm_layers(trained.start.params)[name],
-            output=arguments.feature,
-            input=arguments.input,
-        )
+        results = [
+            transfer.bode(
+                config.ssm.name,
+                config.ssm.options,
+                layers[f"layers_{number}"],
+                start[f"layers_{number}"],
+                output=arguments.feature,
+                input=arguments.input,
+            )
+            for number in chosen
+        ]
     except ValueError as error:
         raise UserError(f"--feature, --input: {error}") from error
+    which = "all_layers" if arguments.layer == "all" else f"layer{arguments.layer}"
     to = "" if arguments.input is None else f"_input{arguments.input}"
-    file = workdir / f"bode_layer{arguments.layer}_feature{arguments.feature}{to}"
+    file = workdir / f"bode_{which}_feature{arguments.feature}{to}"
     step = int(trained.state.step)
-    transfer.plot_bode(
-        result,
-        file.with_suffix(".png"),
-        f"{workdir.name}: {config.ssm.name}, {file.stem[5:].replace('_', ' ')}, step {step}",
-    )
-    transfer.write_bode(result, file.with_suffix(".csv"))
-    gain, frequency = result.peak
-    slow, fast = result.nyquist
+    title = f"{workdir.name}: {config.ssm.name}, {file.name[5:].replace('_', ' ')}, step {step}"
+    header = f"{arguments.checkpoint} checkpoint, step {step}"
+    if arguments.layer == "all":
+        transfer.plot_magnitudes(results, file.with_suffix(".png"), title)
+        transfer.write_bodes(results, file.with_suffix(".csv"))
+        lines = [f"{config.ssm.name}, all layers, {header}"]
+        for number, result in enumerate(results):
+            lines.append(f"layer {number}: " + "; ".join(f"{name} {value}" for name, value in describe(result).items()))
+    else:
+        transfer.plot_bode(results[0], file.with_suffix(".png"), title)
+        transfer.write_bode(results[0], file.with_suffix(".csv"))
+        lines = [f"{config.ssm.name}, layer {arguments.layer}, {header}"]
+        lines += [f"{name + ':':19} {value}" for name, value in describe(results[0]).items()]
     warning = states.report_unstable(config, trained.state.params)
     return "\n".join(
         [
-            f"{config.ssm.name}, layer {arguments.layer}, {arguments.checkpoint} checkpoint, step {step}",
-            f"largest |G|:        {gain:.4g} at {frequency:.4g} rad/time",
-            f"closest HiPPO-LegS: misfit {result.misfit:.3g} of the response's norm",
-            f"Nyquist frequency:  {slow:.4g}" + ("" if slow == fast else f" to {fast:.4g}") + " rad/time",
+            *lines,
             *([f"warning: {warning}"] if warning else []),
             f"figure:  {file.with_suffix('.png')}",
             f"numbers: {file.with_suffix('.csv')}",
         ]
     )
+
+
+def describe(result: transfer.Bode) -> dict[str, str]:
+    gain, frequency = result.peak
+    slow, fast = result.nyquist
+    return {
+        "largest |G|": f"{gain:.4g} at {frequency:.4g} rad/time",
+        "closest HiPPO-LegS": f"misfit {result.misfit:.3g} of the response's norm",
+        "Nyquist frequency": f"{slow:.4g}" + ("" if slow == fast else f" to {fast:.4g}") + " rad/time",
+    }
 
 
 if __name__ == "__main__":

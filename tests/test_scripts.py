@@ -31,7 +31,8 @@ def call(monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "mine"
-    done = tiny.run(*tiny.command(workdir, "--config.ssm.bidirectional=false"))
+    fields = ("--config.ssm.bidirectional=false", "--config.log.eigenvalues_every_steps=30")
+    done = tiny.run(*tiny.command(workdir, *fields))
     assert done.returncode == 0, done.stderr
     return workdir, done.stdout
 
@@ -88,6 +89,7 @@ def test_help_teaches(call):
     ):
         assert text in output
     assert "best" in call("evaluate.py", "--help")[1]
+    assert "--config.log.eigenvalues_every_steps=" in call("eigenvalues.py", "--help")[1]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +101,7 @@ def test_help_teaches(call):
         (("evaluate.py",), "is no run's directory"),
         (("stream.py",), "is no run's directory"),
         (("bode.py",), "is no run's directory"),
+        (("eigenvalues.py",), "is no run's directory"),
     ],
 )
 def test_mistakes_are_told_without_a_traceback(tmp_path, call, arguments, message):
@@ -136,13 +139,39 @@ def test_the_bode_plot_of_a_run(run, call):
     assert numbers[0].startswith("omega,layer_dB") and len(numbers) > 400
 
 
+def test_the_magnitudes_of_all_layers_of_a_run(run, call):
+    workdir, _ = run
+    status, output, errors = call("bode.py", f"--workdir={workdir}", "--layer=all", "--feature=3", "--input=1")
+    assert status == 0, errors
+    assert "s5, all layers, best checkpoint" in output and "layer 0: largest |G| " in output
+    assert (workdir / "bode_all_layers_feature3_input1.png").read_bytes().startswith(b"\x89PNG")
+    numbers = (workdir / "bode_all_layers_feature3_input1.csv").read_text().splitlines()
+    assert numbers[0].startswith("layer,omega,layer_dB") and len(numbers) > 400
+
+
+def test_the_eigenvalues_of_a_run(run, call):
+    workdir, _ = run
+    status, output, errors = call("eigenvalues.py", f"--workdir={workdir}")
+    assert status == 0, errors
+    assert "s5, 4 records, step 0 to 76" in output and "layer 0: 2 modes" in output
+    assert (workdir / "eigenvalues.png").read_bytes().startswith(b"\x89PNG")
+    assert len((workdir / "eigenvalues.csv").read_text().splitlines()) == 1 + 4 * 2
+
+
+def test_eigenvalues_that_were_not_recorded(tmp_path, call):
+    (tmp_path / "config.json").write_text(json.dumps(tiny.config().to_dict()))
+    status, _, errors = call("eigenvalues.py", f"--workdir={tmp_path}")
+    assert status == 1 and errors.count("\n") == 1
+    assert "has no records of eigenvalues: train with --config.log.eigenvalues_every_steps=N" in errors
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("stream.py", "--example=360"), "--example: the test split has 0 to 359, got 360"),
         (("stream.py", "--example=-1"), "--example: the test split has 0 to 359, got -1"),
         (("stream.py", "--prefill=65"), "--prefill: prefill must lie in 0..64, the sequence's length; got 65"),
-        (("bode.py", "--layer=1"), "--layer: layers run from 0 to 0, got 1"),
+        (("bode.py", "--layer=1"), "--layer: layers run from 0 to 0, or all; got 1"),
         (("bode.py", "--feature=4"), "--feature, --input: features run from 0 to 3, got output 4"),
     ],
 )

@@ -4,6 +4,8 @@ import json
 import pathlib
 from typing import Any
 
+from s5jax.analysis import figures
+
 __all__ = ["plot_learning_curves"]
 
 
@@ -20,14 +22,12 @@ def plot_learning_curves(workdir: pathlib.Path, file: pathlib.Path | None = None
     Raises:
       FileNotFoundError: the run has no metrics.jsonl.
     """
-    from matplotlib.figure import Figure  # no pyplot: it would look for a display
-
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     result: dict[str, Any] = {}
     if (workdir / "result.json").exists():
         result = json.loads((workdir / "result.json").read_text())
 
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    figure = figures.new(9, 3.4)
     for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for split, color, label in (("train", "#9aa5b1", "training"), ("val", "#0b6e99", "validation")):
             points = [(r["epoch"], r[f"{split}/{quantity}"]) for r in records if f"{split}/{quantity}" in r]
@@ -48,8 +48,7 @@ def plot_learning_curves(workdir: pathlib.Path, file: pathlib.Path | None = None
             )
         axes.set_xlabel("epoch")
         axes.set_ylabel(quantity)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        figures.tidy(axes)
         axes.legend(frameon=False, fontsize=8)
         if quantity == "loss":
             axes.set_yscale("log")
@@ -57,7 +56,5 @@ def plot_learning_curves(workdir: pathlib.Path, file: pathlib.Path | None = None
             axes.set_ylim(top=1.005)
     figure.suptitle(f"{workdir.name}: learning curves", fontsize=10)
     file = workdir / "learning_curves.png" if file is None else file
-    temporary = file.with_name(file.name + ".tmp")
-    figure.savefig(temporary, dpi=150, format="png")
-    temporary.replace(file)
+    figures.save(figure, file)
     return file

@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Shaped
 
+from s5jax.analysis import figures
 from s5jax.models.classifier import Classifier
 
 __all__ = ["Stream", "plot_stream", "stream"]
@@ -74,9 +75,7 @@ def stream(model: Classifier, inputs: Shaped[Array, "L ..."], prefill: int = 0) 
 
 def plot_stream(result: Stream, inputs: Shaped[np.ndarray, "L ..."], file: pathlib.Path, title: str) -> None:
     """The sequence above, the probabilities of its classes below."""
-    from matplotlib.figure import Figure  # no pyplot: it would look for a display
-
-    figure = Figure(figsize=(8, 4.4), layout="constrained")
+    figure = figures.new(8, 4.4)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1, 3])
     above.step(
         np.arange(1, len(inputs) + 1), np.asarray(inputs).reshape(len(inputs), -1), lw=1, color="#52606d", where="mid"
@@ -92,9 +91,6 @@ def plot_stream(result: Stream, inputs: Shaped[np.ndarray, "L ..."], file: pathl
     below.set_ylim(-0.02, 1.02)
     below.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     for axes in (above, below):
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        figures.tidy(axes)
     figure.suptitle(title, fontsize=10)
-    temporary = file.with_name(file.name + ".tmp")
-    figure.savefig(temporary, dpi=150, format="png")
-    temporary.replace(file)
+    figures.save(figure, file)

@@ -1,9 +1,9 @@
 """Transfer functions of trained layers beside HiPPO's, as numbers and as a Bode plot."""
 
-import csv
 import dataclasses
 import importlib
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
+from s5jax.analysis import figures
 from s5jax.ssm import hippo
 
-__all__ = ["Bode", "bode", "closest_hippo", "plot_bode", "write_bode"]
+__all__ = ["Bode", "bode", "closest_hippo", "plot_bode", "plot_magnitudes", "write_bode", "write_bodes"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,52 +135,76 @@ def closest_hippo(
 
 
 COLUMNS = ("layer", "start", "hippo")
+HEADER = ("omega", *(f"{name}_{part}" for name in COLUMNS for part in ("dB", "degrees")))
 
 
 def write_bode(result: Bode, file: pathlib.Path) -> None:
     """All numbers as CSV: omega, then magnitude in dB and phase in degrees of each curve."""
+    figures.write_csv(file, HEADER, _table(result))
+
+
+def write_bodes(results: Sequence[Bode], file: pathlib.Path) -> None:
+    """The tables of several layers, one below the other, with the layer's number in front."""
+    rows = ([number, *row] for number, result in enumerate(results) for row in _table(result))
+    figures.write_csv(file, ("layer", *HEADER), rows)
+
+
+def _table(result: Bode) -> list[list[float]]:
     curves = [getattr(result, name) for name in COLUMNS]
-    rows = np.stack([result.omega, *(part for G in curves for part in _decibels_and_degrees(G))], axis=1)
-    temporary = file.with_name(file.name + ".tmp")
-    with temporary.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["omega", *(f"{name}_{part}" for name in COLUMNS for part in ("dB", "degrees"))])
-        writer.writerows([f"{x:.8g}" for x in row] for row in rows)
-    temporary.replace(file)
+    return np.stack([result.omega, *(part for G in curves for part in _decibels_and_degrees(G))], axis=1).tolist()
 
 
 def _decibels_and_degrees(G: Complex[np.ndarray, " F"]) -> tuple[Float[np.ndarray, " F"], Float[np.ndarray, " F"]]:
     return 20 * np.log10(np.maximum(np.abs(G), 1e-12)), np.degrees(np.unwrap(np.angle(G)))
 
 
+STYLES: dict[str, dict[str, Any]] = {
+    "hippo": {"color": "#9aa5b1", "lw": 3.0, "label": "closest HiPPO-LegS"},
+    "start": {"color": "#e0a458", "lw": 1.2, "label": "before training"},
+    "layer": {"color": "#0b6e99", "lw": 1.4, "label": "trained"},
+}
+NYQUIST: dict[str, Any] = {"color": "#d1495b", "lw": 1, "ls": ":"}
+NYQUIST_LABEL = "Nyquist frequency of the step sizes"
+
+
+def _prepare(axes: Any, result: Bode) -> None:
+    """Frequencies on a logarithmic axis, and from which on samples alias."""
+    axes.axvspan(*result.nyquist, color=NYQUIST["color"], alpha=0.12, lw=0)
+    for frequency in set(result.nyquist):
+        axes.axvline(frequency, **NYQUIST)
+    axes.set_xscale("log")
+    figures.tidy(axes)
+
+
 def plot_bode(result: Bode, file: pathlib.Path, title: str) -> None:
     """The Bode plot: magnitude above, phase below."""
-    from matplotlib.figure import Figure  # no pyplot: it would look for a display
-
-    figure = Figure(figsize=(8, 5.4), layout="constrained")
+    figure = figures.new(8, 5.4)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
-    styles = {
-        "hippo": ("#9aa5b1", 3.0, f"closest HiPPO-LegS (misfit {result.misfit:.2g})"),
-        "start": ("#e0a458", 1.2, "before training"),
-        "layer": ("#0b6e99", 1.4, "trained"),
-    }
-    for name, (color, width, label) in styles.items():
+    for name, style in STYLES.items():
         decibels, degrees = _decibels_and_degrees(getattr(result, name))
-        above.plot(result.omega, decibels, color=color, lw=width, label=label)
-        below.plot(result.omega, degrees, color=color, lw=width)
+        above.plot(result.omega, decibels, **style)
+        below.plot(result.omega, degrees, **style)
     for axes in (above, below):
-        axes.axvspan(*result.nyquist, color="#d1495b", alpha=0.12, lw=0)
-        for frequency in set(result.nyquist):
-            axes.axvline(frequency, color="#d1495b", lw=1, ls=":")
-        axes.set_xscale("log")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    above.plot([], [], color="#d1495b", lw=1, ls=":", label="Nyquist frequency of the step sizes")
+        _prepare(axes, result)
+    above.lines[0].set_label(f"{STYLES['hippo']['label']} (misfit {result.misfit:.2g})")
+    above.plot([], [], **NYQUIST, label=NYQUIST_LABEL)
     above.set_ylabel("|G| in dB")
     below.set_ylabel("phase in degrees")
     below.set_xlabel("frequency, radians per unit of the layer's time")
     above.legend(frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=10)
-    temporary = file.with_name(file.name + ".tmp")
-    figure.savefig(temporary, dpi=150, format="png")
-    temporary.replace(file)
+    figures.save(figure, file)
+
+
+def plot_magnitudes(results: Sequence[Bode], file: pathlib.Path, title: str) -> None:
+    """The magnitudes of several layers, a panel for each, all with the same axes."""
+    figure, panels = figures.panels(len(results), 3.4, 2.4, "frequency, radians / time", "|G| in dB")
+    for number, (axes, result) in enumerate(zip(panels, results, strict=True)):
+        for name, style in STYLES.items():
+            axes.plot(result.omega, _decibels_and_degrees(getattr(result, name))[0], **style)
+        _prepare(axes, result)
+        axes.set_title(f"layer {number} (misfit {result.misfit:.2g})", fontsize=9)
+    panels[0].plot([], [], **NYQUIST, label=NYQUIST_LABEL)
+    figures.add_legend(figure, columns=2)
+    figure.suptitle(title, fontsize=10)
+    figures.save(figure, file)

@@ -92,6 +92,8 @@ class Log:
     wandb_project: str = "s5jax"
     tensorboard: bool = False
     """Write event files to <workdir>/tensorboard."""
+    eigenvalues_every_steps: int = 0
+    """Steps between records of all SSMs' eigenvalues, the first before training and the last after it; 0: none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -316,6 +318,7 @@ def _check_ranges(config: Config) -> None:
         "config.train.eval_every_steps": (config.train.eval_every_steps, 0),
         "config.train.checkpoint_every_steps": (config.train.checkpoint_every_steps, 0),
         "config.log.every_steps": (config.log.every_steps, 1),
+        "config.log.eigenvalues_every_steps": (config.log.eigenvalues_every_steps, 0),
         **{
             f"config.optim.{name}": (getattr(config.optim, name), 0)
             for name in ("lr", "ssm_lr", "weight_decay", "lr_min", "clip_norm")

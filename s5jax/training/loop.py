@@ -64,6 +64,8 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
 
 
 def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, Any]:
+    if config.log.eigenvalues_every_steps:
+        states.require(config, "Lambda")
     task = load_task(config)
     experiment, state = states.build(config, task)
     program = Program(config, task, experiment)
@@ -94,6 +96,8 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
             f" {total_steps} steps of {config.train.batch_size} examples, {steps_per_epoch} an epoch"
             + (f"; resuming after step {step}" if step else "")
         )
+        if config.log.eigenvalues_every_steps and step == 0:
+            workdirs.write_eigenvalues(workdir, config, step, state.params)
         clock = _Clock(started, step, before=progress["seconds"])
         order = None
         while step < total_steps and not _out_of_patience(config, progress):
@@ -128,6 +132,14 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
                 warning = states.report_unstable(config, state.params)
                 if warning is not None:
                     writer.say(f"warning: {warning}")
+
+            # Before the checkpoint of the same step, from which a resumed run would go on without writing them.
+            ending = step == total_steps or _out_of_patience(config, progress)
+            every = config.log.eigenvalues_every_steps
+            if _divides(every, step) or (every and ending):
+                window.read()  # raises where this step diverged
+                with clock.paused():
+                    workdirs.write_eigenvalues(workdir, config, step, state.params)
 
             stopping = bool(signals)  # asked once: one that comes from here on waits for the next step
             if evaluating or stopping or _divides(config.train.checkpoint_every_steps, step):

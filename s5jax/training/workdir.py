@@ -3,11 +3,13 @@
 config.json      the config as run, every field
 run.json         versions, commit, device, parameter count, how long it took
 metrics.jsonl    a line of metrics per report; holds nothing that depends on time or machine
+eigenvalues/     <step>.npz with the eigenvalues and step sizes of every SSM, where the config asks for them
 result.json      written last: the run is finished
 """
 
 import contextlib
 import fcntl
+import importlib
 import importlib.metadata
 import json
 import os
@@ -18,11 +20,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 
 import s5jax
+from s5jax.training import state as states
 from s5jax.training.config import Config, UserError, resolve
 
-__all__ = ["claim", "describe", "read_config", "read_json", "record", "write_json"]
+__all__ = ["claim", "describe", "read_config", "read_json", "record", "write_eigenvalues", "write_json"]
 
 
 @contextlib.contextmanager
@@ -83,6 +87,31 @@ def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(values, indent=2) + "\n")
     os.replace(temporary, path)
+
+
+def write_eigenvalues(workdir: pathlib.Path, config: Config, step: int, params: dict[str, Any]) -> None:
+    """Writes eigenvalues/<step, 8 digits>.npz, the same bytes for the same parameters.
+
+    It holds `<layer>/Lambda`, (P,) or (S, N), complex, in radians per unit of the layer's time (of S4, the diagonal
+    part of A), and `<layer>/step_size` in that unit, in the shape of log_step, for each `layers_0`, `layers_1`, ...
+
+    Args:
+      workdir: of the run.
+      config: of the run; its SSM has a function `Lambda`.
+      step: number of steps done.
+      params: of the model after them.
+    """
+    layer = importlib.import_module(f"s5jax.ssm.{config.ssm.name}")
+    arrays: dict[str, Any] = {}
+    for name, ssm in states.ssm_layers(params).items():
+        arrays[f"{name}/Lambda"] = np.asarray(layer.Lambda(ssm, config.ssm.options))
+        arrays[f"{name}/step_size"] = np.exp(np.asarray(ssm["log_step"]))
+    file = workdir / "eigenvalues" / f"{step:08d}.npz"
+    file.parent.mkdir(exist_ok=True)
+    temporary = file.with_name(file.name + ".tmp")
+    with temporary.open("wb") as stream:
+        np.savez(stream, **arrays)
+    os.replace(temporary, file)
 
 
 def describe(num_parameters: int, num_devices: int) -> dict[str, Any]:

@@ -79,3 +79,20 @@ def test_numbers_and_figure(tmp_path):
     transfer.plot_bode(result, tmp_path / "bode.png", "title")
     assert (tmp_path / "bode.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bode.csv", "bode.png"]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])  # 5: in a grid with an empty corner
+def test_numbers_and_figure_of_all_layers(tmp_path, depth):
+    options = s4d.Options(state_size=4, init="inv")
+    layers = [s4d.init(jax.random.key(k), 2, options) for k in range(depth)]
+    results = [transfer.bode("s4d", options, params, layers[0], points=20) for params in layers]
+    transfer.write_bodes(results, tmp_path / "all.csv")
+    header, *rows = csv.reader((tmp_path / "all.csv").read_text().splitlines())
+    assert header[:3] == ["layer", "omega", "layer_dB"] and len(header) == 8
+    table = np.array(rows, float)
+    for number, result in enumerate(results):
+        own = table[table[:, 0] == number]
+        np.testing.assert_allclose(own[:, 1], result.omega, rtol=1e-7)
+        np.testing.assert_allclose(10 ** (own[:, 4] / 20), np.abs(result.start), rtol=1e-5)
+    transfer.plot_magnitudes(results, tmp_path / "all.png", "title")
+    assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")

@@ -7,6 +7,7 @@ import pytest
 import tiny
 
 from s5jax.data.task import Split, Task
+from s5jax.ssm import s5
 from s5jax.training import checkpoint, loop, metrics, program
 from s5jax.training import state as states
 from s5jax.training.config import UserError, load_task
@@ -139,8 +140,37 @@ def test_clipping_and_early_stopping(tmp_path, monkeypatch):
     accuracies = iter([0.5, 0.6, 0.6, 0.4, 0.6, 0.9])
     evaluate = lambda self, state, split: {"loss": 1.0, "accuracy": next(accuracies)}  # noqa: E731
     monkeypatch.setattr(program.Program, "evaluate", evaluate)
-    result = loop.train(tiny.config("--config.train.patience=3", "--config.optim.clip_norm=0.1"), tmp_path)
+    fields = ("--config.train.patience=3", "--config.optim.clip_norm=0.1", "--config.log.eigenvalues_every_steps=40")
+    result = loop.train(tiny.config(*fields), tmp_path)
     assert result["steps"] == 45 and result["best_step"] == 18 and result["test/accuracy"] == 0.9
+    assert sorted(path.name for path in (tmp_path / "eigenvalues").iterdir()) == [
+        f"{step:08d}.npz" for step in (0, 40, 45)
+    ]
+
+
+def test_eigenvalues_are_recorded_before_during_and_after(tmp_path):
+    fields = ("--config.model.depth=2", "--config.train.epochs=2", "--config.log.eigenvalues_every_steps=15")
+    config = tiny.config(*fields)
+    loop.train(config, tmp_path)
+    files = sorted((tmp_path / "eigenvalues").iterdir())
+    assert [file.name for file in files] == [f"{step:08d}.npz" for step in (0, 15, 30, 38)]
+    _, start = states.build(config, load_task(config))
+    for file, state in ((files[0], start), (files[-1], checkpoint.read(tmp_path, "latest", start))):
+        with np.load(file) as recorded:
+            assert len(recorded) == 4
+            for name, ssm in states.ssm_layers(state.params).items():
+                ssm = jax.tree.map(jax.numpy.asarray, ssm)
+                np.testing.assert_array_equal(recorded[f"{name}/Lambda"], s5.Lambda(ssm, config.ssm.options))
+                np.testing.assert_allclose(recorded[f"{name}/step_size"], jax.numpy.exp(ssm["log_step"]), rtol=1e-6)
+    with np.load(files[0]) as first, np.load(files[1]) as second:
+        assert (first["layers_1/Lambda"] != second["layers_1/Lambda"]).any()
+
+
+def test_eigenvalues_of_a_layer_that_has_none_are_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.delattr(s5, "Lambda")
+    with pytest.raises(UserError, match=r"s5jax/ssm/s5.py has no Lambda, which this needs"):
+        loop.train(tiny.config("--config.log.eigenvalues_every_steps=5"), tmp_path)
+    assert not (tmp_path / "config.json").exists()
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):

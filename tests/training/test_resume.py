@@ -15,6 +15,7 @@ LONGER = (
     "--config.train.eval_every_steps=31",
     "--config.train.checkpoint_every_steps=11",
     "--config.model.d_model=16",
+    "--config.log.eigenvalues_every_steps=6",
 )
 STEPS = 20 * (1257 // 64)
 
@@ -35,7 +36,9 @@ def final_arrays(workdir):
 
 
 def assert_same_run(one, other):
-    for file in ("metrics.jsonl", "result.json"):
+    eigenvalues, others = (sorted(f"eigenvalues/{p.name}" for p in (d / "eigenvalues").iterdir()) for d in (one, other))
+    assert eigenvalues == others and len(eigenvalues) == 65
+    for file in ("metrics.jsonl", "result.json", *eigenvalues):
         assert (one / file).read_bytes() == (other / file).read_bytes(), file
     expected, actual = final_arrays(one), final_arrays(other)
     assert expected.keys() == actual.keys() and len(expected) > 10

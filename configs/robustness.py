@@ -1,0 +1,38 @@
+"""Digits read pixel by pixel, for models that are to be disturbed afterwards (arXiv 2310.01698, section 5).
+
+    python scripts/train.py --config=configs/robustness.py:s4-ptd --workdir=runs/robustness/s4-ptd-0 --config.seed=0
+    python scripts/robustness.py --workdirs runs/robustness/*
+
+After the colon stands a model, one of s5, s5-ptd, s4d-legs, s4-ptd, s4-legs, ..., or a model with "-frozen" behind it:
+the paper's protocol, where states are read by nothing but a trained C. A, B and step sizes stay what they were, D is
+zero, and no residual connection leads around a layer.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str = "s4d-legs") -> ConfigDict:
+    """The recipe for a model, one of `common.MODELS`, with or without "-frozen"."""
+    model = arg.removesuffix("-frozen")
+    config = common.get_config("digits", model, length=64)
+    config.ssm.state_size = 32  # the last spike of S4D-LegS is at 325.4 rad/time
+    config.ssm.bidirectional = False
+    if model in ("s4d-legs", "s4-legs"):
+        config.ssm.B_clip = 0.0  # as in the paper's baseline; 2, as in published S4, would cut that spike down
+    config.model.depth = 4
+    config.model.d_model = 64
+    config.model.norm = "layer"
+    config.model.prenorm = False
+    config.model.dropout = 0.1
+    config.train.batch_size = 32
+    config.train.epochs = 20
+    config.train.eval_every_steps = 195  # 5 epochs
+    if model.startswith("s5"):
+        config.ssm.scan_method = "sequential"  # on a CPU
+    if arg != model:
+        config.model.residual = False
+        config.ssm.D_init = "zero"
+        config.optim.grouping = "only_C"
+    return config

@@ -1,0 +1,148 @@
+"""How the eigenvalues of a run's SSMs moved in training: what the loop recorded, as a table and as a figure."""
+
+import dataclasses
+import pathlib
+import zipfile
+from typing import Any
+
+import numpy as np
+from jaxtyping import Complex, Float, Int
+
+from s5jax.analysis import figures
+
+__all__ = ["Layer", "Trajectories", "plot_eigenvalues", "read", "write_eigenvalues"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """The modes of one SSM; T records, N stored modes."""
+
+    Lambda: Complex[np.ndarray, "T N"]
+    """Radians per unit of the layer's time."""
+    step_size: Float[np.ndarray, "T N"]
+    """Of each mode, in that unit."""
+
+    @property
+    def moves(self) -> Float[np.ndarray, " N"]:
+        """How far each eigenvalue is from where it started, as a share of its start's distance from 0."""
+        start, end = self.Lambda[0], self.Lambda[-1]
+        return np.abs(end - start) / np.maximum(np.abs(start), np.finfo(np.float32).tiny)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trajectories:
+    """The records of a run."""
+
+    steps: Int[np.ndarray, " T"]
+    layers: list[Layer]
+    feature: int | None
+    """The one whose system this is; `None` where one system serves all features, as in S5."""
+
+
+def read(workdir: pathlib.Path, feature: int = 0) -> Trajectories:
+    """What a run recorded with `config.log.eigenvalues_every_steps`.
+
+    Args:
+      workdir: of the run, which may be going on.
+      feature: of layers with a system for each feature, the one to look at; where features share copies of a system,
+        the copy that it uses.
+
+    Raises:
+      OSError: nothing was recorded, or a record is damaged.
+      ValueError: there is no such feature.
+    """
+    files = sorted((workdir / "eigenvalues").glob("*.npz"), key=lambda file: int(file.stem))
+    if not files:
+        raise FileNotFoundError(
+            f"{workdir} has no records of eigenvalues: train with --config.log.eigenvalues_every_steps=N"
+        )
+    records = [_read_file(file) for file in files]
+    names = [key.removesuffix("/Lambda") for key in records[0] if key.endswith("/Lambda")]
+    for_each_feature = records[0][f"{names[0]}/Lambda"].ndim == 2
+    features = len(records[0][f"{names[0]}/step_size"])
+    if for_each_feature and not 0 <= feature < features:
+        raise ValueError(f"features run from 0 to {features - 1}, got {feature}")
+    layers = []
+    for name in names:
+        Lambda, step_size = (
+            np.stack([record[f"{name}/{key}"] for record in records]) for key in ("Lambda", "step_size")
+        )
+        if for_each_feature:  # (T, S, N) and (T, H, N or 1); feature h uses copy h mod S
+            Lambda, step_size = Lambda[:, feature % Lambda.shape[1]], step_size[:, feature]
+        else:  # (T, P) and (T, P, 1)
+            step_size = step_size[..., 0]
+        layers.append(Layer(Lambda, np.broadcast_to(step_size, Lambda.shape)))
+    steps = np.array([int(file.stem) for file in files])
+    return Trajectories(steps, layers, feature if for_each_feature else None)
+
+
+def _read_file(file: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        with file.open("rb") as stream, np.load(stream) as arrays:  # numpy leaves open what it cannot read
+            return dict(arrays)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise OSError(f"{file} is damaged: {error}") from error
+
+
+def write_eigenvalues(result: Trajectories, file: pathlib.Path) -> None:
+    """All numbers as CSV, a row for each record, layer and stored mode."""
+    rows = (
+        (step, number, index, float(value.real), float(value.imag), float(layer.step_size[t, index]))
+        for t, step in enumerate(result.steps)
+        for number, layer in enumerate(result.layers)
+        for index, value in enumerate(layer.Lambda[t])
+    )
+    figures.write_csv(file, ("step", "layer", "index", "re", "im", "step_size"), rows)
+
+
+def plot_eigenvalues(result: Trajectories, file: pathlib.Path, title: str) -> None:
+    """Every eigenvalue's way through the upper half of the complex plane, where a conjugate stands for its pair.
+
+    One panel for each layer, all with the same axes; these are logarithmic, but for the vicinity of 0, where values
+    span decades. What lies above the dotted line, or within the band, of the last step sizes' Nyquist
+    frequencies, samples alias.
+    """
+    from matplotlib.collections import LineCollection
+
+    figure, panels = figures.panels(len(result.layers), 3.4, 3, "Re, 1 / time", "|Im|, radians / time")
+    everything = np.concatenate([layer.Lambda.ravel() for layer in result.layers])
+    panels[0].set_xscale(**_scale(everything.real))
+    panels[0].set_yscale(**_scale(everything.imag))
+    for number, (axes, layer) in enumerate(zip(panels, result.layers, strict=True)):
+        points = np.stack([layer.Lambda.real, np.abs(layer.Lambda.imag)], axis=-1)  # (T, N, 2)
+        ways = LineCollection(
+            list(np.stack([points[:-1], points[1:]], axis=2).reshape(-1, 2, 2)),
+            array=np.repeat((result.steps[:-1] + result.steps[1:]) / 2, points.shape[1]),
+            cmap="copper_r",
+            clim=(result.steps[0], max(result.steps[-1], result.steps[0] + 1)),
+            linewidths=1.4,
+        )
+        axes.add_collection(ways)
+        axes.plot(*points[0].T, "o", mfc="none", mec="#52606d", mew=0.7, ms=5, label="start")
+        axes.plot(*points[-1].T, "o", color="#0b6e99", ms=2.5, label="end")
+        axes.axvline(0, color="#52606d", lw=1)
+        axes.axhline(0, color="#52606d", lw=1)
+        axes.set_title(f"layer {number}", fontsize=9)
+        figures.tidy(axes)
+    bottom, top = panels[0].get_ylim()
+    for axes, layer in zip(panels, result.layers, strict=True):
+        nyquist = np.pi / layer.step_size[-1]
+        axes.axhspan(nyquist.min(), nyquist.max(), color="#d1495b", alpha=0.12, lw=0)
+        for frequency in {nyquist.min(), nyquist.max()}:
+            if frequency < top:
+                axes.axhline(frequency, color="#d1495b", lw=1, ls=":", label="Nyquist frequency")
+    panels[0].set_ylim(bottom, top)  # of the eigenvalues, wherever the Nyquist frequencies lie
+    figure.colorbar(ways, ax=panels, label="step", shrink=0.8, aspect=40)
+    figures.add_legend(figure, columns=3)
+    figure.suptitle(title, fontsize=10)
+    figures.save(figure, file)
+
+
+def _scale(values: Float[np.ndarray, " M"]) -> dict[str, Any]:
+    """Of an axis with 0 on it: logarithmic where values span decades, from about where nine of ten are further out."""
+    sizes = np.abs(values[values != 0])
+    tenth = np.quantile(sizes, 0.1) if sizes.size else 0.0
+    threshold = 10 ** np.round(np.log10(max(tenth, 1.0)))  # decades of slow modes would leave others no room
+    if not (sizes > 10 * threshold).any():
+        return {"value": "linear"}
+    return {"value": "symlog", "linthresh": threshold}

@@ -1,0 +1,275 @@
+"""Trained models whose inputs, or the inputs of whose SSMs, are disturbed: how much accuracy is left.
+
+After the Fourier-mode experiment of perturb-then-diagonalize (arXiv 2310.01698, section 5.1): a transfer function with
+a spike passes on a sinusoid of that frequency many times larger than anything the model was trained on.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from s5jax.analysis import figures
+from s5jax.data import batches
+from s5jax.models.layers import SSM
+from s5jax.ssm import hippo
+from s5jax.training.trained import Trained
+
+__all__ = ["Disturbance", "Place", "Sweep", "accuracy", "frequencies", "plot_sweeps", "sweep", "table", "write_sweeps"]
+
+Kind = Literal["sinusoid", "white", "pink"]
+Place = Literal["ssm", "data"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Disturbance:
+    """What is added.
+
+    kind: `sinusoid`, amplitude cos(frequency t), the same in all features; `white`, Gaussian noise; `pink`, Gaussian
+      noise with power in inverse proportion to the frequency, each sequence and feature its own.
+    amplitude: of the sinusoid, or the noise's standard deviation, in the units of what it is added to. (An SSM's input
+      behind a norm has a standard deviation of about 1.)
+    frequency: radians per time, that of each feature's SSM: a sample takes its step size.
+    """
+
+    kind: Kind
+    amplitude: float
+    frequency: float = 0.0
+
+
+def frequencies(state_size: int, count: int = 40) -> Float[np.ndarray, " F"]:
+    """From 1 to 1.3 n^2/pi rad/time on a logarithmic scale, and the eigenfrequencies of HiPPO-LegS' normal part."""
+    A, _, _ = hippo.legs(state_size)
+    spikes = np.linalg.eigvalsh(1j * (A - A.T) / 2)[-(state_size // 2) :]
+    return np.union1d(np.geomspace(1.0, 1.3 * state_size**2 / np.pi, count), spikes)
+
+
+class _Disturbed:
+    """An SSM with something added to its input. It stands in a model only while that is traced."""
+
+    def __init__(self, seq: SSM, noise: Callable[[Array, Array], Array]):
+        self.seq, self.noise = seq, noise
+
+    def __call__(self, u: Float[Array, "B L H"], *arguments: Any) -> Float[Array, "B L H"]:
+        return self.seq(u + self.noise(u, _time_step(self.seq)), *arguments)
+
+
+def _time_step(seq: SSM) -> Float[Array, " H"]:
+    """How much of an SSM's time a sample takes, for each feature: where states have their own, their geometric mean."""
+    log_step = seq.params["log_step"]
+    features = seq.params["D"].shape[0]
+    if hasattr(seq.options, "n_ssm"):  # a system for each feature
+        return jnp.exp(log_step.mean(-1))
+    return jnp.broadcast_to(jnp.exp(log_step.mean()), (features,))
+
+
+def _noise(
+    kind: Kind, like: Float[Array, "B L H"], step: Float[Array, " H"], frequency: Array, key: PRNGKeyArray
+) -> Float[Array, "B L H"]:
+    if kind == "sinusoid":
+        k = jnp.arange(like.shape[1], dtype=like.dtype)
+        return jnp.broadcast_to(jnp.cos(k[:, None] * (frequency * step)[None, :])[None], like.shape)
+    white = jax.random.normal(key, like.shape, like.dtype)
+    if kind == "white":
+        return white
+    bins = jnp.arange(like.shape[1] // 2 + 1, dtype=like.dtype)
+    fall = jnp.where(bins > 0, jax.lax.rsqrt(jnp.maximum(bins, 1)), 0)[None, :, None]
+    spectrum = jnp.fft.rfft(white, axis=1)
+    pink = jnp.fft.irfft(spectrum * fall.astype(spectrum.dtype), n=like.shape[1], axis=1)
+    return pink / jnp.maximum(jnp.std(pink, axis=1, keepdims=True), 1e-12)
+
+
+def accuracy(
+    trained: Trained,
+    disturbances: Sequence[Disturbance],
+    *,
+    place: Place = "ssm",
+    split: str = "test",
+    batch_size: int = 512,
+    seed: int = 0,
+) -> Float[np.ndarray, " D"]:
+    """Accuracy of a trained model under each of some disturbances.
+
+    Args:
+      trained: a run's model.
+      disturbances: what is added.
+      place: to the input of every SSM, or to the data, after preprocessing; then time is that of the first SSM, its
+        features' geometric mean.
+      split: whose examples are taken, all of them.
+      batch_size: examples at once.
+      seed: of the noise.
+
+    Raises:
+      ValueError: the task is a regression; or its data are tokens, which cannot be disturbed.
+    """
+    task = trained.task
+    if task.targets:
+        raise ValueError(f"task {task.name} is a regression, which has no accuracy to lose")
+    if place == "data" and task.num_tokens is not None:
+        raise ValueError(f"task {task.name} gives tokens, to which nothing can be added")
+    graphdef, weights = nnx.split(trained.model)
+    data = task.splits[split]
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def correct(kind: Kind, weights: Any, amplitude: Array, frequency: Array, key: Array, batch: Any) -> Array:
+        model = nnx.merge(graphdef, weights)
+        blocks = model.encoder.blocks
+        inputs = task.prepare(batch["inputs"])
+
+        def noise(index: int, like: Array, step: Array) -> Array:
+            return amplitude * _noise(kind, like, step, frequency, jax.random.fold_in(key, index))
+
+        if place == "data":
+            mean = jnp.exp(jnp.log(_time_step(blocks[0].seq)).mean())
+            flat = inputs.reshape(-1, *inputs.shape[-2:])
+            inputs = inputs + noise(0, flat, jnp.broadcast_to(mean, inputs.shape[-1:])).reshape(inputs.shape)
+        else:
+            for index, block in enumerate(blocks):
+                block.seq = cast(SSM, _Disturbed(block.seq, functools.partial(noise, index)))
+        logits = model(inputs, batch.get("lengths"))
+        return jnp.sum((logits.argmax(-1) == batch["labels"]) & batch["counted"])
+
+    result = []
+    for disturbance in disturbances:
+        total = 0
+        for number, (index, counted) in enumerate(zip(*batches.padded_batches(len(data), batch_size), strict=True)):
+            batch = {"inputs": data.inputs[index], "labels": data.labels[index].astype(np.int32), "counted": counted}
+            if data.lengths is not None:
+                batch["lengths"] = data.lengths[index].astype(np.int32)
+            key = jax.random.fold_in(jax.random.key(seed), number)
+            amplitude, frequency = jnp.float32(disturbance.amplitude), jnp.float32(disturbance.frequency)
+            total += int(correct(disturbance.kind, weights, amplitude, frequency, key, batch))
+        result.append(total / len(data))
+    return np.array(result)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Accuracies of runs that differ in nothing but the seed."""
+
+    label: str
+    place: Place
+    amplitudes: tuple[float, ...]
+    frequencies: Float[np.ndarray, " F"]
+    """Radians per time; the last spike of the normal part of HiPPO-LegS of the run's size is among them."""
+    spike: float
+    """That spike's."""
+    clean: Float[np.ndarray, " runs"]
+    sinusoid: Float[np.ndarray, "runs A F"]
+    white: Float[np.ndarray, "runs A"]
+    pink: Float[np.ndarray, "runs A"]
+
+
+def sweep(
+    label: str,
+    runs: Sequence[Trained],
+    amplitudes: Sequence[float],
+    *,
+    place: Place = "ssm",
+    split: str = "test",
+    count: int = 40,
+    advance: Callable[[], Any] = lambda: None,
+) -> Sweep:
+    """Accuracies of some runs over all frequencies and amplitudes, and under white and pink noise.
+
+    Args:
+      label: what the runs are called together.
+      runs: of one config but for the seed.
+      amplitudes: of sinusoids, and standard deviations of noise.
+      place, split: as for `accuracy`.
+      count: frequencies besides those of spikes.
+      advance: called after each run.
+    """
+    omega = frequencies(runs[0].config.ssm.options.state_size, count)
+    results = []
+    for trained in runs:
+        disturbances = [
+            Disturbance("white", 0.0),
+            *(Disturbance("sinusoid", a, float(f)) for a in amplitudes for f in omega),
+            *(Disturbance("white", a) for a in amplitudes),
+            *(Disturbance("pink", a) for a in amplitudes),
+        ]
+        results.append(accuracy(trained, disturbances, place=place, split=split))
+        advance()
+    clean, sinusoid, white, pink = np.split(
+        np.stack(results), np.cumsum([1, len(amplitudes) * len(omega), len(amplitudes)]), axis=1
+    )
+    sinusoid = sinusoid.reshape(len(runs), len(amplitudes), len(omega))
+    spike = float(frequencies(runs[0].config.ssm.options.state_size, 0).max())
+    return Sweep(label, place, tuple(amplitudes), omega, spike, clean[:, 0], sinusoid, white, pink)
+
+
+def table(sweeps: Sequence[Sweep]) -> str:
+    """Mean accuracy over the runs, and in brackets its least and largest, as Markdown: a line for each amplitude."""
+
+    def spread(values: Float[np.ndarray, " runs"]) -> str:
+        if len(values) == 1:
+            return f"{values[0]:.3f}"
+        return f"{values.mean():.3f} ({values.min():.3f} to {values.max():.3f})"
+
+    lines = [
+        "| runs | added to | amplitude | nothing added | at the last spike | at the worst frequency | white | pink |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for s in sweeps:
+        at = int(np.abs(s.frequencies - s.spike).argmin())
+        for i, amplitude in enumerate(s.amplitudes):
+            worst = int(s.sinusoid[:, i].mean(0).argmin())
+            lines.append(
+                f"| {s.label} | {s.place} | {amplitude:g} | {spread(s.clean)} | {spread(s.sinusoid[:, i, at])}"
+                f" | {spread(s.sinusoid[:, i, worst])} at {s.frequencies[worst]:.3g}"
+                f" | {spread(s.white[:, i])} | {spread(s.pink[:, i])} |"
+            )
+    return "\n".join(lines)
+
+
+def write_sweeps(sweeps: Sequence[Sweep], file: pathlib.Path) -> None:
+    """All accuracies as CSV: runs, run, place, kind, amplitude, frequency, accuracy."""
+    rows: list[list[Any]] = []
+    for s in sweeps:
+        for run in range(len(s.clean)):
+            rows.append([s.label, run, s.place, "none", 0, "", float(s.clean[run])])
+            for i, amplitude in enumerate(s.amplitudes):
+                for frequency, value in zip(s.frequencies, s.sinusoid[run, i], strict=True):
+                    rows.append([s.label, run, s.place, "sinusoid", amplitude, float(frequency), float(value)])
+                rows.append([s.label, run, s.place, "white", amplitude, "", float(s.white[run, i])])
+                rows.append([s.label, run, s.place, "pink", amplitude, "", float(s.pink[run, i])])
+    header = ["runs", "run", "place", "kind", "amplitude", "frequency", "accuracy"]
+    figures.write_csv(file, header, rows)
+
+
+def plot_sweeps(sweeps: Sequence[Sweep], file: pathlib.Path, title: str) -> None:
+    """Accuracy against a sinusoid's frequency, a panel for each place and amplitude; bands from least to largest."""
+    places = list(dict.fromkeys(s.place for s in sweeps))
+    labels = list(dict.fromkeys(s.label for s in sweeps))
+    colors = {label: f"C{i}" for i, label in enumerate(labels)}
+    amplitudes = sweeps[0].amplitudes
+    figure = figures.new(3.6 * len(amplitudes), 2.6 * len(places) + 1.0)
+    panels = figure.subplots(len(places), len(amplitudes), sharex=True, sharey=True, squeeze=False)
+    for s in sweeps:
+        for i, amplitude in enumerate(amplitudes):
+            axes, values = panels[places.index(s.place), i], s.sinusoid[:, i]
+            axes.plot(s.frequencies, values.mean(0), color=colors[s.label], lw=1.4, label=s.label)
+            axes.fill_between(s.frequencies, values.min(0), values.max(0), color=colors[s.label], alpha=0.15, lw=0)
+            axes.axvline(s.spike, color="#9aa5b1", lw=0.8, ls=":")
+            axes.set_title(
+                f"added to {'the data' if s.place == 'data' else 'every SSM'}, amplitude {amplitude:g}", size=9
+            )
+    for axes in panels.flat:
+        axes.set_xscale("log")
+        axes.set_ylim(0, 1.02)
+        figures.tidy(axes)
+    for axes in panels[-1]:
+        axes.set_xlabel("frequency, rad/time")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("accuracy")
+    figures.add_legend(figure, columns=min(len(labels), 5))
+    figure.suptitle(title, fontsize=10)
+    figures.save(figure, file)

@@ -1,0 +1,133 @@
+import csv
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from flax import nnx
+
+from s5jax.analysis import robustness
+from s5jax.analysis.robustness import Disturbance
+from s5jax.data import digits
+from s5jax.training import state as states
+from s5jax.training.trained import Trained
+
+
+def untrained(recipe, *overrides):
+    config = tiny.config("--config.train.epochs=2", *overrides, recipe=recipe)
+    task = digits.load()
+    experiment, state = states.build(config, task)
+    model = nnx.merge(experiment.graphdef, state.params, state.batch_stats)
+    logits = model(task.prepare(jnp.asarray(task.splits["test"].inputs)))
+    model.decoder.bias[...] -= logits.mean(0)  # or one class is always first
+    return Trained(config, task, model, state, state)
+
+
+@pytest.fixture(scope="module", params=["s4d-legs", "s5"])
+def trained(request):
+    return untrained(f"configs/robustness.py:{request.param}", "--config.model.depth=2")
+
+
+def by_hand(trained, disturbance, place):
+    """Layer after layer, the sum written out."""
+    task, model = trained.task, trained.model
+    inputs = np.asarray(task.prepare(jnp.asarray(task.splits["test"].inputs)))
+    k = np.arange(inputs.shape[1])
+
+    def wave(seq):
+        log_step = np.asarray(seq.params["log_step"], np.float64)
+        step = np.exp(log_step[:, 0]) if seq.layer_name == "s4d" else np.full(4, np.exp(log_step.mean()))
+        return disturbance.amplitude * np.cos(disturbance.frequency * k[:, None] * step), step
+
+    blocks = model.encoder.blocks
+    if place == "data":
+        step = np.exp(np.log(wave(blocks[0].seq)[1]).mean())
+        inputs = inputs + (disturbance.amplitude * np.cos(disturbance.frequency * k * step))[:, None]
+    x = model.encoder.encoder(jnp.asarray(inputs, jnp.float32))
+    for block in blocks:
+        added = wave(block.seq)[0] if place == "ssm" else np.zeros(())
+        y = block.seq(x + jnp.broadcast_to(jnp.asarray(added, jnp.float32), x.shape), None)
+        x = block._normalize(x + block._activate(y, None), None, False)
+    logits = np.asarray(model.decoder(x.mean(1)))
+    return np.mean(logits.argmax(-1) == task.splits["test"].labels)
+
+
+@pytest.mark.parametrize("place", ["ssm", "data"])
+def test_a_sinusoid_is_added_in_the_time_of_each_feature(trained, place):
+    waves = [Disturbance("sinusoid", 0.0), Disturbance("sinusoid", 2.0, 30.0), Disturbance("sinusoid", 0.7, 3.0)]
+    found = robustness.accuracy(trained, waves, place=place, batch_size=128)
+    np.testing.assert_allclose(found, [by_hand(trained, wave, place) for wave in waves], atol=1.5 / 360)
+    assert len(set(found)) > 1
+
+
+def test_no_disturbance_and_any_batch_size_give_the_accuracy_of_the_model(trained):
+    split = trained.task.splits["test"]
+    logits = trained.model(trained.task.prepare(jnp.asarray(split.inputs)))
+    expected = np.mean(np.asarray(logits).argmax(-1) == split.labels)
+    for kind, size in (("white", 100), ("pink", 360), ("sinusoid", 77)):
+        (found,) = robustness.accuracy(trained, [Disturbance(kind, 0.0)], batch_size=size)
+        assert found == pytest.approx(expected, abs=1.5 / 360)
+
+
+@pytest.mark.parametrize("length", [64, 65])
+def test_noise_has_the_spectrum_it_is_named_for(length):
+    like = jnp.zeros((200, length, 3))
+    for kind, slope in (("white", 0.0), ("pink", -1.0)):
+        noise = np.asarray(robustness._noise(kind, like, jnp.ones(3), jnp.ones(()), jax.random.key(0)))
+        assert noise.std() == pytest.approx(1, abs=0.02) and abs(noise.mean()) < 0.02
+        power = (np.abs(np.fft.rfft(noise, axis=1)) ** 2).mean((0, 2))[1:31]
+        fitted = np.polyfit(np.log(np.arange(1, 31)), np.log(power), 1)[0]
+        assert fitted == pytest.approx(slope, abs=0.1)
+
+
+def test_frequencies_hold_the_spikes_of_the_normal_part():
+    omega = robustness.frequencies(32, 10)
+    assert len(omega) == 26 and omega.max() > 325.5 and (np.diff(omega) > 0).all()
+    assert np.abs(omega - 325.4263).min() < 1e-3
+
+
+def test_tables_and_figures_of_a_sweep(trained, tmp_path):
+    found = robustness.sweep("mine", [trained, trained], [0.1, 3.0], place="data", count=2)
+    assert found.sinusoid.shape == (2, 2, 4) and found.white.shape == found.pink.shape == (2, 2)
+    np.testing.assert_array_equal(found.sinusoid[0], found.sinusoid[1])
+    direct = robustness.accuracy(trained, [Disturbance("sinusoid", 3.0, found.frequencies[1])], place="data")
+    assert found.sinusoid[0, 1, 1] == direct[0]
+    lines = robustness.table([found]).splitlines()
+    assert len(lines) == 4 and f"{found.sinusoid[:, 1].min():.3f}" in lines[3] and "| mine | data | 3 |" in lines[3]
+    robustness.write_sweeps([found], tmp_path / "numbers.csv")
+    robustness.plot_sweeps([found], tmp_path / "figure.png", "title")
+    rows = list(csv.DictReader((tmp_path / "numbers.csv").read_text().splitlines()))
+    assert len(rows) == 2 * (1 + 2 * (4 + 2))
+    (row,) = [r for r in rows if r["run"] == "1" and r["kind"] == "pink" and r["amplitude"] == "3"]
+    assert float(row["accuracy"]) == pytest.approx(found.pink[1, 1], abs=1e-7)
+    assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG" and not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("model", ["s4d-legs", "s5-ptd", "s4-legs"])
+def test_the_frozen_protocol_trains_nothing_of_an_ssm_but_C(model):
+    config = tiny.config(recipe=f"configs/robustness.py:{model}-frozen")
+    experiment, state = states.build(config, digits.load())
+    grads = jax.tree.map(jnp.ones_like, state.params)
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam does not survive the strict one
+        updates, _ = experiment.optimizer.update(grads, state.opt_state, state.params)
+    ((_, ssm),) = states.ssm_layers(updates).items()
+    moved = {name for name, update in ssm.items() if np.asarray(update).any()}
+    assert moved == {"C"}
+    assert not np.asarray(state.params["encoder"]["layers_0"]["seq"]["D"]).any()
+    others = [u for path, u in jax.tree_util.tree_leaves_with_path(updates) if "seq" not in jax.tree_util.keystr(path)]
+    assert all(np.asarray(u).any() for u in others)
+
+
+def test_without_residual_nothing_leads_around_an_ssm():
+    """With C zero, no output depends on the input."""
+    trained = untrained("configs/robustness.py:s4d-legs-frozen")
+    for block in trained.model.encoder.blocks:
+        block.seq.C[...] = jnp.zeros_like(block.seq.C[...])
+    inputs = jax.random.normal(jax.random.key(0), (3, 64, 1))
+    logits = np.asarray(trained.model(inputs))
+    np.testing.assert_array_equal(logits[0], logits[1])
+    state, after = trained.model.prefill(trained.model.initial_state(3), inputs)
+    np.testing.assert_allclose(after, logits, atol=1e-6)
+    _, after = trained.model.step(state, inputs[:, 0])
+    np.testing.assert_allclose(after, logits, atol=1e-6)
