@@ -71,23 +71,26 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--frequencies must be at least 0, got {arguments.frequencies}")
     groups = together(arguments.workdirs)
     places: tuple[robustness.Place, ...] = ("ssm", "data") if arguments.place == "both" else (arguments.place,)
+    for label, runs in groups.items():
+        for place in places:
+            try:
+                robustness.check(runs[0], place)
+            except ValueError as error:
+                raise UserError(f"{label}, --place={place}: {error}") from error
     arguments.out.mkdir(parents=True, exist_ok=True)
     sweeps = []
     with tqdm.tqdm(total=len(arguments.workdirs) * len(places), unit="run", disable=not sys.stderr.isatty()) as bar:
         for place in places:
             for label, runs in groups.items():
-                try:
-                    found = robustness.sweep(
-                        label,
-                        runs,
-                        arguments.amplitudes,
-                        place=place,
-                        split=arguments.split,
-                        count=arguments.frequencies,
-                        advance=bar.update,
-                    )
-                except ValueError as error:
-                    raise UserError(f"{label}: {error}") from error
+                found = robustness.sweep(
+                    label,
+                    runs,
+                    arguments.amplitudes,
+                    place=place,
+                    split=arguments.split,
+                    count=arguments.frequencies,
+                    advance=bar.update,
+                )
                 sweeps.append(found)
     text = robustness.table(sweeps)
     print(text)
@@ -113,8 +116,11 @@ def together(workdirs: list[pathlib.Path]) -> dict[str, list[Trained]]:
     named: dict[str, list[Trained]] = {}
     for runs in groups.values():
         name = runs[0][0]
-        label = name if len(runs) == 1 else re.sub(r"[-_.]*\d*$", "", name)
-        named[name if label in named else label] = [trained for _, trained in runs]
+        label = re.sub(r"[-_.]*\d*$", "", name) if len(runs) > 1 else name
+        label = label.lstrip("_") or name
+        while label in named:
+            label += "'"
+        named[label] = [trained for _, trained in runs]
     return named
 
 

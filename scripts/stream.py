@@ -68,6 +68,8 @@ def run(arguments: argparse.Namespace) -> None:
     task, model = trained.task, trained.model
     if not isinstance(model, Classifier):
         raise UserError(f"task {task.name} gives pairs of sequences; there is nothing to stream one into")
+    if task.targets:
+        raise UserError(f"task {task.name} is a regression: its models have no class probabilities to show")
     split = task.splits[arguments.split]
     if not 0 <= arguments.example < len(split):
         raise UserError(f"--example: the {arguments.split} split has 0 to {len(split) - 1}, got {arguments.example}")

@@ -51,7 +51,7 @@ def read(workdir: pathlib.Path, feature: int = 0) -> Trajectories:
       OSError: nothing was recorded, or a record is damaged.
       ValueError: there is no such feature.
     """
-    files = sorted((workdir / "eigenvalues").glob("*.npz"), key=lambda file: int(file.stem))
+    files = sorted(file for file in (workdir / "eigenvalues").glob("*.npz") if file.stem.isdecimal())
     if not files:
         raise FileNotFoundError(
             f"{workdir} has no records of eigenvalues: train with --config.log.eigenvalues_every_steps=N"

@@ -22,7 +22,18 @@ from s5jax.models.layers import SSM
 from s5jax.ssm import hippo
 from s5jax.training.trained import Trained
 
-__all__ = ["Disturbance", "Place", "Sweep", "accuracy", "frequencies", "plot_sweeps", "sweep", "table", "write_sweeps"]
+__all__ = [
+    "Disturbance",
+    "Place",
+    "Sweep",
+    "accuracy",
+    "check",
+    "frequencies",
+    "plot_sweeps",
+    "sweep",
+    "table",
+    "write_sweeps",
+]
 
 Kind = Literal["sinusoid", "white", "pink"]
 Place = Literal["ssm", "data"]
@@ -86,6 +97,17 @@ def _noise(
     return pink / jnp.maximum(jnp.std(pink, axis=1, keepdims=True), 1e-12)
 
 
+def check(trained: Trained, place: Place) -> None:
+    """Raises ValueError if a run's model cannot be disturbed, or not in this place."""
+    task, options = trained.task, trained.config.ssm.options
+    if task.targets:
+        raise ValueError(f"task {task.name} is a regression, which has no accuracy to lose")
+    if place == "data" and task.num_tokens is not None:
+        raise ValueError(f"task {task.name} gives tokens, to which nothing can be added; only SSMs' inputs can change")
+    if getattr(options, "state_size", 0) < 2:
+        raise ValueError(f"frequencies are those of a state_size of 2 or more, which {trained.config.ssm.name} has not")
+
+
 def accuracy(
     trained: Trained,
     disturbances: Sequence[Disturbance],
@@ -109,11 +131,8 @@ def accuracy(
     Raises:
       ValueError: the task is a regression; or its data are tokens, which cannot be disturbed.
     """
+    check(trained, place)
     task = trained.task
-    if task.targets:
-        raise ValueError(f"task {task.name} is a regression, which has no accuracy to lose")
-    if place == "data" and task.num_tokens is not None:
-        raise ValueError(f"task {task.name} gives tokens, to which nothing can be added")
     graphdef, weights = nnx.split(trained.model)
     data = task.splits[split]
 
@@ -158,7 +177,7 @@ class Sweep:
     place: Place
     amplitudes: tuple[float, ...]
     frequencies: Float[np.ndarray, " F"]
-    """Radians per time; the last spike of the normal part of HiPPO-LegS of the run's size is among them."""
+    """Radians per time; the last spike of the normal part of HiPPO-LegS of the runs' block size is among them."""
     spike: float
     """That spike's."""
     clean: Float[np.ndarray, " runs"]
@@ -187,7 +206,9 @@ def sweep(
       count: frequencies besides those of spikes.
       advance: called after each run.
     """
-    omega = frequencies(runs[0].config.ssm.options.state_size, count)
+    options = runs[0].config.ssm.options
+    size = options.state_size // getattr(options, "blocks", 1)
+    omega = frequencies(size, count)
     results = []
     for trained in runs:
         disturbances = [
@@ -202,7 +223,7 @@ def sweep(
         np.stack(results), np.cumsum([1, len(amplitudes) * len(omega), len(amplitudes)]), axis=1
     )
     sinusoid = sinusoid.reshape(len(runs), len(amplitudes), len(omega))
-    spike = float(frequencies(runs[0].config.ssm.options.state_size, 0).max())
+    spike = float(frequencies(size, 0).max())
     return Sweep(label, place, tuple(amplitudes), omega, spike, clean[:, 0], sinusoid, white, pink)
 
 

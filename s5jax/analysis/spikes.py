@@ -42,6 +42,7 @@ def table(found: Sequence[diagonalize.Perturbed]) -> str:
         error, at = p.transfer_error()
         kappa, norm = PUBLISHED.get(len(p.A), (None, None))
         published = f"{kappa}, {norm}" if kappa and p.method.startswith("ptd") else ""
+        published += " (of n = 64)" if published and len(p.A) == 128 else ""
         lines.append(
             f"| {len(p.A)} | {p.method} | {p.kappa:.2f} | {p.norm:.4f} | {p.max_real:.3f} | {error:.4f} | {at:.2f}"
             f" | {published} |"

@@ -19,7 +19,7 @@ class Split:
     """Examples as stored: small integers where possible, since a split stays whole on the device.
 
     inputs: values (N, L, C), token ids (N, L), or with a document axis after N for pairs.
-    labels: (N,), integers.
+    labels: (N,), integers; of a regression (N, targets), floats.
     lengths: (N,) or (N, 2), valid steps of each sequence; `None` where all have the full length.
     """
 
@@ -38,12 +38,15 @@ class Task:
     name: as in the config.
     splits: the three splits.
     length: L, the steps of every sequence, padding included.
-    num_classes: labels run from 0 to num_classes - 1.
+    num_classes: labels run from 0 to num_classes - 1; 0 in a regression.
     num_tokens: inputs are token ids from 0 to num_tokens - 1; `None`: they are values.
     channels: C, values per step.
     pairs: an example is a pair of documents.
     preprocess: inputs as stored to inputs as the model takes them; runs on the device, inside the jitted step. Default:
       values become float32, tokens stay as they are.
+    targets: numbers to predict of each example, a regression, best scaled to order one; 0: a classification.
+    tolerance: of a regression. An example counts as right, in what is called accuracy, if none of its predictions is
+      further off than this, in the unit of the labels.
 
     Raises:
       DataError: a split that contradicts the above.
@@ -52,13 +55,24 @@ class Task:
     name: str
     splits: Mapping[str, Split]
     length: int
-    num_classes: int
+    num_classes: int = 0
     num_tokens: int | None = None
     channels: int = 1
     pairs: bool = False
     preprocess: Callable[[Shaped[Array, "..."]], Shaped[Array, "..."]] | None = None
+    targets: int = 0
+    tolerance: float = 0.0
 
     def __post_init__(self) -> None:
+        if min(self.num_classes, self.targets) != 0 or max(self.num_classes, self.targets) < 1:
+            raise DataError(
+                f"{self.name}: either num_classes, of a classification, or targets, of a regression, must be positive;"
+                f" got {self.num_classes} and {self.targets}"
+            )
+        if (self.targets > 0) != (self.tolerance > 0):
+            raise DataError(
+                f"{self.name}: a regression, and nothing else, needs a positive tolerance; got {self.tolerance}"
+            )
         if set(self.splits) != {"train", "val", "test"}:
             raise DataError(f"{self.name}: the splits must be train, val and test, got {', '.join(self.splits)}")
         for split_name, split in self.splits.items():
@@ -68,6 +82,11 @@ class Task:
     def input_size(self) -> int:
         """Width of the encoder's input: tokens or channels."""
         return self.channels if self.num_tokens is None else self.num_tokens
+
+    @property
+    def outputs(self) -> int:
+        """Width of the model's output: classes or targets."""
+        return self.targets or self.num_classes
 
     def prepare(self, inputs: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
         """Applies `preprocess`, or what stands for it."""
@@ -93,21 +112,29 @@ class Task:
             raise DataError(
                 f"{where}: inputs have shape {split.inputs.shape}, not {(len(split), *expected)} as the task says"
             )
-        if split.labels.shape != (len(split),) or not np.issubdtype(split.labels.dtype, np.integer):
-            raise DataError(
-                f"{where}: labels must be integers of shape (N,), got {split.labels.dtype} {split.labels.shape}"
-            )
+        self._check_labels(where, split.labels)
         if self.num_tokens is not None and not np.issubdtype(split.inputs.dtype, np.integer):
             raise DataError(f"{where}: token ids must be integers, got {split.inputs.dtype}")
         if np.issubdtype(split.inputs.dtype, np.floating) and not np.isfinite(split.inputs).all():
             raise DataError(f"{where}: some inputs are NaN or infinite")
-        _check_range(f"{where}: label", split.labels, 0, self.num_classes - 1, "num_classes")
         if self.num_tokens is not None:
             _check_range(f"{where}: token", split.inputs, 0, self.num_tokens - 1, "num_tokens")
         if split.lengths is not None:
             if split.lengths.shape != (len(split), *expected[: int(self.pairs)]):
                 raise DataError(f"{where}: lengths have shape {split.lengths.shape} for {len(split)} examples")
             _check_range(f"{where}: sequence length", split.lengths, 1, self.length, "length")
+
+    def _check_labels(self, where: str, labels: np.ndarray) -> None:
+        given = f"{labels.dtype} {labels.shape}"
+        if self.targets:
+            if labels.shape != (len(labels), self.targets) or not np.issubdtype(labels.dtype, np.floating):
+                raise DataError(f"{where}: labels must be floats of shape (N, {self.targets}), got {given}")
+            if not np.isfinite(labels).all():
+                raise DataError(f"{where}: some labels are NaN or infinite")
+        else:
+            if labels.shape != (len(labels),) or not np.issubdtype(labels.dtype, np.integer):
+                raise DataError(f"{where}: labels must be integers of shape (N,), got {given}")
+            _check_range(f"{where}: label", labels, 0, self.num_classes - 1, "num_classes")
 
 
 def _check_range(what: str, values: np.ndarray, low: int, high: int, bound: str) -> None:

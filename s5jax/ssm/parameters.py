@@ -132,7 +132,7 @@ FeedthroughInit = Literal["normal", "zero"]
 
 def init_feedthrough(key: PRNGKeyArray, d_model: int, kind: FeedthroughInit) -> Float[Array, " H"]:
     """D: standard normal, or zero."""
-    return jax.random.normal(key, (d_model,), jnp.float32) if kind == "normal" else jnp.zeros(d_model)
+    return jax.random.normal(key, (d_model,), jnp.float32) if kind == "normal" else jnp.zeros(d_model, jnp.float32)
 
 
 def feedthrough(params: dict[str, Array], u: Float[Array, "*batch H"]) -> Float[Array, "*batch H"]:

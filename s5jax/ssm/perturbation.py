@@ -11,6 +11,7 @@ up to the scale of each eigenvector, which is a variable of its own, since it ch
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.linalg
@@ -78,7 +79,6 @@ class Objective:
 
     def __init__(self, A: Float[np.ndarray, "n n"], conjugate: bool, max_real: float):
         self.A, self.conjugate, self.max_real = A, conjugate, max_real
-        self.gamma = 0.0
         self.unit = float(np.linalg.norm(A, 2))
 
     def vector(self, E: Inexact[np.ndarray, "n n"]) -> Float[np.ndarray, " x"]:
@@ -122,7 +122,7 @@ class Objective:
             return None
         inverse = (right.conj().T / s) @ left.conj().T
         gap = Lambda[None, :] - Lambda[:, None]
-        np.fill_diagonal(gap, np.inf)
+        gap[gap == 0] = np.inf  # the diagonal, and eigenvalues that coincide
 
         # log kappa = log(sum s^q) / q + log(sum s^-q) / q, q = SMOOTHING, without overflow
         up, down = (s / s[0]) ** SMOOTHING, (s[-1] / s) ** SMOOTHING
@@ -138,7 +138,7 @@ class Objective:
         barrier, barrier_slope = 0.0, np.zeros_like(x)
         if self.conjugate:
             room = self.max_real - Lambda.real
-            barrier = -BARRIER * float(np.sum(np.log(room) + np.log(np.abs(Lambda.imag))))
+            barrier = -BARRIER * float(np.sum(np.log(room / self.unit) + np.log(np.abs(Lambda.imag) / self.unit)))
             G_Lambda = BARRIER * (1 / room - 1j / Lambda.imag)
             barrier_slope = self._pull(x, (inverse.conj().T * G_Lambda) @ V.conj().T, 0 * G_scale)
         return np.array([kappa, size, barrier]), np.stack([kappa_slope, size_slope, barrier_slope])
@@ -185,7 +185,7 @@ def descend(objective: Objective, x: Float[np.ndarray, " x"], gamma: float) -> F
     value = objective(x, gamma)[0]
     while True:
         result = scipy.optimize.minimize(objective, x, (gamma,), jac=True, method="L-BFGS-B", options=options)
-        if not result.fun < value * (1 - 1e-8):
+        if not result.fun < value - 1e-8 * abs(value):
             return x
         x, value = result.x, result.fun
 
@@ -200,7 +200,7 @@ def search(
     """
     # kappa rises with gamma and the size falls. Both do so as powers, about gamma^0.4 and gamma^-0.6.
     direction = 1 if term == KAPPA else -1
-    log_gamma = math.log(3 * limit * max(limit - 1, 1e-3) if term == KAPPA else 0.19 / limit**2)
+    log_gamma = min(math.log(3 * limit * max(limit - 1, 1e-3) if term == KAPPA else 0.19 / limit**2), 8.0)
     sides: dict[bool, tuple[float, float]] = {}  # by whether it is within: log gamma, and the logarithm of term / limit
 
     def rank(x: Float[np.ndarray, " x"]) -> tuple[float, float]:
@@ -225,7 +225,7 @@ def search(
             sides = {excess <= 0: (log_gamma, excess)}
             step = -direction * min(max(2.5 * (excess + SLACK / 2), -2.0), 2.0)
         log_gamma += step
-        if abs(log_gamma) > 25:
+        if abs(log_gamma) > 30:
             break
     return best, None
 
@@ -288,18 +288,19 @@ def polish(
 
 def optimize(
     A: Float[np.ndarray, "n n"],
-    E: Inexact[np.ndarray, "n n"],
+    starts: Sequence[Inexact[np.ndarray, "n n"]],
     *,
     conjugate: bool,
     max_real: float,
     term: int | None,
     limit: float,
 ) -> tuple[Modes, Inexact[np.ndarray, "n n"]]:
-    """The best perturbation that is reached from E, and the modes of A + it.
+    """The best perturbation that is reached from some others, and the modes of A + it.
 
     Args:
       A: the state matrix.
-      E: where to start. A real one, for `conjugate`, keeps its rank; A + E is in the domain, the term within its limit.
+      starts: where to begin, none of them zero; what follows the first is tried where that led to no optimum at the
+        limit. Real ones, for `conjugate`, keep their rank; A + each is in the domain.
       conjugate, max_real: as for `Objective`.
       term: which term has a limit, kappa(V) (KAPPA) or ||E||_F / ||A||_2 (SIZE), the other being minimised; or `None`,
         which minimises kappa + gamma size.
@@ -309,17 +310,27 @@ def optimize(
       Unreachable: the limit is not met.
     """
     objective = Objective(A, conjugate, max_real)
-    start = objective.vector(E)
-    x, gamma = (descend(objective, start, limit), limit) if term is None else search(objective, start, term, limit)
-    if gamma is not None and conjugate and len(x) <= FEW:
-        x = polish(objective, x, gamma, term, limit * (1 - 1e-9))
-    found = objective.modes(x)
-    if found is None:
+    found: list[tuple[tuple[float, ...], np.ndarray, float | None]] = []
+    for start in map(objective.vector, starts):
+        if term is None:
+            x, gamma = descend(objective, start, limit), limit
+            found.append(((objective(x, gamma)[0],), x, gamma))
+            continue
+        x, multiplier = search(objective, start, term, limit)
+        values = objective.values(x)
+        found.append(((max(values[term] / limit, 1.0), values[1 - term]), x, multiplier))
+        if multiplier is not None:
+            break
+    _, x, multiplier = min(found, key=lambda one: one[0])
+    if multiplier is not None and conjugate and len(x) <= FEW:
+        polished = polish(objective, x, multiplier, term, limit * (1 - 1e-9))
+        if objective(polished, multiplier)[0] <= objective(x, multiplier)[0] * (1 + 1e-3):  # and no saddle
+            x = polished
+    modes = objective.modes(x)
+    if modes is None:
         raise Unreachable("no perturbation was found with eigenvalues as they have to be")
-    E = objective.perturbation(x)
-    if term is not None:
-        reached = objective.values(x)[term]
-        if reached > limit * (1 + 1e-9):
-            name = "kappa(V)" if term == KAPPA else "||E||_F / ||A||_2"
-            raise Unreachable(f"no perturbation was found with {name} <= {limit:g}: the least reached is {reached:.6g}")
-    return found, E
+    reached = None if term is None else objective.values(x)[term]
+    if reached is not None and reached > limit * (1 + 1e-9):
+        name = "kappa(V)" if term == KAPPA else "||E||_F / ||A||_2"
+        raise Unreachable(f"no perturbation was found with {name} <= {limit:g}: the least reached is {reached:.6g}")
+    return modes, objective.perturbation(x)

@@ -112,6 +112,10 @@ class Options:
         if self.discretization == "dss" and self.real_transform == "none":
             raise ValueError("discretization dss needs Re(A) < 0, which real_transform none does not keep")
         diagonalize.check_kappa(self.init, self.ptd_kappa)
+        if self.init == "ptd-conjugate" and (self.B_init == "legs" or self.real_random or self.imag_random):
+            raise ValueError(
+                "init ptd-conjugate has a B and an A of its own: no B_init legs, real_random or imag_random"
+            )
         if not self.B_trained and self.B_init == "random":
             raise ValueError("B_init random needs B_trained: a B that is not stored must be the same every time")
 
@@ -167,7 +171,7 @@ def _initial_A(key: PRNGKeyArray, copies: int, options: Options) -> Complex[np.n
         case "ptd-conjugate":
             A = _perturbed(size, options.ptd_kappa)[0]
             frequency = np.broadcast_to(-A.imag, n.shape)
-            decay = decay if options.real_random else np.broadcast_to(-A.real, n.shape)
+            decay = np.broadcast_to(-A.real, n.shape)
         case "random":
             frequency = np.exp(np.asarray(jax.random.normal(imag_key, n.shape), np.float64))
         case "real":

@@ -331,6 +331,8 @@ def _check_ranges(config: Config) -> None:
         raise UserError(f"config.seed must lie in 0..{2**32 - 1}, got {config.seed}")
     if config.optim.lr_min > min(config.optim.lr, config.optim.ssm_lr):
         raise UserError(f"config.optim.lr_min {config.optim.lr_min} exceeds lr or ssm_lr")
+    if config.optim.grouping == "only_C" and config.optim.dt_global:
+        raise UserError("config.optim.dt_global trains step sizes, which grouping only_C does not: choose one")
     if config.train.warmup_epochs >= config.train.epochs:
         raise UserError(
             f"config.train.warmup_epochs {config.train.warmup_epochs} leaves nothing of {config.train.epochs} epochs"

@@ -79,4 +79,8 @@ def make_optimizer(
         if name != "frozen"
     }
     by_group = optax.multi_transform({**rules, "frozen": optax.set_to_zero()}, labels)
-    return optax.chain(optax.clip_by_global_norm(optim.clip_norm), by_group) if optim.clip_norm else by_group
+    if not optim.clip_norm:
+        return by_group
+    frozen = jax.tree.map(lambda group: group == "frozen", labels)  # their gradients do not count
+    clip = optax.clip_by_global_norm(optim.clip_norm)
+    return optax.chain(optax.masked(optax.set_to_zero(), frozen), clip, by_group)

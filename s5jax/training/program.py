@@ -25,6 +25,8 @@ class Program:
         self.batch_size = config.train.batch_size
         self.mesh = sharding.make_mesh(config.num_devices, self.batch_size)
         self._splits = task.splits
+        self._label_type = np.float32 if task.targets else np.int32
+        criterion = step.criterion_of(task)
         everywhere = NamedSharding(self.mesh, PartitionSpec())
         shared = NamedSharding(self.mesh, PartitionSpec("data"))
 
@@ -38,10 +40,13 @@ class Program:
                 graphdef=experiment.graphdef,
                 optimizer=experiment.optimizer,
                 key=random_keys(config.seed).dropout,
+                criterion=criterion,
             )
 
         def eval_step(state: TrainState, split: dict[str, Array], index: Array, counted: Array) -> dict[str, Array]:
-            return step.eval_step(state, gather(split, index), counted, graphdef=experiment.graphdef)
+            return step.eval_step(
+                state, gather(split, index), counted, graphdef=experiment.graphdef, criterion=criterion
+            )
 
         self._train_step = jax.jit(train_step, donate_argnums=0, out_shardings=everywhere)
         self._eval_step = jax.jit(eval_step, out_shardings=everywhere)
@@ -49,7 +54,7 @@ class Program:
     @functools.cache  # noqa: B019 (a program lives as long as its process)
     def _resident(self, name: str) -> dict[str, Array]:
         split: Split = self._splits[name]
-        arrays = {"inputs": split.inputs, "labels": split.labels.astype(np.int32)}
+        arrays = {"inputs": split.inputs, "labels": split.labels.astype(self._label_type)}
         if split.lengths is not None:
             arrays["lengths"] = split.lengths.astype(np.int32)
         return sharding.replicate(arrays, self.mesh)

@@ -59,7 +59,7 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     ssm = (config.ssm.name, config.ssm.options)
     rngs = nnx.Rngs(random_keys(config.seed).init)
     try:
-        model = kind(config.model, ssm, task.input_size, task.num_classes, rngs=rngs)
+        model = kind(config.model, ssm, task.input_size, task.outputs, rngs=rngs)
     except ValueError as error:  # a layer's options may fit no model of this width
         raise UserError(f"config.ssm, with model.d_model {config.model.d_model}: {error}") from error
     graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)

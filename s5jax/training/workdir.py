@@ -50,7 +50,7 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
             raise UserError(f"workdir {workdir} is in use by another process") from None
         recorded = workdir / "config.json"
         if recorded.exists():
-            differences = _differences(read_json(recorded), config.to_dict())
+            differences = _differences(resolve(read_json(recorded)).to_dict(), config.to_dict())
             if differences:
                 raise UserError(
                     f"workdir {workdir} belongs to another config; take another one, or make these fields agree:\n"
