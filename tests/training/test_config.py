@@ -8,6 +8,7 @@ import tiny
 
 from s5jax.data.task import DataError
 from s5jax.training import config as configs
+from s5jax.training import workdir
 from s5jax.training.config import UserError
 
 MINIMAL = {"task": {"name": "digits"}, "ssm": {"name": "s5"}}
@@ -170,3 +171,20 @@ def test_a_model_that_cannot_read_the_task():
         configs.load_task(tiny.config("--config.model.encoder=one_hot"))
     with pytest.raises(UserError, match="batch_size 1258 exceeds the 1257 training examples"):
         configs.load_task(tiny.config("--config.train.batch_size=1258"))
+
+
+def test_what_contradicts_the_frozen_protocol():
+    with pytest.raises(UserError, match="dt_global trains step sizes, which grouping only_C does not"):
+        tiny.config("--config.optim.grouping=only_C", "--config.optim.dt_global=true")
+
+
+def test_a_workdir_from_before_a_field_existed_is_the_same_config_s(tmp_path):
+    config = tiny.config()
+    stored = config.to_dict()
+    del stored["model"]["residual"], stored["log"]["eigenvalues_every_steps"]
+    workdir.write_json(tmp_path / "config.json", stored)
+    with workdir.claim(tmp_path, config):
+        pass
+    other = workdir.claim(tmp_path, dataclasses.replace(config, seed=1))
+    with pytest.raises(UserError, match=r"(?s)another config.*config.seed: 0 there, 1 now"), other:
+        pass

@@ -52,6 +52,18 @@ def test_one_step_of_each_group_against_adamw_by_hand():
     np.testing.assert_allclose(seq["C1"], -0.1 * 1.5, rtol=1e-5)
 
 
+def test_frozen_gradients_do_not_count_in_the_clip():
+    params = {"seq": {"B": jnp.ones(2), "C": jnp.ones(2)}, "decoder": {"kernel": jnp.ones(2)}}
+    labels = optimizers.label(params, Optim(grouping="only_C"), ("B",))
+    assert labels == {"seq": {"B": "frozen", "C": "regular"}, "decoder": {"kernel": "regular"}}
+    optimizer = optimizers.make_optimizer(Optim(clip_norm=1.0), labels, 0, 10)
+    grads = {"seq": {"B": jnp.full(2, 1e6), "C": jnp.full(2, 0.3)}, "decoder": {"kernel": jnp.full(2, 0.1)}}
+    updates, state = optimizer.update(grads, optimizer.init(params), params)
+    assert not updates["seq"]["B"].any()
+    moments = {round(float(x[0]), 6) for x in jax.tree.leaves(state) if jnp.shape(x) == (2,)}
+    assert {0.03, 0.01} <= moments  # a tenth of the gradients, whose norm is below 1
+
+
 def test_clipping_bounds_the_global_norm():
     labels = optimizers.label(PARAMS, Optim(), s5.SSM_PARAMS)
     grads = jax.tree.map(lambda x: 3 * x, PARAMS)
