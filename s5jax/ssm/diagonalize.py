@@ -1,12 +1,8 @@
 """From a state matrix to eigenvalues and eigenvectors, in float64 NumPy: of its normal part, or of one nearby."""
 
 import dataclasses
-import hashlib
 import math
-import os
 import pathlib
-import uuid
-import warnings
 from collections.abc import Iterator
 from typing import Literal
 
@@ -15,7 +11,7 @@ import scipy.linalg
 import threadpoolctl  # type: ignore[import-untyped]
 from jaxtyping import Complex, Float, Inexact
 
-from s5jax.ssm import perturbation
+from s5jax.ssm import matrices, perturbation
 
 __all__ = [
     "Method",
@@ -299,16 +295,20 @@ def perturb_then_diagonalize(
     if name == "kappa" and value < 1:
         raise perturbation.Unreachable(f"kappa(V) <= {value:g} cannot be: no matrix has a condition number below 1")
 
-    key = hashlib.sha256(repr((2, A.shape, method, name, value, float(max_real), int(seed))).encode() + A.tobytes())
-    file = _cache_directory(cache) / f"ptd-{key.hexdigest()[:32]}.npz"
-    found = _read(file, A)
-    if found is None:
-        # One thread is faster for matrices this small, and gives the same bits on a machine whatever it is set to.
-        with threadpoolctl.threadpool_limits(1, "blas"):
-            Lambda, V, E = _perturb(A, method, name, value, float(max_real), np.random.default_rng(seed))
-        found = Lambda, _canonical(V), E
-        _write(file, *found)
-    return Perturbed(A, *found, method)
+    # The first number counts the changes to what is computed.
+    file = matrices.file_for(cache, "ptd", (2, method, name, value, float(max_real), int(seed)), A)
+    stored = matrices.read(file, ("Lambda", "V", "E"))
+    if stored is not None:
+        Lambda, V, E = stored
+        fits = V.shape == E.shape == A.shape and Lambda.shape == A.shape[:1]
+        if fits and np.abs((A + E) @ V - V * Lambda).max() < 1e-9 * np.abs(A).max():
+            return Perturbed(A, Lambda, V, E, method)
+    # One thread is faster for matrices this small, and gives the same bits on a machine whatever it is set to.
+    with threadpoolctl.threadpool_limits(1, "blas"):
+        Lambda, V, E = _perturb(A, method, name, value, float(max_real), np.random.default_rng(seed))
+    V = _canonical(V)
+    matrices.write(file, Lambda=Lambda, V=V, E=E)
+    return Perturbed(A, Lambda, V, E, method)
 
 
 def check_kappa(method: str, kappa: float) -> None:
@@ -420,43 +420,3 @@ def _random(
     E = sizes[best] * G
     Lambda, V = perturbation.eigenbasis(A + E)[0]
     return Lambda, V, E
-
-
-def _cache_directory(cache: pathlib.Path | str | None) -> pathlib.Path:
-    if cache is not None:
-        return pathlib.Path(cache)
-    if os.environ.get("S5JAX_CACHE_DIR"):
-        return pathlib.Path(os.environ["S5JAX_CACHE_DIR"])
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "s5jax"
-
-
-def _read(file: pathlib.Path, A: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """What `_write` kept; `None` if there is nothing, or something damaged."""
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            Lambda, V, E = stored["Lambda"], stored["V"], stored["E"]
-            residual = np.abs((A + E) @ V - V * Lambda).max()
-    except Exception:  # a damaged archive raises all sorts of them
-        return None
-    if V.shape != A.shape or not residual < 1e-9 * np.abs(A).max():
-        return None
-    return Lambda, V, E
-
-
-def _write(file: pathlib.Path, Lambda: np.ndarray, V: np.ndarray, E: np.ndarray) -> None:
-    """Under a name of its own first, so that no other process meets half a file."""
-    temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as stream:
-                np.savez(stream, Lambda=Lambda, V=V, E=E)
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        warnings.warn(
-            f"cache directory {file.parent} cannot be written to ({error.strerror}): the result is not kept."
-            " Set S5JAX_CACHE_DIR to one that can",
-            stacklevel=3,
-        )

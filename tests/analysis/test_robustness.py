@@ -24,7 +24,7 @@ def untrained(recipe, *overrides):
     return Trained(config, task, model, state, state)
 
 
-@pytest.fixture(scope="module", params=["s4d-legs", "s5"])
+@pytest.fixture(scope="module", params=["s4d-legs", pytest.param("s5", marks=pytest.mark.slow)])
 def trained(request):
     return untrained(f"configs/robustness.py:{request.param}", "--config.model.depth=2")
 
@@ -104,7 +104,7 @@ def test_tables_and_figures_of_a_sweep(trained, tmp_path):
     assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG" and not list(tmp_path.glob("*.tmp"))
 
 
-@pytest.mark.parametrize("model", ["s4d-legs", "s5-ptd", "s4-legs"])
+@pytest.mark.parametrize("model", ["s5-ptd", "s4-legs"])
 def test_the_frozen_protocol_trains_nothing_of_an_ssm_but_C(model):
     config = tiny.config(recipe=f"configs/robustness.py:{model}-frozen")
     experiment, state = states.build(config, digits.load())

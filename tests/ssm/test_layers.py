@@ -42,7 +42,7 @@ def layers(*names, slow=()):
 
 
 VARIANTS = set(LAYERS) - {"s5", "s4d_lin", "s4_legs"}
-every_layer = layers(*LAYERS)
+every_layer = layers(*LAYERS, slow={"s5_ptd", "s4d_ptd"})  # the code of others, from another start
 every_layer_in_time = layers(*LAYERS, slow=VARIANTS)
 
 H, L = 2, 65
