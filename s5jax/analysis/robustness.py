@@ -155,10 +155,11 @@ def accuracy(
         logits = model(inputs, batch.get("lengths"))
         return jnp.sum((logits.argmax(-1) == batch["labels"]) & batch["counted"])
 
+    order = batches.padded_batches(len(data), min(batch_size, len(data)))
     result = []
     for disturbance in disturbances:
         total = 0
-        for number, (index, counted) in enumerate(zip(*batches.padded_batches(len(data), batch_size), strict=True)):
+        for number, (index, counted) in enumerate(zip(*order, strict=True)):
             batch = {"inputs": data.inputs[index], "labels": data.labels[index].astype(np.int32), "counted": counted}
             if data.lengths is not None:
                 batch["lengths"] = data.lengths[index].astype(np.int32)
