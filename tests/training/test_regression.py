@@ -60,6 +60,7 @@ def test_one_step_and_an_evaluation_by_hand():
     assert (metrics["loss"], metrics["accuracy"]) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_learns_is_reported_and_cannot_be_streamed(monkeypatch, tmp_path):
     monkeypatch.setattr(loop, "load_task", lambda config: mean_and_size())
     monkeypatch.setattr(trained, "load_task", lambda config: mean_and_size())

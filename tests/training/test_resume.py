@@ -91,7 +91,7 @@ def test_killed_at_random_steps(uninterrupted, tmp_path):
     assert_same_run(uninterrupted, tmp_path)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_stopped_by_a_signal(uninterrupted, tmp_path, signum):
     process = start_and_wait_for_line(tmp_path, 30)
     process.send_signal(signum)
