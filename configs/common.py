@@ -26,17 +26,16 @@ def get_config(task: str, model: str, length: int) -> ConfigDict:
     config.task = ConfigDict({"name": task})
     config.ssm = get_ssm(model, length)
 
+    s5 = model.startswith("s5")
     config.model = ConfigDict()
     config.model.depth = 6  # residual blocks
     config.model.d_model = 128  # features
     config.model.encoder = "dense"  # on values; one_hot or embedding on tokens
-    config.model.activation = "half_glu1" if model.startswith("s5") else "full_glu"  # or half_glu2, gelu
+    config.model.activation = "half_glu1" if s5 else "full_glu"  # or half_glu2, gelu
     config.model.norm = "batch"  # or layer
     config.model.prenorm = True
     config.model.residual = True
-    config.model.bn_momentum = (
-        0.95 if model.startswith("s5") else 0.9
-    )  # share of the running statistics kept at each step
+    config.model.bn_momentum = 0.95 if s5 else 0.9  # share of the running statistics kept at each step
     config.model.dropout = 0.0  # probability
     config.model.pooling = "mean"  # or last
     config.model.mask_padding = True  # False: as published, only pooling looks at lengths

@@ -6,7 +6,7 @@
 
 Some 50 seconds each on two CPU cores. Both learn the frequencies of training, 0 to 80: the mean error of an amplitude
 of 1 is 0.02 with `s4-ptd`, 0.03 to 0.045 with `s4d-legs`. Past 81, where the last spike of its transfer function is,
-`s4d-legs` takes the amplitude for something negative, down to -0.2 to -0.4; `s4-ptd`, which has no spike, for 0.88 or
+`s4d-legs` takes the amplitude for something negative, down to -0.2 to -0.45; `s4-ptd`, which has no spike, for 0.88 or
 more. Frequencies are not extrapolated by either: towards 100 `s4-ptd` says 85 to 87, `s4d-legs` some 60. With
 --config.model.depth=2 amplitudes stay positive, 0.3 to 0.5 and 0.9, and `s4-ptd` says 90.
 

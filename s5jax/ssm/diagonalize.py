@@ -247,7 +247,7 @@ def perturb_then_diagonalize(
     Methods:
       `ptd-conjugate`: E is real and all modes are conjugate pairs, so that half of them carry the system. E has the
         rank of what takes A to its normal part, which for HiPPO-LegS is 1; of more rank it is hardly smaller. For
-        HiPPO matrices and kappa of 2.5 or more the optimum is one, and the same to 1e-9 on every machine, while
+        HiPPO matrices and kappa of 2.5 or more the optimum is one, and the same to 1e-9 by any BLAS, while
         n (2 rank + 1/2) <= 1500. Nearer to 1 there are many, and E is within its bound, but may be larger than need be.
       `ptd`: as published, over a dense complex E, from a random start; stable or not as it comes.
       `random`: E is a real Ginibre matrix, scaled; likewise. For comparison.
@@ -358,14 +358,15 @@ def _perturb(
     A: Float[np.ndarray, "n n"], method: Method, name: str, value: float, max_real: float, rng: np.random.Generator
 ) -> tuple[Complex[np.ndarray, " n"], Complex[np.ndarray, "n n"], Inexact[np.ndarray, "n n"]]:
     if method == "random":
-        return _random(A, name, value, rng)
+        (Lambda, V), E = perturbation.random(A, name, value, rng)
+        return Lambda, V, E
     term = {"kappa": perturbation.KAPPA, "norm": perturbation.SIZE, "gamma": None}[name]
     if method == "ptd":
         E = rng.normal(size=(2, *A.shape))
         E = E[0] + 1j * E[1]
         starts = [E * (SPREAD * np.linalg.norm(A, 2) / np.linalg.norm(E, 2))]
     else:
-        starts = _starts(A, name, value, max_real, rng)
+        starts = perturbation.starts(A, name, value, max_real, rng)
         if not starts:
             normal = _normal(A)
             return normal.Lambda, normal.V, normal.E
@@ -373,50 +374,3 @@ def _perturb(
         A, starts, conjugate=method == "ptd-conjugate", max_real=max_real, term=term, limit=value
     )
     return Lambda, V * (np.sqrt(len(A)) / np.linalg.norm(V)), E
-
-
-def _starts(
-    A: Float[np.ndarray, "n n"], name: str, value: float, max_real: float, rng: np.random.Generator
-) -> list[Float[np.ndarray, "n n"]]:
-    """What takes A to a normal matrix with conjugate modes, and before it a share that is within the bound, if any.
-
-    Nothing, if A is that matrix.
-    """
-    unit = np.linalg.norm(A, 2)
-    shift = np.linalg.eigvalsh((A + A.T) / 2)[-1]
-    if shift >= max_real:
-        shift = max_real - 0.01 * unit
-    for more in (0.0, 0.01, 0.1):  # where the skew-symmetric part has too few frequencies
-        K = rng.normal(size=A.shape)
-        normal = (A - A.T) / 2 + shift * np.eye(len(A)) + more * unit / len(A) * (K - K.T)
-        if perturbation.eigenbasis(normal)[1]:
-            break
-    whole = normal - A
-    size = float(np.linalg.norm(whole) / unit)
-    if size < 1e-12:  # A is all that is asked of A + E
-        return []
-    shares = np.arange(0.05, 1.0, 0.05)
-    for share in np.append(min(value / size, 1.0), shares) if name == "norm" else shares:
-        (Lambda, V), paired = perturbation.eigenbasis(A + share * whole)
-        inside = name != "kappa" or perturbation.condition_number(V) <= value
-        if paired and Lambda.real.max() < max_real and inside:
-            return [share * whole, whole]
-    return [whole]
-
-
-def _random(
-    A: Float[np.ndarray, "n n"], name: str, value: float, rng: np.random.Generator
-) -> tuple[Complex[np.ndarray, " n"], Complex[np.ndarray, "n n"], Float[np.ndarray, "n n"]]:
-    G = rng.normal(size=A.shape)
-    G *= np.linalg.norm(A, 2) / np.linalg.norm(G, 2)
-    frobenius = float(np.linalg.norm(G) / np.linalg.norm(A, 2))  # ||E||_F / ||A||_2 at size 1
-    sizes = np.array([value / frobenius]) if name == "norm" else np.geomspace(1e-6, 1, 61)
-    kappas = np.array([perturbation.condition_number(perturbation.eigenbasis(A + size * G)[0][1]) for size in sizes])
-    if name == "kappa" and kappas.min() > value:
-        raise perturbation.Unreachable(
-            f"no random perturbation was found with kappa(V) <= {value:g}: the least reached is {kappas.min():.6g}"
-        )
-    best = np.argmax(kappas <= value) if name == "kappa" else np.argmin(kappas + value * frobenius * sizes)
-    E = sizes[best] * G
-    Lambda, V = perturbation.eigenbasis(A + E)[0]
-    return Lambda, V, E

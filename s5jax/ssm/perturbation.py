@@ -18,7 +18,7 @@ import scipy.linalg
 import scipy.optimize
 from jaxtyping import Complex, Float, Inexact
 
-__all__ = ["KAPPA", "SIZE", "Modes", "Unreachable", "condition_number", "eigenbasis", "optimize"]
+__all__ = ["KAPPA", "SIZE", "Modes", "Unreachable", "condition_number", "eigenbasis", "optimize", "random", "starts"]
 
 SMOOTHING = 32.0
 """kappa is taken of Schatten norms of this order, which are smooth where two singular values meet."""
@@ -334,3 +334,54 @@ def optimize(
         name = "kappa(V)" if term == KAPPA else "||E||_F / ||A||_2"
         raise Unreachable(f"no perturbation was found with {name} <= {limit:g}: the least reached is {reached:.6g}")
     return modes, objective.perturbation(x)
+
+
+def starts(
+    A: Float[np.ndarray, "n n"], name: str, value: float, max_real: float, rng: np.random.Generator
+) -> list[Float[np.ndarray, "n n"]]:
+    """What takes A to a normal matrix with conjugate modes, and before it a share that is within the bound, if any.
+
+    Nothing, if A is that matrix.
+    """
+    unit = np.linalg.norm(A, 2)
+    shift = np.linalg.eigvalsh((A + A.T) / 2)[-1]
+    if shift >= max_real:
+        shift = max_real - 0.01 * unit
+    for more in (0.0, 0.01, 0.1):  # where the skew-symmetric part has too few frequencies
+        K = rng.normal(size=A.shape)
+        normal = (A - A.T) / 2 + shift * np.eye(len(A)) + more * unit / len(A) * (K - K.T)
+        if eigenbasis(normal)[1]:
+            break
+    whole = normal - A
+    size = float(np.linalg.norm(whole) / unit)
+    if size < 1e-12:  # A is all that is asked of A + E
+        return []
+    shares = np.arange(0.05, 1.0, 0.05)
+    for share in np.append(min(value / size, 1.0), shares) if name == "norm" else shares:
+        (Lambda, V), paired = eigenbasis(A + share * whole)
+        inside = name != "kappa" or condition_number(V) <= value
+        if paired and Lambda.real.max() < max_real and inside:
+            return [share * whole, whole]
+    return [whole]
+
+
+def random(
+    A: Float[np.ndarray, "n n"], name: str, value: float, rng: np.random.Generator
+) -> tuple[Modes, Float[np.ndarray, "n n"]]:
+    """A scaled real Ginibre matrix E, and the modes of A + E.
+
+    Raises:
+      Unreachable: no size of it meets a bound on kappa(V).
+    """
+    G = rng.normal(size=A.shape)
+    G *= np.linalg.norm(A, 2) / np.linalg.norm(G, 2)
+    frobenius = float(np.linalg.norm(G) / np.linalg.norm(A, 2))  # ||E||_F / ||A||_2 at size 1
+    sizes = np.array([value / frobenius]) if name == "norm" else np.geomspace(1e-6, 1, 61)
+    kappas = np.array([condition_number(eigenbasis(A + size * G)[0][1]) for size in sizes])
+    if name == "kappa" and kappas.min() > value:
+        raise Unreachable(
+            f"no random perturbation was found with kappa(V) <= {value:g}: the least reached is {kappas.min():.6g}"
+        )
+    best = np.argmax(kappas <= value) if name == "kappa" else np.argmin(kappas + value * frobenius * sizes)
+    E = sizes[best] * G
+    return eigenbasis(A + E)[0], E
