@@ -274,7 +274,7 @@ def polish(
                 residual = equations(candidate[:-1], candidate[-1])
                 if residual is not None:
                     next_step = scipy.linalg.lu_solve(lu, residual)
-                    ratio = np.linalg.norm(next_step[: len(x)]) / np.linalg.norm(step[: len(x)])
+                    ratio = float(np.linalg.norm(next_step[: len(x)]) / np.linalg.norm(step[: len(x)]))
                 damping /= 2
             if ratio >= 1:
                 break
