@@ -1,12 +1,42 @@
 """What recipes are composed of: a task, a model, and all other fields with a start value and their unit.
 
-A recipe calls `get_config(task, model, length)` and sets what differs.
+A recipe calls `get_config(task, model, length)` and sets what differs. One that takes flags besides a model calls
+`parse` before, and `apply_flags` at its end.
 """
+
+import math
+from collections.abc import Collection
 
 from ml_collections import ConfigDict
 
 MODELS = ("s5", "s5-ptd", "s4d-lin", "s4d-inv", "s4d-legs", "s4d-real", "dss", "s4-ptd", "s4-legs", "s4-fout")
 """The models that any recipe takes: --config=FILE:MODEL."""
+
+FLAGS = ("debug", "published")
+"""See `shrink` and `as_published`."""
+
+
+def parse(arg: str, flags: Collection[str] = FLAGS) -> tuple[str, set[str]]:
+    """The model and the flags in a recipe's argument.
+
+    Args:
+      arg: words with commas between them, in any order: at most one of MODELS (none: s5), and flags.
+      flags: those that the recipe has.
+
+    Raises:
+      ValueError: a word is neither, or there are two models.
+    """
+    words = [word.strip() for word in arg.split(",")]
+    models = dict.fromkeys(word for word in words if word in MODELS)
+    for word in words:
+        if word not in models and word not in flags:
+            raise ValueError(
+                f"{word!r} is neither a model nor a flag; the models are {', '.join(MODELS)};"
+                f" the flags are {', '.join(flags)}"
+            )
+    if len(models) > 1:
+        raise ValueError(f"one model at a time: {arg!r} names {', '.join(models)}")
+    return next(iter(models), "s5"), set(words) - set(models)
 
 
 def get_config(task: str, model: str, length: int) -> ConfigDict:
@@ -24,6 +54,8 @@ def get_config(task: str, model: str, length: int) -> ConfigDict:
     config.seed = 0
     config.num_devices = 0  # 0: all there are
     config.task = ConfigDict({"name": task})
+    config.task.data_dir = "data"  # where scripts/prepare_data.py put it
+    config.task.limit = 0  # examples of each split; 0: all there are
     config.ssm = get_ssm(model, length)
 
     s5 = model.startswith("s5")
@@ -53,10 +85,14 @@ def get_config(task: str, model: str, length: int) -> ConfigDict:
     config.train = ConfigDict()
     config.train.epochs = 40  # epochs
     config.train.warmup_epochs = 1.0  # epochs
+    config.train.schedule_epochs = 0.0  # epochs that the schedule spans, warm-up included; 0: all of training
     config.train.batch_size = 50  # examples, over all devices
     config.train.patience = 0  # evaluations without improvement before stopping; 0: never stop early
     config.train.eval_every_steps = 0  # steps; 0: each epoch
     config.train.checkpoint_every_steps = 0  # steps, besides the checkpoint at each evaluation; 0: none
+    config.train.steps_per_call = 1  # training steps in one call of the device
+    config.train.buckets = 0  # lengths that padded batches are cut to, so that short sequences cost less; 0: none
+    config.train.resident_gib = 8.0  # GiB of stored data up to which they stay on every device; more is streamed
 
     config.log = ConfigDict()
     config.log.every_steps = 50  # steps
@@ -65,6 +101,44 @@ def get_config(task: str, model: str, length: int) -> ConfigDict:
     config.log.tensorboard = False
     config.log.eigenvalues_every_steps = 0  # steps between records of all SSMs' eigenvalues; 0: none
     return config
+
+
+def epochs_of(steps: int, num_examples: int, batch_size: int) -> float:
+    """How many epochs of whole batches a published number of steps is."""
+    return steps / (num_examples // batch_size)
+
+
+def apply_flags(config: ConfigDict, flags: Collection[str]) -> ConfigDict:
+    """The config with what its flags ask for; a recipe's own flags have no effect here."""
+    if "published" in flags:
+        as_published(config)
+    if "debug" in flags:
+        shrink(config)
+    return config
+
+
+def as_published(config: ConfigDict) -> None:
+    """Sets the quirks of the published loops, in place: the schedule of S5, and padding that enters everything."""
+    if config.ssm.name == "s5":
+        config.optim.schedule = "s5_published"
+    config.model.mask_padding = False
+
+
+def shrink(config: ConfigDict) -> None:
+    """Makes a recipe one of seconds on a CPU, in place. Sequences keep their length."""
+    config.task.limit = 64
+    config.model.depth = 2
+    config.model.d_model = 8
+    config.ssm.state_size = 8
+    if config.ssm.name == "s5":
+        config.ssm.blocks = math.gcd(config.ssm.blocks, 4)  # of two states or more
+        config.ssm.scan_method = "sequential"
+    config.train.batch_size = 8
+    config.train.epochs = 2
+    config.train.warmup_epochs = min(config.train.warmup_epochs, 1.0)
+    config.train.schedule_epochs = 0.0
+    config.train.eval_every_steps = 0
+    config.log.every_steps = 4
 
 
 def get_ssm(model: str, length: int) -> ConfigDict:

@@ -17,6 +17,7 @@ from s5jax.training.workdir import read_config
 
 EXAMPLES = """examples:
   python scripts/evaluate.py --workdir=runs/digits
+  python scripts/evaluate.py --workdir=runs/speech --every=2      # speech at 8 kHz, of a model trained at 16 kHz
   python scripts/evaluate.py --workdir=runs/digits --split=val --checkpoint=latest
 """
 
@@ -36,9 +37,16 @@ def main() -> int:
         default="best",
         help="best: of the highest validation accuracy so far (default); latest: the newest",
     )
+    parser.add_argument(
+        "--every",
+        type=int,
+        default=1,
+        metavar="N",
+        help="zero-shot at an N-th of the sampling rate: every N-th sample, and step sizes N times as long (default: 1)",
+    )
     arguments = parser.parse_args()
     try:
-        print(evaluate(arguments.workdir, arguments.split, arguments.checkpoint))
+        print(evaluate(arguments.workdir, arguments.split, arguments.checkpoint, arguments.every))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -47,18 +55,23 @@ def main() -> int:
     return 0
 
 
-def evaluate(workdir: pathlib.Path, split: str, which: Literal["best", "latest"]) -> str:
+def evaluate(workdir: pathlib.Path, split: str, which: Literal["best", "latest"], every: int = 1) -> str:
     config = read_config(workdir)
     # On as many of the devices here as divide a batch: the run may have been made on another machine.
     config = dataclasses.replace(config, num_devices=math.gcd(config.train.batch_size, jax.device_count()))
     task = load_task(config)
+    if not 1 <= every <= task.length:
+        raise UserError(f"--every={every} must lie in 1..{task.length}, the samples of a sequence")
+    if every > 1 and task.num_tokens is not None:
+        raise UserError(f"--every={every} is for samples of a signal, but task {task.name} gives tokens")
     experiment, state = states.build(config, task)
     program = Program(config, task, experiment)
     state = checkpoint.read(workdir, which, state)
-    values = program.evaluate(program.place(state), split)
+    values = program.evaluate(program.place(state), split, every=every)
     return (
         f"{task.name}, {split} split, {len(task.splits[split])} examples: accuracy {values['accuracy']:.4f},"
         f" loss {values['loss']:.4f} ({which} checkpoint, step {int(state.step)})"
+        + (f", one sample in {every}" if every > 1 else "")
     )
 
 

@@ -155,7 +155,7 @@ def accuracy(
         logits = model(inputs, batch.get("lengths"))
         return jnp.sum((logits.argmax(-1) == batch["labels"]) & batch["counted"])
 
-    order = batches.padded_batches(len(data), min(batch_size, len(data)))
+    order = batches.padded_batches(np.arange(len(data)), min(batch_size, len(data)))
     result = []
     for disturbance in disturbances:
         total = 0

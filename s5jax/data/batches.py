@@ -1,10 +1,12 @@
 """The order of examples. Every function here depends on its arguments alone, so that resuming needs only the step."""
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 from jaxtyping import Bool, Int, PRNGKeyArray
 
-__all__ = ["epoch_order", "padded_batches", "steps_per_epoch"]
+__all__ = ["bucket_bounds", "epoch_order", "fitting", "padded_batches", "steps_per_epoch"]
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
@@ -12,18 +14,65 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     return num_examples // batch_size
 
 
-def epoch_order(key: PRNGKeyArray, epoch: int, num_examples: int, batch_size: int) -> Int[np.ndarray, "steps batch"]:
-    """Indices of each batch of one epoch: a permutation drawn from (key, epoch), the incomplete batch dropped."""
-    steps = steps_per_epoch(num_examples, batch_size)
-    order = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), num_examples), np.int32)
-    return order[: steps * batch_size].reshape(steps, batch_size)
+def epoch_order(
+    key: PRNGKeyArray,
+    epoch: int,
+    num_examples: int,
+    batch_size: int,
+    bucket: Int[np.ndarray, " num_examples"] | None = None,
+) -> Int[np.ndarray, "steps batch"]:
+    """Indices of each batch of one epoch: a permutation drawn from (key, epoch), the incomplete batch dropped.
+
+    With the `bucket` of every example, see `fitting`, the batches are as many, and each has examples that need about
+    the same length: those of a bucket that fill no batch go on to the next one.
+    """
+    key = jax.random.fold_in(key, epoch)
+    order = np.asarray(jax.random.permutation(key, num_examples), np.int32)
+    if bucket is None:
+        steps = steps_per_epoch(num_examples, batch_size)
+        return order[: steps * batch_size].reshape(steps, batch_size)
+    batches, waiting = [], order[:0]
+    for number in range(int(bucket.max()) + 1):
+        waiting = np.concatenate([waiting, order[bucket[order] == number]])
+        full = len(waiting) // batch_size * batch_size
+        batches.append(waiting[:full].reshape(-1, batch_size))
+        waiting = waiting[full:]
+    together = np.concatenate(batches)
+    return together[np.asarray(jax.random.permutation(jax.random.fold_in(key, 1), len(together)))]
+
+
+def bucket_bounds(lengths: Int[np.ndarray, "N ..."], buckets: int, length: int, multiple: int = 64) -> list[int]:
+    """Lengths that batches are cut to: quantiles of those of the examples, so that buckets are about equally full.
+
+    Args:
+      lengths: (N,), or (N, 2) of pairs, of which the longer one counts.
+      buckets: how many bounds at most.
+      length: L, the last bound.
+      multiple: bounds are multiples of it, as long as they stay below L.
+
+    Returns:
+      The bounds, ascending.
+    """
+    quantiles = np.quantile(_longest(lengths), np.arange(1, buckets) / buckets, method="higher")
+    bounds = {-(-int(quantile) // multiple) * multiple for quantile in quantiles}
+    return [*sorted(bound for bound in bounds if bound < length), length]
+
+
+def fitting(lengths: Int[np.ndarray, "N ..."], bounds: Sequence[int]) -> Int[np.ndarray, " N"]:
+    """The number of the first bound that each example fits in."""
+    return np.searchsorted(bounds, _longest(lengths))
+
+
+def _longest(lengths: Int[np.ndarray, "N ..."]) -> Int[np.ndarray, " N"]:
+    return lengths if lengths.ndim == 1 else lengths.max(1)
 
 
 def padded_batches(
-    num_examples: int, batch_size: int
+    order: Int[np.ndarray, " N"], batch_size: int
 ) -> tuple[Int[np.ndarray, "steps batch"], Bool[np.ndarray, "steps batch"]]:
-    """Every example once, in order. The last batch is filled up with example 0, which `counted` marks as false."""
-    steps = -(-num_examples // batch_size)
-    index = np.arange(steps * batch_size, dtype=np.int32)
-    counted = index < num_examples
-    return np.where(counted, index, 0).reshape(steps, batch_size), counted.reshape(steps, batch_size)
+    """Every example of an order once. The last batch is filled up with its first, which `counted` marks as false."""
+    steps = -(-len(order) // batch_size)
+    padded = np.full(steps * batch_size, order[0], np.int32)
+    padded[: len(order)] = order
+    counted = np.arange(len(padded)) < len(order)
+    return padded.reshape(steps, batch_size), counted.reshape(steps, batch_size)

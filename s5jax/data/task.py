@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Num, Shaped
 
-__all__ = ["DataError", "Split", "Task"]
+__all__ = ["DataError", "Split", "Task", "check_range"]
 
 
 class DataError(ValueError):
@@ -29,6 +29,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def select(self, index: Num[np.ndarray, " n"]) -> "Split":
+        """Some of the examples."""
+        lengths = None if self.lengths is None else self.lengths[index]
+        return Split(self.inputs[index], self.labels[index], lengths)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +93,14 @@ class Task:
         """Width of the model's output: classes or targets."""
         return self.targets or self.num_classes
 
+    def limited(self, examples: int) -> "Task":
+        """The task with no more than so many examples in a split, spread evenly over what there is."""
+        splits = {}
+        for name, split in self.splits.items():
+            count = min(examples, len(split))
+            splits[name] = split.select(np.arange(count) * len(split) // count)
+        return dataclasses.replace(self, splits=splits)
+
     def prepare(self, inputs: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
         """Applies `preprocess`, or what stands for it."""
         if self.preprocess is not None:
@@ -118,11 +131,11 @@ class Task:
         if np.issubdtype(split.inputs.dtype, np.floating) and not np.isfinite(split.inputs).all():
             raise DataError(f"{where}: some inputs are NaN or infinite")
         if self.num_tokens is not None:
-            _check_range(f"{where}: token", split.inputs, 0, self.num_tokens - 1, "num_tokens")
+            check_range(f"{where}: token", split.inputs, 0, self.num_tokens - 1, "num_tokens")
         if split.lengths is not None:
             if split.lengths.shape != (len(split), *expected[: int(self.pairs)]):
                 raise DataError(f"{where}: lengths have shape {split.lengths.shape} for {len(split)} examples")
-            _check_range(f"{where}: sequence length", split.lengths, 1, self.length, "length")
+            check_range(f"{where}: sequence length", split.lengths, 1, self.length, "length")
 
     def _check_labels(self, where: str, labels: np.ndarray) -> None:
         given = f"{labels.dtype} {labels.shape}"
@@ -134,11 +147,11 @@ class Task:
         else:
             if labels.shape != (len(labels),) or not np.issubdtype(labels.dtype, np.integer):
                 raise DataError(f"{where}: labels must be integers of shape (N,), got {given}")
-            _check_range(f"{where}: label", labels, 0, self.num_classes - 1, "num_classes")
+            check_range(f"{where}: label", labels, 0, self.num_classes - 1, "num_classes")
 
 
-def _check_range(what: str, values: np.ndarray, low: int, high: int, bound: str) -> None:
-    bad = np.argwhere((values < low) | (values > high))
-    if len(bad):
-        at = tuple(bad[0])
+def check_range(what: str, values: np.ndarray, low: int, high: int, bound: str) -> None:
+    """Raises DataError where an integer lies outside low..high, which follow from the task's `bound`."""
+    if values.size and (values.min() < low or values.max() > high):
+        at = tuple(np.argwhere((values < low) | (values > high))[0])
         raise DataError(f"{what} {values[at]} of example {at[0]} is outside {low}..{high} (see the task's {bound})")

@@ -23,6 +23,7 @@ import ml_collections
 
 import s5jax.data
 import s5jax.ssm
+from s5jax.data import store
 from s5jax.data.task import DataError, Task
 from s5jax.models import layers
 
@@ -43,8 +44,14 @@ class Ssm:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskConfig:
+    """The data set `s5jax/data/<name>.py`, with its `Options` if it has any."""
+
     name: str
-    """The data set, `s5jax/data/<name>.py`."""
+    options: Any = None
+    data_dir: str = "data"
+    """Where `scripts/prepare_data.py` has put it, in a folder `prepared`; of no meaning for data that are built in."""
+    limit: int = 0
+    """Examples of each split that are used, evenly spread over it; 0: all."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,6 +88,14 @@ class Train:
     """Steps between evaluations on the validation split; 0: one each epoch."""
     checkpoint_every_steps: int = 0
     """Steps between checkpoints besides those at evaluations; 0: no others."""
+    schedule_epochs: float = 0.0
+    """Epochs that the schedule of the rates spans, warm-up included, if not all of training; 0: all of it."""
+    steps_per_call: int = 1
+    """Training steps in one call of the device, where no report, evaluation or checkpoint is due in between."""
+    buckets: int = 0
+    """Lengths that padded batches are cut to, so that short sequences cost less; 0: all have the full length."""
+    resident_gib: float = 8.0
+    """GiB of stored inputs up to which a split stays on every device; a larger one is streamed from disk."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,8 +129,18 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values; `resolve` takes them back."""
         values = dataclasses.asdict(self)
-        values["ssm"] = {"name": self.ssm.name, **values["ssm"]["options"]}
+        for section in ("ssm", "task"):
+            options = values[section].pop("options")
+            values[section] |= options or {}
         return values
+
+
+SECTIONS = [field.name for field in dataclasses.fields(Config)]
+
+
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    """Those of a task that has none."""
 
 
 def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
@@ -166,7 +191,7 @@ def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> Non
         *sections, field = name.split(".")[1:]
         at = config
         if sections and sections[0] not in config:
-            _check_names(Config, sections[:1], "config")
+            _check_names(SECTIONS, sections[:1], "config")
             with config.unlocked():
                 config[sections[0]] = ml_collections.ConfigDict()
         for depth, section in enumerate(sections, 1):
@@ -196,23 +221,37 @@ def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
       UserError: an unknown field, a value of the wrong type or outside its range, an SSM or a task that does not exist.
     """
     values = values.to_dict() if isinstance(values, ml_collections.ConfigDict) else dict(values)
-    _check_names(Config, values, "config")
+    _check_names(SECTIONS, values, "config")
     if isinstance(values.get("task"), dict):
-        _module("task", values["task"].get("name"))
+        options = getattr(_module("task", values["task"].get("name")), "Options", NoOptions)
+        values["task"] = _build_with_options(TaskConfig, options, values["task"], "config.task")
     if isinstance(values.get("ssm"), dict):
-        options = dict(values["ssm"])
-        name = options.pop("name", None)
-        layer = _module("ssm", name)
-        values["ssm"] = Ssm(name=name, options=_build(layer.Options, options, "config.ssm"))
+        options = _module("ssm", values["ssm"].get("name")).Options
+        values["ssm"] = _build_with_options(Ssm, options, values["ssm"], "config.ssm")
     config = _build(Config, values, "config")
     _check_ranges(config)
     return config
 
 
-def load_task(config: Config) -> Task:
-    """Loads the task's data and checks that the model can read them."""
+def load_task(config: Config, *, blank: bool = False) -> Task:
+    """Loads the task's data and checks that the model can read them.
+
+    Args:
+      config: the experiment.
+      blank: prepared data need not be there; zeros of the official sizes, which take no memory, stand for them.
+
+    Raises:
+      UserError: the data have not been prepared, are damaged, or are not for this config.
+    """
+    module = importlib.import_module(f"s5jax.data.{config.task.name}")
     try:
-        task = importlib.import_module(f"s5jax.data.{config.task.name}").load()
+        arguments: list[Any] = []
+        if hasattr(module, "FORMAT"):
+            stored = store.blank(module.FORMAT) if blank else store.read(module.FORMAT, config.task.data_dir)
+            arguments.append(stored)
+        if hasattr(module, "Options"):
+            arguments.append(config.task.options)
+        task = module.load(*arguments)
     except DataError as error:
         raise UserError(str(error)) from error
     except OSError as error:
@@ -223,6 +262,12 @@ def load_task(config: Config) -> Task:
         kind, fit = ("values", "dense") if task.num_tokens is None else ("tokens", "one_hot or embedding")
         raise UserError(
             f"config.model.encoder is {config.model.encoder!r}, but task {task.name} gives {kind}: use {fit}"
+        )
+    if config.task.limit:
+        task = task.limited(config.task.limit)
+    if config.train.buckets and (task.splits["train"].lengths is None or not config.model.mask_padding):
+        raise UserError(
+            "config.train.buckets cuts padding, which needs a task that pads, and config.model.mask_padding=True"
         )
     size = len(task.splits["train"])
     if config.train.batch_size > size:
@@ -261,8 +306,7 @@ def _module(kind: Literal["ssm", "task"], name: Any) -> types.ModuleType:
     raise UserError(f"config.{kind}.name: {fault}; there are: {', '.join(known_modules(kind))}")
 
 
-def _check_names(cls: type, names: Any, where: str) -> None:
-    known = [field.name for field in dataclasses.fields(cls)]
+def _check_names(known: list[str], names: Any, where: str) -> None:
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
@@ -270,16 +314,25 @@ def _check_names(cls: type, names: Any, where: str) -> None:
             raise UserError(f"{where}.{name} is no field.{hint} The fields of {where} are {', '.join(known)}")
 
 
+def _build_with_options(cls: type, options: Any, values: dict[str, Any], where: str) -> Any:
+    """A section whose fields are partly its own, partly those of the `Options` of the module that it names."""
+    own = [field.name for field in dataclasses.fields(cls) if field.name != "options"]
+    _check_names([*own, *(field.name for field in dataclasses.fields(options))], values, where)
+    rest = {name: value for name, value in values.items() if name not in own}
+    built = _build(options, rest, where) if options is not NoOptions else None
+    return _build(cls, {**{name: values[name] for name in values if name in own}, "options": built}, where)
+
+
 def _build(cls: type, values: Any, where: str) -> Any:
     """An instance of a dataclass from nested dicts, every name and type checked."""
     if not isinstance(values, dict):
         raise UserError(f"{where} is a section of fields, got {values!r}")
-    _check_names(cls, values, where)
+    _check_names([field.name for field in dataclasses.fields(cls)], values, where)
     hints = typing.get_type_hints(cls)
     arguments = {}
     for name, value in values.items():
         hint, at = hints[name], f"{where}.{name}"
-        if isinstance(value, Ssm):
+        if hint is Any or isinstance(value, (Ssm, TaskConfig)):
             arguments[name] = value
         elif dataclasses.is_dataclass(hint):
             arguments[name] = _build(typing.cast(type, hint), value, at)
@@ -317,6 +370,11 @@ def _check_ranges(config: Config) -> None:
         "config.train.patience": (config.train.patience, 0),
         "config.train.eval_every_steps": (config.train.eval_every_steps, 0),
         "config.train.checkpoint_every_steps": (config.train.checkpoint_every_steps, 0),
+        "config.train.schedule_epochs": (config.train.schedule_epochs, 0),
+        "config.train.steps_per_call": (config.train.steps_per_call, 1),
+        "config.train.buckets": (config.train.buckets, 0),
+        "config.train.resident_gib": (config.train.resident_gib, 0),
+        "config.task.limit": (config.task.limit, 0),
         "config.log.every_steps": (config.log.every_steps, 1),
         "config.log.eigenvalues_every_steps": (config.log.eigenvalues_every_steps, 0),
         **{
@@ -337,3 +395,10 @@ def _check_ranges(config: Config) -> None:
         raise UserError(
             f"config.train.warmup_epochs {config.train.warmup_epochs} leaves nothing of {config.train.epochs} epochs"
         )
+    if 0 < config.train.schedule_epochs <= config.train.warmup_epochs:
+        raise UserError(
+            f"config.train.schedule_epochs {config.train.schedule_epochs} is all warm-up,"
+            f" {config.train.warmup_epochs} epochs: it counts from the first step"
+        )
+    if config.train.buckets and config.train.steps_per_call > 1:
+        raise UserError("config.train.buckets and steps_per_call > 1 exclude each other: batches differ in length")

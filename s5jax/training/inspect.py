@@ -9,7 +9,7 @@ import jax
 
 from s5jax.training import optimizer as optimizers
 from s5jax.training import state as states
-from s5jax.training.config import Config, known_modules, load_task
+from s5jax.training.config import Config, TaskConfig, UserError, known_modules, load_task
 from s5jax.training.program import Program
 
 __all__ = ["describe_fields", "dry_run"]
@@ -17,11 +17,15 @@ __all__ = ["describe_fields", "dry_run"]
 
 def dry_run(config: Config) -> str:
     """The resolved config, all parameters with shape, group, rate and decay, and the memory of a training step."""
-    task = load_task(config)
+    try:
+        task, note = load_task(config), []
+    except UserError as error:
+        task, note = load_task(config, blank=True), [f"note: {error}. Steps are those of the official data", ""]
     experiment, state = states.build(config, task)
     memory = Program(config, task, experiment).step_memory(state)
     return "\n".join(
         [
+            *note,
             *_config_lines(config.to_dict()),
             "",
             *_parameter_lines(config, state, experiment.labels),
@@ -46,7 +50,10 @@ def describe_fields() -> str:
                 options = importlib.import_module(f"s5jax.ssm.{name}").Options
                 lines += ["", f"  ssm.name={name}", *_field_lines("ssm", options)]
         elif section.name == "task":
-            lines += ["", f"  task.name: {', '.join(known_modules('task'))}"]
+            lines += ["", *_field_lines("task", TaskConfig), f"  task.name: {', '.join(known_modules('task'))}"]
+            for name in known_modules("task"):
+                options = getattr(importlib.import_module(f"s5jax.data.{name}"), "Options", None)
+                lines += ["", f"  task.name={name}", *_field_lines("task", options)] if options else []
         elif dataclasses.is_dataclass(hints[section.name]):
             lines += ["", *_field_lines(section.name, hints[section.name])]
         else:
@@ -58,6 +65,8 @@ def _field_lines(section: str, cls: Any) -> list[str]:
     hints = typing.get_type_hints(cls)
     lines = []
     for field in dataclasses.fields(cls):
+        if field.name in ("name", "options"):
+            continue
         choices = ", ".join(map(str, typing.get_args(hints[field.name])))
         default = "" if field.default is dataclasses.MISSING else field.default
         lines.append(f"  {section}.{field.name}={default}" + (f"  ({choices})" if choices else ""))

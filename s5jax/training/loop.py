@@ -7,10 +7,11 @@ import pathlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 
 from s5jax.data import batches
 from s5jax.training import optimizer as optimizers
@@ -73,7 +74,7 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
     keys = states.random_keys(config.seed)
     eval_every = config.train.eval_every_steps or steps_per_epoch
     learning_rate = jax.jit(
-        optimizers.make_schedule(config.optim, config.optim.lr, experiment.warmup_steps, total_steps)
+        optimizers.make_schedule(config.optim, config.optim.lr, experiment.warmup_steps, experiment.schedule_steps)
     )
 
     with contextlib.ExitStack() as stack:
@@ -98,19 +99,23 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
         )
         if config.log.eigenvalues_every_steps and step == 0:
             workdirs.write_eigenvalues(workdir, config, step, state.params)
-        clock = _Clock(started, step, before=progress["seconds"])
-        order = None
+
+        def epoch_order(epoch: int) -> np.ndarray:
+            size = len(task.splits["train"])
+            return batches.epoch_order(keys.order, epoch, size, config.train.batch_size, program.bucket("train"))
+
+        clock = _Clock(started, before=progress["seconds"])
+        calls = _calls(config, step, total_steps, steps_per_epoch, eval_every, epoch_order)
+        feeds = stack.enter_context(contextlib.closing(program.feeds("train", calls)))
         while step < total_steps and not _out_of_patience(config, progress):
-            if order is None or step % steps_per_epoch == 0:
-                size = len(task.splits["train"])
-                order = batches.epoch_order(keys.order, step // steps_per_epoch, size, config.train.batch_size)
-            state, metrics = program.train_step(state, order[step % steps_per_epoch])
-            step += 1
+            feed = next(feeds)
+            state, metrics = program.train_steps(state, feed)
+            step += feed.steps
             window.add(step, metrics)
-            writer.advance()
-            if clock.is_first(step):
+            writer.advance(feed.steps)
+            if clock.is_first():
                 window.read()
-                writer.say(f"start, import to first step: {clock.seconds_to_first_step():.1f} s")
+                writer.say(f"start, import to first step: {clock.seconds_to_first_step(step):.1f} s")
 
             if step % config.log.every_steps == 0:
                 rate = float(learning_rate(step - 1))
@@ -168,6 +173,33 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
         return result
 
 
+def _calls(
+    config: Config,
+    step: int,
+    total_steps: int,
+    steps_per_epoch: int,
+    eval_every: int,
+    epoch_order: Callable[[int], np.ndarray],
+) -> Iterator[np.ndarray]:
+    """The examples of all batches from a step on, (steps, batch) for each call of the device.
+
+    A call has as many steps as the config asks for, or one if something is to be done before their end. What a step is
+    in the same call with depends on the steps at which something is done, not on where a run was resumed.
+    """
+    intervals = [steps_per_epoch, eval_every, config.log.every_steps]
+    intervals += [n for n in (config.train.checkpoint_every_steps, config.log.eigenvalues_every_steps) if n]
+    order, epoch = None, -1
+    while step < total_steps:
+        if order is None or step // steps_per_epoch != epoch:
+            epoch = step // steps_per_epoch
+            order = epoch_order(epoch)
+        until_next = min([n - step % n for n in intervals])
+        count = config.train.steps_per_call if until_next >= config.train.steps_per_call else 1
+        at = step % steps_per_epoch
+        yield order[at : at + count]
+        step += count
+
+
 class _Window:
     """Training metrics since the last report. They are read one step late, so that the device never waits for us."""
 
@@ -176,17 +208,20 @@ class _Window:
         self._unread: tuple[int, dict[str, jax.Array]] | None = None
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Metrics of the last steps up to this one, each an array over them."""
         self.read()
         self._unread = step, metrics
 
     def read(self) -> None:
         if self._unread is None:
             return
-        (step, metrics), self._unread = self._unread, None
-        values = {f"train/{name}": float(value) for name, value in metrics.items()}
-        _check_finite(step, values)
-        for name, value in {**values, "count": 1}.items():
-            self.sums[name] = self.sums.get(name, 0) + value
+        (last, metrics), self._unread = self._unread, None
+        columns = {f"train/{name}": np.asarray(values).tolist() for name, values in metrics.items()}
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        for step, values in enumerate(rows, last - len(rows) + 1):
+            _check_finite(step, values)
+            for name, value in {**values, "count": 1}.items():
+                self.sums[name] = self.sums.get(name, 0) + value
 
     def take_means(self) -> dict[str, float]:
         self.read()
@@ -199,18 +234,17 @@ class _Window:
 class _Clock:
     """Time of the run, and speed of its training steps, evaluations and checkpoints not counted."""
 
-    def __init__(self, started: float, step: int, before: float):
+    def __init__(self, started: float, before: float):
         self._started, self._before = started, before
-        self._first_step = step + 1
         self._begin = self._lap = time.perf_counter()
-        self._lap_step = step
+        self._lap_step: int | None = None
 
-    def is_first(self, step: int) -> bool:
-        return step == self._first_step
+    def is_first(self) -> bool:
+        return self._lap_step is None
 
-    def seconds_to_first_step(self) -> float:
-        """Also starts the first lap anew, so that compilation does not count as slowness."""
-        self._lap, self._lap_step = time.perf_counter(), self._first_step
+    def seconds_to_first_step(self, step: int) -> float:
+        """Also starts the first lap, so that compilation does not count as slowness."""
+        self._lap, self._lap_step = time.perf_counter(), step
         return self._lap - self._started
 
     def seconds(self) -> float:
@@ -224,6 +258,7 @@ class _Clock:
 
     def lap(self, step: int) -> float:
         """Steps per second since the last lap; 0 if there were none."""
+        assert self._lap_step is not None
         now = time.perf_counter()
         speed = (step - self._lap_step) / (now - self._lap)
         self._lap, self._lap_step = now, step

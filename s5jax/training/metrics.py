@@ -54,9 +54,9 @@ class Writer:
         if self._tensorboard is not None:
             self._tensorboard.close()
 
-    def advance(self) -> None:
-        """One more step is done."""
-        self._bar.update()
+    def advance(self, steps: int) -> None:
+        """So many more steps are done."""
+        self._bar.update(steps)
 
     def say(self, line: str) -> None:
         """A line on standard output, above the progress bar where there is one."""

@@ -48,23 +48,29 @@ def label(params: dict[str, Any], optim: Optim, ssm_params: tuple[str, ...]) -> 
 def make_schedule(optim: Optim, base: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
     """Rate of each step.
 
-    `warmup_cosine`: linear to `base` over the warm-up, then half a cosine that reaches lr_min after the last step.
+    `warmup_cosine`: linear to `base` over the warm-up, then half a cosine that reaches lr_min after the last of
+    `total_steps`. Where training goes on, so does the cosine, up again, as in the published S4 code.
 
     `s5_published`: what the published S5 loop does. Step 0 runs at `base`, before any warm-up, and each later step at
     the rate computed for the step before it, k: base (k + 1) / warmup while k < warmup, then a cosine of length
     total - warmup in k itself, not k - warmup. The rate so drops at the seam, and is lr_min for the last warmup steps.
     """
+
+    def cosine(steps: int) -> optax.Schedule:
+        half_turn = jnp.pi / steps
+        return lambda step: optim.lr_min + (base - optim.lr_min) * (1 + jnp.cos(half_turn * jnp.float32(step))) / 2
+
     if optim.schedule == "warmup_cosine":
         first = base / warmup_steps if warmup_steps else base
-        return optax.warmup_cosine_decay_schedule(first, base, warmup_steps, total_steps, optim.lr_min)
+        warmup = optax.linear_schedule(first, base, warmup_steps)
+        return optax.join_schedules([warmup, cosine(total_steps - warmup_steps)], [warmup_steps])
 
     def published(step: jax.typing.ArrayLike) -> jax.Array:
         previous = jnp.asarray(step, jnp.float32) - 1
         cosine_steps = total_steps - warmup_steps
-        warmup = base * (previous + 1) / max(warmup_steps, 1)
-        phase = jnp.minimum(previous, cosine_steps) / cosine_steps
-        cosine = optim.lr_min + (base - optim.lr_min) * (1 + jnp.cos(jnp.pi * phase)) / 2
-        return jnp.where(previous < 0, base, jnp.where(previous < warmup_steps, warmup, cosine))
+        rising = base * (previous + 1) / max(warmup_steps, 1)
+        falling = cosine(cosine_steps)(jnp.minimum(previous, cosine_steps))
+        return jnp.where(previous < 0, base, jnp.where(previous < warmup_steps, rising, falling))
 
     return published
 

@@ -51,6 +51,8 @@ class Experiment(NamedTuple):
     steps_per_epoch: int
     total_steps: int
     warmup_steps: int
+    schedule_steps: int
+    """Steps that the schedule of the rates spans, warm-up included."""
 
 
 def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
@@ -72,10 +74,11 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
         raise UserError(
             f"config.train.warmup_epochs {config.train.warmup_epochs}: all {total_steps} steps would be warm-up"
         )
+    schedule_steps = round(config.train.schedule_epochs * steps_per_epoch) or total_steps
     ssm_params = importlib.import_module(f"s5jax.ssm.{config.ssm.name}").SSM_PARAMS
     labels = optimizers.label(params, config.optim, ssm_params)
-    optimizer = optimizers.make_optimizer(config.optim, labels, warmup_steps, total_steps)
-    experiment = Experiment(graphdef, optimizer, labels, steps_per_epoch, total_steps, warmup_steps)
+    optimizer = optimizers.make_optimizer(config.optim, labels, warmup_steps, schedule_steps)
+    experiment = Experiment(graphdef, optimizer, labels, steps_per_epoch, total_steps, warmup_steps, schedule_steps)
     return experiment, TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params))
 
 

@@ -40,10 +40,31 @@ def criterion_of(task: Task) -> Criterion:
     return functools.partial(regression, tolerance=task.tolerance) if task.targets else classification
 
 
-def gather(split: Batch, index: Int[Array, " batch"], prepare: Callable[[Array], Array]) -> Batch:
-    """The examples at `index` of a split that lies on the device."""
+def gather(
+    split: Batch,
+    index: Int[Array, " batch"],
+    prepare: Callable[[Array], Array],
+    *,
+    time: int = 1,
+    length: int | None = None,
+    every: int = 1,
+) -> Batch:
+    """The examples at `index` of a split that lies on the device.
+
+    Args:
+      split: arrays as stored, examples along the first axis.
+      index: which examples.
+      prepare: inputs as stored to inputs as the model takes them.
+      time: the axis of the inputs along which samples follow each other.
+      length: samples kept of each sequence; default: all.
+      every: of these, the samples 0, every, 2 every, ... are kept.
+    """
     batch = {name: jnp.take(array, index, axis=0) for name, array in split.items()}
-    return {**batch, "inputs": prepare(batch["inputs"])}
+    inputs = prepare(batch["inputs"])
+    batch["inputs"] = jax.lax.slice_in_dim(inputs, 0, length, every, time)
+    if every > 1 and "lengths" in batch:
+        batch["lengths"] = -(-batch["lengths"] // every)
+    return batch
 
 
 def loss(
@@ -102,10 +123,12 @@ def eval_step(
     *,
     graphdef: nnx.GraphDef,
     criterion: Criterion = classification,
+    step_rescale: float = 1.0,
 ) -> Metrics:
     """Sums over the counted examples of a batch: `loss`, `correct`, and `count` itself."""
     model = nnx.merge(graphdef, state.params, state.batch_stats)
-    losses, correct = criterion(model(batch["inputs"], batch.get("lengths")), batch["labels"])
+    outputs = model(batch["inputs"], batch.get("lengths"), step_rescale=step_rescale)
+    losses, correct = criterion(outputs, batch["labels"])
     return {
         "loss": jnp.sum(jnp.where(counted, losses, 0)),
         "correct": jnp.sum(correct & counted),

@@ -50,7 +50,10 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
             raise UserError(f"workdir {workdir} is in use by another process") from None
         recorded = workdir / "config.json"
         if recorded.exists():
-            differences = _differences(resolve(read_json(recorded)).to_dict(), config.to_dict())
+            old, new = resolve(read_json(recorded)).to_dict(), config.to_dict()
+            for values in (old, new):
+                del values["task"]["data_dir"]  # the same data may lie elsewhere by now
+            differences = _differences(old, new)
             if differences:
                 raise UserError(
                     f"workdir {workdir} belongs to another config; take another one, or make these fields agree:\n"

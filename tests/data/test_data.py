@@ -55,9 +55,9 @@ def test_an_epoch_has_each_example_once_and_depends_on_seed_and_epoch_alone():
 
 @pytest.mark.parametrize(("n", "size"), [(1, 4), (4, 4), (9, 4), (8, 1)])
 def test_evaluation_counts_every_example_once(n, size):
-    index, counted = batches.padded_batches(n, size)
+    index, counted = batches.padded_batches(np.arange(n)[::-1], size)
     assert index.shape == counted.shape == (-(-n // size), size)
-    assert index[counted].tolist() == list(range(n))
+    assert index[counted].tolist() == list(range(n))[::-1]
 
 
 def make_task(inputs=None, labels=(0, 1, 2), lengths=None, **fields):

@@ -118,13 +118,13 @@ def test_what_is_no_directory_cannot_be_a_workdir(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_good(tmp_path, monkeypatch):
-    good = program.Program.train_step
+    good = program.Program.train_steps
 
-    def spoiled(self, state, index):
-        state, values = good(self, state, index)
-        return (state, values) if int(state.step) != 22 else (state, {**values, "loss": jax.numpy.float32("nan")})
+    def spoiled(self, state, feed):
+        state, values = good(self, state, feed)
+        return (state, values) if int(state.step) != 22 else (state, {**values, "loss": np.float32(["nan"])})
 
-    monkeypatch.setattr(program.Program, "train_step", spoiled)
+    monkeypatch.setattr(program.Program, "train_steps", spoiled)
     with pytest.raises(loop.Diverged, match="step 22: train/loss is nan"):
         loop.train(tiny.config(), tmp_path)
     assert checkpoint.saved_steps(tmp_path / "checkpoints")[-1] == 18

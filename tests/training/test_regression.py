@@ -56,8 +56,9 @@ def test_one_step_and_an_evaluation_by_hand():
     val = by_hand(model(jnp.float32(task.splits["val"].inputs)), task.splits["val"].labels, 0.5)
     state = program.place(state)
     assert program.evaluate(state, "val") == pytest.approx({"loss": val[0], "accuracy": val[1]}, rel=1e-5)
-    _, metrics = program.train_step(state, index)
-    assert (metrics["loss"], metrics["accuracy"]) == pytest.approx(expected, rel=1e-5)
+    (feed,) = program.feeds("train", [index[None]])
+    _, metrics = program.train_steps(state, feed)
+    assert (metrics["loss"][0], metrics["accuracy"][0]) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.slow

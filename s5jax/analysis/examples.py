@@ -1,0 +1,28 @@
+"""What the images of a data set look like."""
+
+import pathlib
+
+import numpy as np
+from jaxtyping import UInt8
+
+from s5jax.analysis import figures
+
+__all__ = ["plot_images"]
+
+
+def plot_images(
+    images: UInt8[np.ndarray, "N height width"],
+    captions: list[str],
+    file: pathlib.Path,
+    title: str,
+    columns: int = 8,
+) -> None:
+    """Grey images side by side, 0 black and 255 white, each below its caption."""
+    rows = -(-len(images) // columns)
+    figure = figures.new(1.25 * columns, 1.45 * rows + 0.3)
+    for axes, image, caption in zip(figure.subplots(rows, columns, squeeze=False).flat, images, captions, strict=True):
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_axis_off()
+        axes.set_title(caption, size=8, pad=3)
+    figure.suptitle(title, fontsize=10)
+    figures.save(figure, file)

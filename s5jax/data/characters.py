@@ -1,0 +1,50 @@
+"""Texts as sequences of characters, numbered by a vocabulary as the published S4 and S5 code makes it."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Int, UInt8, UInt32
+
+__all__ = ["EOS", "PAD", "UNKNOWN", "encode", "vocabulary"]
+
+CODE_POINTS = 0x110000
+
+PAD, UNKNOWN, EOS = 0, 1, 2
+"""Tokens before all characters: what fills up a sequence, characters outside the vocabulary, the end of a text."""
+
+
+def vocabulary(texts: Iterable[str], length: int, min_frequency: int = 1) -> list[str]:
+    """The characters that become tokens 3, 4, ...: the most frequent first, of equals the lesser code point.
+
+    Args:
+      texts: those of training.
+      length: of the sequences. What of a text does not fit before its end token does not count.
+      min_frequency: rarer characters are left out.
+    """
+    counts = np.zeros(CODE_POINTS, np.int64)
+    beginnings = (text[: length - 1] for text in texts)
+    while chunk := "".join(itertools.islice(beginnings, 1024)):
+        counts += np.bincount(_code_points(chunk), minlength=CODE_POINTS)
+    kept = np.flatnonzero(counts >= max(min_frequency, 1))
+    return [chr(point) for point in kept[np.argsort(-counts[kept], kind="stable")]]
+
+
+def encode(
+    texts: Sequence[str], characters: Sequence[str], length: int
+) -> tuple[UInt8[np.ndarray, "N L"], Int[np.ndarray, " N"]]:
+    """Tokens of texts, each cut to length - 1 characters, ended and padded; and how many are no padding."""
+    tokens = np.full((len(texts), length), PAD, np.uint8)
+    lengths = np.empty(len(texts), np.int32)
+    number = np.full(CODE_POINTS, UNKNOWN, np.uint8)
+    number[[ord(character) for character in characters]] = np.arange(EOS + 1, EOS + 1 + len(characters))
+    for i, text in enumerate(texts):
+        points = _code_points(text[: length - 1])
+        tokens[i, : len(points)] = number[points]
+        tokens[i, len(points)] = EOS
+        lengths[i] = len(points) + 1
+    return tokens, lengths
+
+
+def _code_points(text: str) -> UInt32[np.ndarray, " characters"]:
+    return np.frombuffer(text.encode("utf-32-le"), "<u4")

@@ -1,0 +1,407 @@
+"""From official files, or a generator, to a store: in pieces that survive an interruption, all of it or nothing.
+
+A task's `plan(request)` says what the pieces are. They are read by several processes, kept in
+DATA_DIR/prepared/.<task>.partial, and put together when all are there.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import functools
+import hashlib
+import importlib
+import json
+import multiprocessing
+import os
+import pathlib
+import pickle
+import pkgutil
+import shutil
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+import s5jax
+import s5jax.data
+from s5jax.data import store
+from s5jax.data.store import Arrays, Format
+from s5jax.data.summary import Summary, unexpected, validate
+from s5jax.data.task import DataError
+
+__all__ = ["Plan", "Request", "check", "find", "prepare", "tasks"]
+
+Piece = Callable[[], Arrays]
+
+FEW = 8
+"""Pieces for which other processes are not worth the seconds that they take to start."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user asks of a preparation.
+
+    data_dir: where the official files are, and where the store goes.
+    subset: fewer examples than the official files have are fine.
+    generate: use the generator even if there are official files.
+    seed: of the generator.
+    sizes: examples of each split that the generator makes; `None`: as many as the official files have.
+    """
+
+    data_dir: pathlib.Path
+    subset: bool = False
+    generate: bool = False
+    seed: int = 0
+    sizes: dict[str, int] | None = None
+
+    def wishes(self) -> dict[str, Any]:
+        """All but the place."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "data_dir"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a store is made.
+
+    pieces: of each split, in order. A piece is a `functools.partial` of a function of a module with small arguments; it
+      gives the same arrays whenever and wherever it is called.
+    origin: where the data come from, in a line.
+    sources: the official files that are read.
+    facts: JSON values that loading needs.
+    generated: the examples are made up, of the request's seed and sizes.
+    distinct: no two examples may be equal, whatever their splits.
+    """
+
+    pieces: dict[str, list[Piece]]
+    origin: str
+    sources: list[pathlib.Path] = dataclasses.field(default_factory=list)
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    generated: bool = False
+    distinct: bool = False
+
+
+def tasks() -> list[str]:
+    """Names of the tasks that are prepared before they are used."""
+    names = [module.name for module in pkgutil.iter_modules(s5jax.data.__path__)]
+    return [name for name in names if hasattr(importlib.import_module(f"s5jax.data.{name}"), "FORMAT")]
+
+
+def prepare(
+    name: str,
+    request: Request,
+    *,
+    workers: int = 1,
+    force: bool = False,
+    say: Callable[[str], None] = print,
+    quiet: bool = False,
+) -> pathlib.Path:
+    """Makes the store of a task, or leaves it as it is if it is there; goes on where an earlier call was stopped.
+
+    Args:
+      name: of the task, one of `tasks()`.
+      request: from what.
+      workers: processes; the store is the same for any number.
+      force: replace a store that is there.
+      say: what to do with lines for the user.
+      quiet: show no progress bar.
+
+    Returns:
+      The store's directory.
+
+    Raises:
+      DataError: the data are not what they should be, another process prepares them, or the disk is full. A store that
+        was there before is still there.
+    """
+    task = find(name)
+    if not request.data_dir.is_dir():
+        kind = "a file, not a folder: unpack it if it is an archive" if request.data_dir.exists() else "no folder"
+        raise DataError(f"--data_dir={request.data_dir} is {kind}")
+    goal = store.directory(request.data_dir, name)
+    with _disk(request.data_dir, name), _lock(goal):
+        if goal.exists() and not force:
+            return _existing(task, request, goal, say)
+        plan = _plan(task, request)
+        say(f"{name}: {plan.origin}")
+        partial = goal.with_name(f".{name}.partial")
+        _resume(partial, plan, request, say)
+        _run_all(plan, task.FORMAT, partial, workers, quiet)
+        lines = _assemble(plan, task.FORMAT, request, partial, quiet)
+        if goal.exists():
+            os.rename(goal, partial / "replaced")
+        os.rename(partial / "store", goal)
+        shutil.rmtree(partial)
+    for line in lines:
+        say(f"  {line}")
+    return goal
+
+
+def check(name: str, request: Request, *, workers: int = 1, quiet: bool = False) -> tuple[list[str], list[str]]:
+    """Looks whether a store, or, where there is none, the official files are what they should be. Writes nothing.
+
+    Returns:
+      What was found, and what is wrong, in words.
+    """
+    task = find(name)
+    format = task.FORMAT
+    where = store.directory(request.data_dir, name)
+    if not where.exists():
+        plan = _plan(task, request)
+        if plan.generated:
+            raise DataError(
+                f"there is nothing to check: neither a store nor official files of {name} in {request.data_dir}"
+            )
+        summaries = _run_all(plan, format, None, workers, quiet)
+        found = [f"no store in {where}; {plan.origin}"]
+        found += [summary.describe(split) for split, summary in summaries.items()]
+        sizes = {split: summary.examples for split, summary in summaries.items()}
+        return found, [] if request.subset or request.sizes else unexpected(format, sizes)
+    manifest = store.read_manifest(request.data_dir, name)
+    stored = store.read(format, request.data_dir)
+    found, wrong = [f"store {where}: {manifest['origin']}"], []
+    for split, arrays in stored.splits.items():
+        summary = Summary(format)
+        for start in range(0, len(arrays), 1024):
+            part = slice(start, start + 1024)
+            lengths = None if arrays.lengths is None else np.asarray(arrays.lengths[part])
+            piece = Arrays(np.asarray(arrays.inputs[part]), np.asarray(arrays.labels[part]), lengths)
+            validate(piece, format, f"{where}, {split}, from example {start} on")
+            summary.add(piece)
+        found.append(summary.describe(split))
+        for field, expected in manifest["splits"][split]["sha256"].items():
+            file = where / f"{split}.{field}.npy"
+            if store.sha256(file) != expected:
+                wrong.append(f"{file} was changed since it was written: prepare the task again with --force")
+    sizes = {split: len(arrays) for split, arrays in stored.splits.items()}
+    if request.subset or manifest["request"]["sizes"]:
+        return found, wrong
+    wrong += unexpected(format, sizes)
+    for split, expected in format.sha256.items():
+        if manifest["splits"][split]["sha256"]["inputs"] != expected:
+            wrong.append(f"{split}: by their SHA-256 these are not the official inputs: get the official files anew")
+    return found, wrong
+
+
+def find(name: str) -> ModuleType:
+    """The module of a task.
+
+    Raises:
+      DataError: there is none that is to be prepared.
+    """
+    if name not in tasks():
+        raise DataError(f"no task {name!r} to prepare; there are {', '.join(tasks())}")
+    return importlib.import_module(f"s5jax.data.{name}")
+
+
+def _plan(task: Any, request: Request) -> Plan:
+    plan: Plan = task.plan(request)
+    if not plan.generated and (request.generate or request.sizes or request.seed):
+        advice = "--generate makes some" if request.sizes or request.seed else "there is no generator of them"
+        raise DataError(f"--generate, --seed and --sizes are for generated data, but {plan.origin}: {advice}")
+    return plan
+
+
+@contextlib.contextmanager
+def _disk(data_dir: pathlib.Path, name: str) -> Iterator[None]:
+    """Says in words what a file system may have against a preparation."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DataError(
+                f"no space left in {data_dir} for task {name}: make some, and run the same command again;"
+                " what is done is kept"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise DataError(f"{error.filename or data_dir}: {error.strerror}") from error
+        raise
+
+
+@contextlib.contextmanager
+def _lock(goal: pathlib.Path) -> Iterator[None]:
+    goal.parent.mkdir(exist_ok=True)
+    with open(goal.with_name(f".{goal.name}.lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"another process is preparing {goal}: wait for it") from None
+        yield
+
+
+def _existing(task: Any, request: Request, goal: pathlib.Path, say: Callable[[str], None]) -> pathlib.Path:
+    manifest = store.read_manifest(request.data_dir, goal.name)
+    store.read(task.FORMAT, request.data_dir)
+    if manifest["request"] != request.wishes():
+        was = ", ".join(f"{k} {v}" for k, v in manifest["request"].items() if v != request.wishes().get(k))
+        raise DataError(f"{goal} is there already, prepared with {was}: --force replaces it")
+    say(f"{goal} is there already ({manifest['origin']}): nothing to do; --force makes it anew")
+    return goal
+
+
+def _resume(partial: pathlib.Path, plan: Plan, request: Request, say: Callable[[str], None]) -> None:
+    """Keeps the pieces of an earlier call if it had the same plan and the same files."""
+    described = {
+        "version": [store.VERSION, s5jax.__version__],
+        "request": request.wishes(),
+        "pieces": {
+            split: [hashlib.sha256(pickle.dumps(piece)).hexdigest() for piece in pieces]
+            for split, pieces in plan.pieces.items()
+        },
+        "sources": [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in plan.sources],
+    }
+    text = json.dumps(described)
+    recorded = partial / "plan.json"
+    if recorded.is_file() and recorded.read_text() == text:
+        done = len(list(partial.glob("*.npz")))
+        if done:
+            say(f"  going on after {done} of {sum(map(len, plan.pieces.values()))} pieces")
+        return
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    _replace(recorded, lambda stream: stream.write(text.encode()))
+
+
+def _run_all(plan: Plan, format: Format, partial: pathlib.Path | None, workers: int, quiet: bool) -> dict[str, Summary]:
+    """Does all pieces that are not done yet. Without a directory they are counted and dropped."""
+    summaries = {split: Summary(format) for split in plan.pieces}
+    jobs: list[tuple[str, Callable[[], Summary | None]]] = []
+    for split, pieces in plan.pieces.items():
+        for i, piece in enumerate(pieces):
+            file = None if partial is None else _piece_file(partial, split, i)
+            if file is None or not file.exists():
+                jobs.append((split, functools.partial(_run, piece, format, f"{split}, piece {i}", file)))
+    total = sum(map(len, plan.pieces.values()))
+    with _bar("reading" if plan.sources else "making", total, "pieces", quiet, total - len(jobs)) as bar:
+        for split, summary in _in_parallel(jobs, workers):
+            if summary is not None:
+                summaries[split].merge(summary)
+            bar.update()
+    return summaries
+
+
+def _in_parallel(jobs: list[tuple[str, Callable[[], Any]]], workers: int) -> Iterator[tuple[str, Any]]:
+    """Results as they come, each with its job's name."""
+    if workers <= 1 or len(jobs) < FEW:
+        yield from ((name, job()) for name, job in jobs)
+        return
+    # Spawned: jax, which data modules import, does not bear being forked.
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(min(workers, len(jobs)), context) as pool:
+        futures = {pool.submit(job): name for name, job in jobs}
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _run(piece: Piece, format: Format, where: str, file: pathlib.Path | None) -> Summary | None:
+    """Does one piece: to a file, or to what there is to say of it."""
+    arrays = piece()
+    validate(arrays, format, f"{format.name}, {where}")
+    if file is None:
+        summary = Summary(format)
+        summary.add(arrays)
+        return summary
+    _replace(file, lambda stream: np.savez(stream, **_fields(arrays)))  # type: ignore[arg-type]
+    return None
+
+
+def _assemble(plan: Plan, format: Format, request: Request, partial: pathlib.Path, quiet: bool) -> list[str]:
+    """Puts all pieces together as partial/store, and returns what there is to say of it."""
+    goal = partial / "store"
+    shutil.rmtree(goal, ignore_errors=True)
+    goal.mkdir()
+    splits: dict[str, Any] = {}
+    statistics: dict[str, Any] = {}
+    lines: list[str] = []
+    seen: set[bytes] = set()
+    total = sum(map(len, plan.pieces.values()))
+    with _bar("writing", total, "pieces", quiet) as bar:
+        for split, pieces in plan.pieces.items():
+            sizes = [_examples(_piece_file(partial, split, i)) for i in range(len(pieces))]
+            summary, whole, start = Summary(format), {}, 0
+            for i, size in enumerate(sizes):
+                with np.load(_piece_file(partial, split, i)) as stored:
+                    arrays = Arrays(**stored)
+                summary.add(arrays)
+                if plan.distinct:
+                    seen.update(hashlib.blake2b(x.tobytes(), digest_size=16).digest() for x in arrays.inputs)
+                for field, values in _fields(arrays).items():
+                    if field not in whole:
+                        shape = (sum(sizes), *values.shape[1:])
+                        whole[field] = np.lib.format.open_memmap(
+                            goal / f"{split}.{field}.npy", "w+", values.dtype, shape
+                        )
+                    whole[field][start : start + size] = values
+                start += size
+                bar.update()
+            for values in whole.values():
+                values.flush()
+            lines.append(summary.describe(split))
+            statistics[split] = summary.statistics()
+            digests = {field: store.sha256(goal / f"{split}.{field}.npy") for field in whole}
+            splits[split] = {"examples": start, "classes": summary.classes.tolist(), "sha256": digests}
+    sizes_now = {split: about["examples"] for split, about in splits.items()}
+    wrong = [] if request.subset or request.sizes else unexpected(format, sizes_now)
+    if plan.distinct and len(seen) < sum(sizes_now.values()):
+        wrong.append(f"{sum(sizes_now.values()) - len(seen)} examples occur twice: choose another --seed")
+    if wrong:
+        raise DataError(f"{format.name}: {'; '.join(wrong)}")
+    manifest = {
+        "task": format.name,
+        "version": store.VERSION,
+        "s5jax": s5jax.__version__,
+        "origin": plan.origin,
+        "request": request.wishes(),
+        "splits": splits,
+        "facts": {**plan.facts, "statistics": statistics if format.num_tokens is None else {}},
+        "sources": _digests(plan.sources, request.data_dir, quiet),
+    }
+    _replace(goal / "manifest.json", lambda stream: stream.write(json.dumps(manifest, indent=1).encode()))
+    return lines
+
+
+def _digests(sources: list[pathlib.Path], data_dir: pathlib.Path, quiet: bool) -> dict[str, str]:
+    """SHA-256 of the official files; one of all together where they are many."""
+    with _bar("hashing", len(sources), "files", quiet) as bar:
+        single = {}
+        for path in sources:
+            single[str(path.relative_to(data_dir))] = store.sha256(path)
+            bar.update()
+    if len(single) <= 20:
+        return single
+    together = hashlib.sha256(json.dumps(sorted(single.items())).encode()).hexdigest()
+    return {f"{len(single)} files, names and SHA-256 together": together}
+
+
+def _fields(arrays: Arrays) -> dict[str, np.ndarray]:
+    return {field: values for field, values in arrays._asdict().items() if values is not None}
+
+
+def _piece_file(partial: pathlib.Path, split: str, i: int) -> pathlib.Path:
+    return partial / f"{split}.{i}.npz"
+
+
+def _examples(piece: pathlib.Path) -> int:
+    with np.load(piece) as stored:
+        return len(stored["labels"])
+
+
+def _replace(file: pathlib.Path, write: Callable[[Any], Any]) -> None:
+    """Writes a file at once: under another name, which is then changed."""
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            write(stream)
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _bar(what: str, total: int, unit: str, quiet: bool, initial: int = 0) -> Any:
+    """A progress bar, on a terminal only."""
+    return tqdm(total=total, initial=initial, desc=what, unit=f" {unit}", disable=True if quiet else None, leave=False)

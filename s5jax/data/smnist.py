@@ -1,0 +1,53 @@
+"""Sequential MNIST: handwritten digits read pixel by pixel, row by row, or permuted. L = 784, one channel, ten classes.
+
+Grey levels 0..255 become 0..1, with no further normalisation, as published. The permutation of the published code is
+bit reversal, cut to 784 positions.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Shaped
+
+from s5jax.data import idx
+from s5jax.data.preparation import Plan, Request
+from s5jax.data.store import Format, Stored
+from s5jax.data.task import Task
+
+FORMAT = Format(
+    name="smnist",
+    sizes=idx.SIZES,
+    length=784,
+    num_classes=10,
+    dtype="uint8",
+    files="mnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]",
+    address="http://yann.lecun.com/exdb/mnist/, mirrored at https://ossci-datasets.s3.amazonaws.com/mnist/",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    permuted: bool = False
+    """Pixels in bit-reversed order: psMNIST."""
+
+
+def plan(request: Request) -> Plan:
+    return idx.plan(request, FORMAT, ("mnist", "MNIST/raw", "."))
+
+
+def load(stored: Stored, options: Options) -> Task:
+    order = bit_reversal(784) if options.permuted else None
+
+    def preprocess(grey: Shaped[Array, "*N L 1"]) -> Float[Array, "*N L 1"]:
+        scaled = grey.astype("float32") / 255
+        return scaled if order is None else jnp.take(scaled, order, axis=-2)
+
+    return Task(name="smnist", splits=stored.splits, length=784, num_classes=10, preprocess=preprocess)
+
+
+def bit_reversal(length: int) -> Int[np.ndarray, " L"]:
+    """0..length - 1, in the order of their binary digits read backwards, as many digits as length - 1 has."""
+    digits = (length - 1).bit_length()
+    reversed_ = [int(f"{i:0{digits}b}"[::-1], 2) for i in range(2**digits)]
+    return np.array([i for i in reversed_ if i < length])

@@ -1,0 +1,144 @@
+"""Prepared data sets on disk: .npy files, mapped into memory, and a manifest that says what they are.
+
+DATA_DIR/prepared/<task>/manifest.json
+                         <split>.inputs.npy, <split>.labels.npy, and <split>.lengths.npy where sequences are padded
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Num
+
+from s5jax.data.task import DataError, Split
+
+__all__ = ["VERSION", "Arrays", "Format", "Stored", "blank", "directory", "read", "read_manifest", "sha256"]
+
+VERSION = 1
+"""Of the stores' layout. A store of another version is made anew."""
+
+
+class Arrays(NamedTuple):
+    """Some examples as they are stored, the fields those of a `Split`."""
+
+    inputs: Num[np.ndarray, "N ..."]
+    labels: Num[np.ndarray, " N"]
+    lengths: Num[np.ndarray, "N ..."] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Format:
+    """What the official data of a task are.
+
+    name: the task's.
+    sizes: examples of each stored split; "val" may be missing, where loading takes it from "train".
+    length: L, the steps of every stored sequence, padding included.
+    num_classes: labels run from 0 to num_classes - 1.
+    dtype: of the stored inputs.
+    files: the official files below the data directory, in words.
+    address: where they are officially to be had.
+    num_tokens: width of the one-hot input, where inputs are tokens; `None`: they are values.
+    channels: values per step.
+    pairs: an example is a pair of documents.
+    padded: lengths are stored.
+    sha256: of the stored inputs of some splits, as known from complete data.
+    """
+
+    name: str
+    sizes: dict[str, int]
+    length: int
+    num_classes: int
+    dtype: str
+    files: str
+    address: str
+    num_tokens: int | None = None
+    channels: int = 1
+    pairs: bool = False
+    padded: bool = False
+    sha256: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def example_shape(self) -> tuple[int, ...]:
+        """Of the inputs of one example."""
+        return ((2,) if self.pairs else ()) + (self.length,) + ((self.channels,) if self.num_tokens is None else ())
+
+
+class Stored(NamedTuple):
+    """A store as it was read."""
+
+    splits: dict[str, Split]
+    facts: dict[str, Any]
+    """What else loading needs, from the manifest: that of the `Plan`, and "statistics" of values, see `preparation`."""
+
+
+def directory(data_dir: pathlib.Path | str, name: str) -> pathlib.Path:
+    """Where the store of a task is, or is to be."""
+    return pathlib.Path(data_dir) / "prepared" / name
+
+
+def read_manifest(data_dir: pathlib.Path | str, name: str) -> dict[str, Any]:
+    """What the manifest of a store says.
+
+    Raises:
+      DataError: there is no store, or one that this version does not read.
+    """
+    path = directory(data_dir, name) / "manifest.json"
+    command = f"python scripts/prepare_data.py {name} --data_dir={data_dir}"
+    if not path.is_file():
+        raise DataError(
+            f"task {name} has not been prepared in {data_dir}: run `{command}`,"
+            " or set --config.task.data_dir to where it has been"
+        )
+    try:
+        manifest = json.loads(path.read_text())
+        version = manifest["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}): run `{command} --force`") from error
+    if version != VERSION:
+        raise DataError(f"{path} is of version {version}, not {VERSION}: run `{command} --force`")
+    return manifest
+
+
+def read(format: Format, data_dir: pathlib.Path | str) -> Stored:
+    """The prepared data of a task. Arrays stay on disk until they are looked at.
+
+    Raises:
+      DataError: they have not been prepared, or files are missing or cut off.
+    """
+    manifest, where = read_manifest(data_dir, format.name), directory(data_dir, format.name)
+    splits = {}
+    for name, about in manifest["splits"].items():
+        fields = ("inputs", "labels", "lengths") if format.padded else ("inputs", "labels")
+        arrays = {}
+        for field in fields:
+            file = where / f"{name}.{field}.npy"
+            try:
+                arrays[field] = np.load(file, mmap_mode="r")
+            except (OSError, ValueError, EOFError) as error:
+                raise DataError(
+                    f"{file} cannot be read ({error}): run"
+                    f" `python scripts/prepare_data.py {format.name} --data_dir={data_dir} --force`"
+                ) from error
+            if len(arrays[field]) != about["examples"]:
+                raise DataError(f"{file} has {len(arrays[field])} examples, the manifest says {about['examples']}")
+        splits[name] = Split(**arrays)
+    return Stored(splits, manifest["facts"])
+
+
+def blank(format: Format) -> Stored:
+    """Data of the official sizes that are nothing but zeros and take no memory: enough to count parameters."""
+    splits = {}
+    for name, size in format.sizes.items():
+        inputs = np.broadcast_to(np.zeros((), format.dtype), (size, *format.example_shape()))
+        lengths = np.broadcast_to(np.int32(format.length), (size, 2) if format.pairs else (size,))
+        splits[name] = Split(inputs, np.broadcast_to(np.int32(0), (size,)), lengths if format.padded else None)
+    constant = {"mean": 0.0, "std": 1.0}
+    return Stored(splits, {"statistics": dict.fromkeys(format.sizes, constant)})
+
+
+def sha256(path: pathlib.Path) -> str:
+    """Of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,85 @@
+"""What can be said of examples that were read: how many there are of what, and what is wrong with them."""
+
+from typing import Any
+
+import numpy as np
+
+from s5jax.data.store import Arrays, Format
+from s5jax.data.task import DataError, check_range
+
+__all__ = ["Summary", "unexpected", "validate"]
+
+
+class Summary:
+    """What is counted of the examples of a split."""
+
+    def __init__(self, format: Format):
+        self.format = format
+        self.classes = np.zeros(format.num_classes, np.int64)
+        self.lengths: list[np.ndarray] = []
+        self.sums = np.zeros(format.channels, np.int64)
+        self.squares = np.zeros(format.channels, np.int64)
+
+    @property
+    def examples(self) -> int:
+        return int(self.classes.sum())
+
+    def add(self, arrays: Arrays) -> None:
+        self.classes += np.bincount(arrays.labels, minlength=self.format.num_classes)
+        if arrays.lengths is not None:
+            self.lengths.append(arrays.lengths.ravel())
+        if self.format.num_tokens is None:
+            for example in arrays.inputs:  # one by one: squares of all at once would take eight times their memory
+                self.sums += example.sum(0, dtype=np.int64)
+                self.squares += np.square(example, dtype=np.int64).sum(0)
+
+    def merge(self, other: "Summary") -> None:
+        self.classes += other.classes
+        self.lengths += other.lengths
+        self.sums += other.sums
+        self.squares += other.squares
+
+    def statistics(self) -> dict[str, Any]:
+        """Mean and standard deviation of values as stored, padding included; lists of them for several channels."""
+        steps = max(self.examples, 1) * self.format.length
+        mean = self.sums / steps
+        std = np.sqrt(self.squares / steps - mean**2)
+        single = self.format.channels == 1
+        return {name: float(x[0]) if single else x.tolist() for name, x in (("mean", mean), ("std", std))}
+
+    def describe(self, split: str) -> str:
+        least, most = self.classes.min(), self.classes.max()
+        line = f"{split}: {self.examples:,} examples, {least:,}"
+        line += f" to {most:,} of each class" if most > least else " of each class"
+        if self.lengths:
+            lengths = np.concatenate(self.lengths)
+            line += f", lengths {lengths.min()} to {lengths.max()}, mean {lengths.mean():.1f}"
+        if self.format.num_tokens is None:
+            for name, value in self.statistics().items():
+                line += f", {name} " + " ".join(f"{x:.4g}" for x in np.atleast_1d(value))
+        return line
+
+
+def validate(arrays: Arrays, format: Format, where: str) -> None:
+    """Raises DataError where arrays are not of a format."""
+    inputs, labels, lengths = arrays
+    shape = (len(labels), *format.example_shape())
+    if inputs.dtype != format.dtype or inputs.shape != shape:
+        raise DataError(f"{where}: inputs are {inputs.dtype} {inputs.shape}, not {format.dtype} {shape}")
+    if (lengths is not None) != format.padded:
+        raise DataError(f"{where}: lengths are {'missing' if format.padded else 'given, but nothing is padded'}")
+    check_range(f"{where}: label", labels, 0, format.num_classes - 1, "number of classes")
+    if format.num_tokens is not None:
+        check_range(f"{where}: token", inputs, 0, format.num_tokens - 1, "vocabulary")
+    if lengths is not None:
+        check_range(f"{where}: length", lengths, 1, format.length, "length")
+
+
+def unexpected(format: Format, sizes: dict[str, int]) -> list[str]:
+    """What is wrong with the numbers of examples, in words."""
+    return [
+        f"{split} has {sizes.get(split, 0):,} examples, the official files {expected:,}: files are missing or cut off"
+        f" (--subset accepts fewer; {format.address})"
+        for split, expected in format.sizes.items()
+        if sizes.get(split, 0) != expected
+    ]

@@ -1,0 +1,300 @@
+"""Recipes of the benchmark: their numbers against the published ones, and what may stand after the colon.
+
+The tables here were written down from the published scripts, not from the recipes.
+"""
+
+import ast
+import importlib
+import pathlib
+from typing import Any
+
+import ml_collections
+import pytest
+import tiny
+
+from s5jax.training import config as configs
+from s5jax.training.config import UserError
+
+MODELS = ("s5", "s5-ptd", "s4d-legs", "s4d-inv", "s4d-lin", "s4-legs", "s4-ptd")
+OTHERS = ("s4d-real", "dss", "s4-fout")
+LRA = ("lra/listops", "lra/text", "lra/retrieval", "lra/image", "lra/pathfinder", "lra/pathx")
+RECIPES = (*LRA, "scifar", "smnist", "sfashion", "speech_commands", "spoken_digits")
+TOKENS = LRA[:3]
+LENGTHS = (2048, 4096, 4000, 1024, 1024, 16384, 1024, 784, 784, 16000, 8000)
+
+
+def load(recipe: str, arg: str) -> ml_collections.ConfigDict:
+    return configs.load_config(f"{tiny.ROOT}/configs/{recipe}.py:{arg}")
+
+
+def check(config: ml_collections.ConfigDict, expected: dict[str, Any]) -> None:
+    values = config.to_dict()
+    for field, value in expected.items():
+        at: Any = values
+        for name in field.split("."):
+            at = at[name]
+        assert at == value, field
+
+
+def table(text: str) -> dict[str, dict[str, Any]]:
+    """The fields of each recipe: a row for each field, a column for each recipe, whose names are the first row."""
+    rows = [line.split() for line in text.strip().splitlines()]
+    columns = zip(*(row[1:] for row in rows), strict=True)
+    fields = [row[0] for row in rows[1:]]
+    return {recipe: dict(zip(fields, map(_value, values), strict=True)) for recipe, *values in columns}
+
+
+def _value(text: str) -> Any:
+    return text if text.replace("_", "").isidentifier() and text not in ("True", "False") else ast.literal_eval(text)
+
+
+S5 = table(
+    """
+    recipe              lra/listops    lra/text     lra/retrieval         lra/image      lra/pathfinder        lra/pathx      speech_commands
+    seed                6554595        8825365      5464368               16416          8180844               6429262        4062966
+    model.depth         8              6            6                     6              6                     6              6
+    model.d_model       128            256          128                   512            192                   128            96
+    model.activation    half_glu2      half_glu2    half_glu1             half_glu1      half_glu1             half_glu1      half_glu1
+    model.dropout       0.0            0.1          0.0                   0.1            0.05                  0.0            0.1
+    model.bn_momentum   0.95           0.95         0.95                  0.95           0.9                   0.9            0.95
+    ssm.state_size      16             192          256                   384            256                   256            128
+    ssm.blocks          8              12           16                    3              8                     16             16
+    ssm.C_init          lecun_normal   lecun_normal trunc_standard_normal lecun_normal   trunc_standard_normal complex_normal lecun_normal
+    ssm.dt_min          0.001          0.001        0.001                 0.001          0.001                 0.0001         0.001
+    ssm.clip_eigs       False          False        False                 True           False                 False          False
+    optim.lr            0.003          0.004        0.002                 0.0045         0.0045                0.0018         0.008
+    optim.ssm_lr        0.001          0.001        0.001                 0.001          0.0009                0.0006         0.002
+    optim.weight_decay  0.04           0.07         0.05                  0.07           0.03                  0.06           0.04
+    optim.grouping      BfastandCdecay standard     standard              BfastandCdecay standard              BandCdecay     noBCdecay
+    optim.dt_global     False          True         True                  False          False                 False          False
+    train.batch_size    50             50           32                    50             64                    32             16
+    train.epochs        40             35           20                    250            200                   75             40
+    train.warmup_epochs 1.0            0.0          1.0                   1.0            1.0                   1.0            1.0
+    """  # noqa: E501
+)
+S5_COMMON = {
+    "model.norm": "batch",
+    "model.prenorm": True,
+    "model.pooling": "mean",
+    "ssm.bidirectional": True,
+    "ssm.conj_sym": True,
+    "ssm.discretization": "zoh",
+    "ssm.init": "normal",
+    "ssm.dt_max": 0.1,
+    "ssm.scan_method": "associative",
+    "optim.lr_min": 0.0,
+    "optim.schedule": "warmup_cosine",
+    "train.schedule_epochs": 0.0,
+}
+S5_PTD = {  # what differs from S5
+    "lra/listops": {"train.epochs": 35, "optim.weight_decay": 0.05},
+    "lra/text": {"train.epochs": 40, "train.warmup_epochs": 5.0},
+    "lra/retrieval": {},
+    "lra/image": {"seed": 16418, "optim.lr": 0.005},
+    "lra/pathfinder": {"train.epochs": 230, "train.warmup_epochs": 10.0, "optim.weight_decay": 0.05},
+    "lra/pathx": {"train.epochs": 90, "ssm.clip_eigs": True},
+    "speech_commands": {},
+}
+
+V3 = table(
+    """
+    recipe                lra/listops lra/text  lra/retrieval lra/image lra/pathfinder lra/pathx scifar speech_commands
+    seed                  2222        2222      2222          2222      2222           2222      2222   2222
+    model.depth           8           6         6             6         6              6         6      6
+    model.d_model         128         256       256           512       256            256       512    128
+    model.norm            batch       batch     batch         layer     batch          batch     layer  batch
+    model.prenorm         False       True      True          False     True           True      False  True
+    model.dropout         0.0         0.0       0.0           0.1       0.0            0.0       0.1    0.0
+    model.pooling         mean        mean      mean          mean      last           mean      mean   mean
+    ssm.state_size        64          64        64            64        64             64        64     64
+    ssm.n_ssm             0           0         0             2         0              0         2      2
+    ssm.dt_min            0.001       0.001     0.001         0.001     0.001          0.0001    0.001  0.001
+    ssm.dt_max            0.1         0.1       0.1           0.1       0.1            0.1       0.1    0.1
+    optim.lr              0.01        0.01      0.01          0.01      0.004          0.001     0.01   0.01
+    optim.ssm_lr          0.001       0.001     0.001         0.001     0.001          0.0005    0.001  0.001
+    optim.dt_global       True        True      True          True      False          False     False  False
+    optim.weight_decay    0.05        0.05      0.05          0.05      0.03           0.05      0.05   0.05
+    train.batch_size      50          16        64            50        64             16        50     16
+    train.epochs          40          32        20            200       200            50        200    40
+    """
+)
+S4_PTD = table(
+    """
+    recipe                lra/listops lra/text  lra/retrieval lra/image lra/pathfinder lra/pathx
+    seed                  2222        3333      3333          2222      3333           3333
+    model.depth           8           6         6             6         6              6
+    model.d_model         256         256       128           128       256            128
+    model.norm            batch       batch     batch         layer     batch          batch
+    model.prenorm         False       True      True          False     True           True
+    model.dropout         0.0         0.0       0.0           0.1       0.0            0.0
+    model.pooling         mean        mean      mean          mean      mean           mean
+    ssm.state_size        64          64        64            64        64             64
+    ssm.n_ssm             1           1         1             1         1              1
+    ssm.dt_min            0.001       0.001     0.001         0.001     0.001          0.0001
+    ssm.dt_max            1.0         0.1       0.1           0.1       0.1            0.1
+    optim.lr              0.002       0.01      0.004         0.01      0.004          0.001
+    optim.ssm_lr          0.0004      0.001     0.001         0.001     0.001          0.001
+    optim.dt_global       False       True      True          False     False          False
+    optim.weight_decay    0.05        0.05      0.03          0.01      0.03           0.03
+    train.batch_size      50          16        64            128       64             20
+    train.epochs          80          80        40            2000      300            100
+    """
+)
+STEPS = {  # of an epoch: the training examples of the published splits, in whole batches
+    "lra/listops": {50: 1920},
+    "lra/text": {16: 1562},
+    "lra/retrieval": {64: 2298},
+    "lra/image": {50: 900, 128: 351},
+    "lra/pathfinder": {64: 2500},
+    "lra/pathx": {16: 10000, 20: 8000},
+    "scifar": {50: 900},
+    "speech_commands": {16: 5302},
+}
+V3_STEPS = {  # warm-up and cosine
+    "lra/listops": (1_000, 80_000),
+    "lra/text": (1_000, 50_000),
+    "lra/retrieval": (2_500, 50_000),
+    "lra/image": (900, 180_000),
+    "lra/pathfinder": (2_500, 500_000),
+    "lra/pathx": (50_000, 500_000),
+    "scifar": (900, 180_000),
+    "speech_commands": (1_000, 200_000),
+}
+S4_PTD_STEPS = {
+    "lra/listops": (12_000, 1_200_000),
+    "lra/text": (5_000, 80 * 1562),  # published are 50,000, in which the cosine comes to its end, and rises again
+    "lra/retrieval": (5_000, 100_000),
+    "lra/image": (3_600, 1_760_000),
+    "lra/pathfinder": (150_000, 800_000),
+    "lra/pathx": (200_000, 1_250_000),
+}
+
+
+@pytest.mark.parametrize("recipe", S5)
+def test_s5_has_its_published_numbers(recipe):
+    config = load(recipe, "s5")
+    check(config, S5_COMMON | S5[recipe])
+    assert config.model.encoder == ("one_hot" if recipe in TOKENS else "dense")
+
+
+@pytest.mark.parametrize("recipe", S5_PTD)
+def test_s5_ptd_differs_from_s5_where_published(recipe):
+    conjugate = {"ssm.init": "ptd-conjugate"}  # of S5's size: published are all modes
+    check(load(recipe, "s5-ptd"), S5_COMMON | S5[recipe] | S5_PTD[recipe] | conjugate)
+
+
+@pytest.mark.parametrize("model", ["s4d-legs", "s4d-inv", "s4d-lin", "s4-legs"])
+@pytest.mark.parametrize("recipe", V3)
+def test_s4d_and_s4_have_their_published_numbers(recipe, model):
+    check(load(recipe, model), V3[recipe] | {"ssm.init": model.partition("-")[2]})
+    check_s4(recipe, model, V3_STEPS)
+
+
+@pytest.mark.parametrize("recipe", S4_PTD)
+def test_s4_ptd_has_its_published_numbers(recipe):
+    check(load(recipe, "s4-ptd"), S4_PTD[recipe] | {"ssm.name": "s4d", "ssm.init": "ptd-conjugate"})
+    check_s4(recipe, "s4-ptd", S4_PTD_STEPS)
+
+
+def check_s4(recipe: str, model: str, steps: dict[str, tuple[int, int]]) -> None:
+    config = load(recipe, model)
+    check(config, {"model.activation": "full_glu", "model.bn_momentum": 0.9, "ssm.bidirectional": True})
+    assert config.optim.grouping == "standard"
+    assert config.model.encoder == ("embedding" if recipe in TOKENS else "dense")
+    an_epoch = STEPS[recipe][config.train.batch_size]
+    schedule_epochs = config.train.schedule_epochs or config.train.epochs
+    assert (config.train.warmup_epochs * an_epoch, schedule_epochs * an_epoch) == pytest.approx(steps[recipe])
+
+
+def test_numbers_of_small_images():
+    rates = {"optim.lr": 0.0045, "optim.ssm_lr": 0.001, "optim.weight_decay": 0.07}
+    sizes = {"model.depth": 6, "model.d_model": 512, "ssm.state_size": 384, "ssm.blocks": 3}
+    check(load("scifar", "s5"), S5_COMMON | rates | sizes | {"train.epochs": 250, "model.dropout": 0.1})
+    common = {"model.depth": 4, "ssm.state_size": 128, "train.epochs": 150, "train.batch_size": 50}
+    common |= {"optim.weight_decay": 0.01, "ssm.bidirectional": False, "ssm.C_init": "trunc_standard_normal"}
+    ordered = {"model.d_model": 96, "ssm.blocks": 1, "model.dropout": 0.1, "optim.lr": 0.008, "optim.ssm_lr": 0.002}
+    shuffled = {"model.d_model": 128, "ssm.blocks": 2, "model.dropout": 0.15, "optim.lr": 0.004, "optim.ssm_lr": 0.001}
+    check(load("smnist", "s5"), S5_COMMON | common | ordered | {"task.permuted": False})
+    check(load("smnist", "permuted,s5"), S5_COMMON | common | shuffled | {"task.permuted": True})
+    check(load("sfashion", "s5"), S5_COMMON | common | ordered)
+    small = {"model.depth": 4, "model.d_model": 128, "optim.weight_decay": 0.01, "train.epochs": 100}
+    check(load("smnist", "s4d-lin"), small | {"optim.lr": 0.01, "train.batch_size": 50})
+
+
+def test_ten_words():
+    assert load("speech_commands", "s5").task.name == "speech_commands"
+    ten = load("speech_commands", "sc10,s4-ptd")
+    assert (ten.task.name, ten.ssm.n_ssm) == ("sc10", 1)
+
+
+@pytest.mark.parametrize("model", [*MODELS, *OTHERS])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_names_all_fields(recipe, model):
+    """So that what is run can be read in it: none is left to a default but the SSMs' rarer ones."""
+    values = load(recipe, model)
+    assert values.task.name == pathlib.Path(recipe).name
+    assert values.task.data_dir == "data" and values.task.limit == 0
+    resolved = configs.resolve(values).to_dict()
+    assert values.to_dict().keys() == resolved.keys()
+    for section in resolved.keys() - {"ssm"}:
+        assert values.to_dict()[section] == resolved[section], section
+
+
+def test_all_recipes_are_here():
+    files = {str(path.relative_to(tiny.ROOT / "configs").with_suffix("")) for path in tiny.ROOT.glob("configs/**/*.py")}
+    assert files - {"common", "digits", "sinusoid", "robustness"} == set(RECIPES)
+
+
+def test_dss_is_normalised_over_the_tasks_length():
+    assert tuple(load(recipe, "dss").ssm.dss_length for recipe in RECIPES) == LENGTHS
+
+
+@pytest.mark.parametrize("model", [*MODELS, *OTHERS])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_debug_shrinks(recipe, model):
+    config = load(recipe, f"debug,{model}")
+    small = {"model.depth": 2, "model.d_model": 8, "ssm.state_size": 8, "task.limit": 64, "train.batch_size": 8}
+    check(config, small | {"train.epochs": 2, "train.eval_every_steps": 0, "log.every_steps": 4})
+    assert config.train.warmup_epochs <= 1 and config.train.schedule_epochs == 0
+    if config.ssm.name == "s5":
+        assert config.ssm.scan_method == "sequential"
+        assert config.ssm.blocks <= load(recipe, model).ssm.blocks
+    else:
+        assert config.model.d_model % (config.ssm.n_ssm or 1) == 0
+    ssm = config.ssm.to_dict()
+    importlib.import_module(f"s5jax.ssm.{ssm.pop('name')}").Options(**ssm)  # complains of blocks that do not fit
+
+
+def test_published_quirks():
+    for recipe in RECIPES:
+        for model in MODELS:
+            config, usual = load(recipe, f"{model},published"), load(recipe, model)
+            assert not config.model.mask_padding and usual.model.mask_padding
+            assert config.optim.schedule == ("s5_published" if model.startswith("s5") else "warmup_cosine")
+            assert usual.optim.schedule == "warmup_cosine"
+            config.model.mask_padding, config.optim.schedule = True, "warmup_cosine"
+            if recipe == "lra/text":
+                assert (config.task.val_split, usual.task.val_split) == (0.0, 0.1)
+                config.task.val_split = 0.1
+            assert config == usual
+
+
+def test_words_after_the_colon():
+    assert load("lra/listops", "published,debug") == load("lra/listops", "debug, s5 ,published")
+    assert configs.load_config(f"{tiny.ROOT}/configs/smnist.py") == load("smnist", "s5")
+    assert load("smnist", "permuted").ssm.name == "s5"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arg", "message"),
+    [
+        ("lra/text", "s4d-cos", r"'s4d-cos' is neither a model nor a flag; the models are s5, .*, s4-fout; the flags"),
+        ("lra/text", "s5,permuted", r"'permuted' is neither .*; the flags are debug, published$"),
+        ("smnist", "s5,permute", r"'permute' is neither .*; the flags are debug, published, permuted$"),
+        ("scifar", "s5,", r"'' is neither a model nor a flag"),
+        ("scifar", "s5,debug,s4-ptd", r"one model at a time: 's5,debug,s4-ptd' names s5, s4-ptd"),
+    ],
+)
+def test_mistakes_after_the_colon(recipe, arg, message):
+    with pytest.raises(UserError, match=message):
+        load(recipe, arg)
