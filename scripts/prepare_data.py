@@ -35,7 +35,9 @@ def main() -> int:
         metavar="DIR",
         help="where the official files are, and where DIR/prepared/TASK goes (default: data)",
     )
-    parser.add_argument("--check", action="store_true", help="verify the store, or, where there is none, the official files")
+    parser.add_argument(
+        "--check", action="store_true", help="verify the store, or, where there is none, the official files"
+    )
     parser.add_argument("--force", action="store_true", help="replace a store that is there")
     parser.add_argument("--subset", action="store_true", help="accept fewer examples than the official files have")
     parser.add_argument("--generate", action="store_true", help="use the generator even if there are official files")

@@ -61,7 +61,7 @@ ATTEMPTS = 5000
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Style:
-    """What images look like. Lengths are in pixels.
+    """What images look like; lengths are in pixels. Fewer dashes, smaller gaps and no distractors make it easy.
 
     size: of a side of the image.
     dash: of a dash.

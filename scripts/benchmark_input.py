@@ -1,0 +1,109 @@
+"""Measures what a batch costs: gathered inside the step from data on the device, and streamed from disk."""
+
+import argparse
+import dataclasses
+import functools
+import itertools
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from s5jax.training import config as configs
+from s5jax.training import state as states
+from s5jax.training import step
+from s5jax.training.config import Config, UserError, load_task
+from s5jax.training.program import Program
+
+EXAMPLES = """examples:
+  python scripts/benchmark_input.py --config=configs/lra/image.py:s5
+  python scripts/benchmark_input.py --config=configs/lra/text.py:s5 --steps=5 --config.model.depth=2
+
+"step" is a training step with data on the device; "gather" the part of it that makes the batch, timed alone; "streamed"
+a step whose batch is read from disk while the one before is computed. The three take turns; medians of the rounds.
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="as for train.py, overrides too")
+    parser.add_argument("--steps", type=int, default=10, metavar="N", help="steps a round (default: 10)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default: 5)")
+    arguments, overrides = parser.parse_known_args()
+    try:
+        if min(arguments.steps, arguments.rounds) < 1:
+            raise UserError("--steps and --rounds must be at least 1")
+        values = configs.load_config(arguments.config)
+        configs.override(values, overrides)
+        print(measure(configs.resolve(values), arguments.steps, arguments.rounds))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def measure(config: Config, steps: int, rounds: int) -> str:
+    """A table of the milliseconds that steps and their parts take."""
+    task = load_task(config)
+    experiment, state = states.build(config, task)
+
+    def program(gib: float) -> Program:
+        train = dataclasses.replace(config.train, resident_gib=gib, steps_per_call=1)
+        return Program(dataclasses.replace(config, train=train), task, experiment)
+
+    resident, streamed = program(float("inf")), program(0.0)
+    size, batch = len(task.splits["train"]), config.train.batch_size
+    rng = np.random.default_rng(config.seed)
+
+    def calls() -> Iterator[np.ndarray]:
+        while True:
+            yield rng.permutation(size)[None, :batch].astype(np.int32)
+
+    gather = jax.jit(functools.partial(step.gather, prepare=task.prepare, time=1 + task.pairs))
+
+    def trained(made: Program) -> Callable[[], None]:
+        feeds, current = made.feeds("train", calls()), [made.place(jax.tree.map(np.asarray, state))]
+
+        def run() -> None:
+            for feed in itertools.islice(feeds, steps):
+                current[0], metrics = made.train_steps(current[0], feed)
+            jax.block_until_ready(metrics)
+
+        return run
+
+    def gathered() -> None:
+        for feed in itertools.islice(resident.feeds("train", calls()), steps):
+            jax.block_until_ready(gather(feed.examples, feed.places[0]))
+
+    kinds = {"step": trained(resident), "gather": gathered, "streamed": trained(streamed)}
+    times: dict[str, list[float]] = {name: [] for name in kinds}
+    for number in range(rounds + 1):
+        for name, run in kinds.items():
+            begin = time.perf_counter()
+            run()
+            if number:  # the first round compiles
+                times[name].append(1000 * (time.perf_counter() - begin) / steps)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    stored = sum(x.nbytes for x in (task.splits["train"].inputs, task.splits["train"].labels))
+    lines = [
+        f"{task.name}: {size:,} training examples, {stored / 2**20:.0f} MiB stored, batches of {batch},"
+        f" {jax.devices()[0].device_kind}; medians of {rounds} rounds of {steps} steps (least to largest)",
+        *(f"  {name:9} {medians[name]:9.2f} ms  ({min(v):.2f} to {max(v):.2f})" for name, v in times.items()),
+        f"gather / step {medians['gather'] / medians['step']:.2%}, streamed / step"
+        f" {medians['streamed'] / medians['step']:.3f}",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

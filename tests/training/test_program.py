@@ -1,0 +1,224 @@
+"""The way of the data to the steps: kept on the devices or streamed, several steps a call, batches cut to length."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from s5jax.data import batches
+from s5jax.data.task import Split, Task
+from s5jax.training import config as configs
+from s5jax.training import loop, program
+from s5jax.training import state as states
+from s5jax.training.config import UserError, load_task
+
+SHORT = ("--config.train.epochs=2", "--config.train.eval_every_steps=19", "--config.ssm.scan_method=sequential")
+
+
+def metrics(workdir):
+    return (workdir / "metrics.jsonl").read_bytes()
+
+
+def records(workdir):
+    return [json.loads(line) for line in metrics(workdir).splitlines()]
+
+
+def test_a_streamed_run_is_the_same_bit_for_bit(tmp_path):
+    for name, gib in (("resident", 8), ("streamed", 0)):
+        config = tiny.config(*SHORT, f"--config.train.resident_gib={gib}")
+        result = loop.train(config, tmp_path / name)
+        assert result["steps"] == 38
+    assert metrics(tmp_path / "resident") == metrics(tmp_path / "streamed")
+    assert (tmp_path / "resident/result.json").read_text() == (tmp_path / "streamed/result.json").read_text()
+
+
+def test_several_steps_a_call(tmp_path):
+    """The same reports at the same steps, up to rounding; and where there are fewer steps to go, they are single."""
+    sizes = []
+    good = program.Program.train_steps
+
+    def counted(self, state, feed):
+        sizes.append(feed.steps)
+        return good(self, state, feed)
+
+    for count in (1, 3):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(program.Program, "train_steps", counted)
+            loop.train(tiny.config(*SHORT, f"--config.train.steps_per_call={count}"), tmp_path / str(count))
+    # Reports every 4 steps, an evaluation and an epoch after 19 and 38.
+    assert sizes[38:] == [3, 1] * 4 + [3] + [1, 3, 1] + [3, 1] * 3 + [1, 1]
+    for one, three in zip(records(tmp_path / "1"), records(tmp_path / "3"), strict=True):
+        assert one.keys() == three.keys()
+        assert list(three.values()) == pytest.approx(list(one.values()), rel=2e-3, abs=1e-6)
+
+
+def test_calls_after_a_resumption_are_those_without_one():
+    config = tiny.config("--config.train.steps_per_call=4", "--config.train.checkpoint_every_steps=6")
+    order = np.arange(19 * 2).reshape(19, 2)
+
+    def calls(step):
+        return [call.tolist() for call in loop._calls(config, step, 38, 19, 9, lambda epoch: order + 100 * epoch)]
+
+    whole = calls(0)
+    assert [row for call in whole for row in call] == [*order.tolist(), *(order + 100).tolist()]
+    assert {len(call) for call in whole} == {1, 4}
+    ends = np.cumsum([len(call) for call in whole])
+    for i, end in enumerate(ends[:-1], 1):
+        assert calls(int(end)) == whole[i:]
+
+
+def padded_task(n=200, length=300):
+    """Which of two tokens is more frequent, in sequences of many lengths."""
+    rng = np.random.default_rng(0)
+
+    def split(n):
+        lengths = rng.integers(1, length + 1, n)
+        inputs = rng.integers(0, 3, (n, length))  # also beyond the lengths, where nothing must count
+        valid = np.arange(length) < lengths[:, None]
+        labels = ((inputs == 1) & valid).sum(1) > ((inputs == 2) & valid).sum(1)
+        return Split(inputs.astype(np.uint8), labels.astype(np.int32), lengths)
+
+    splits = {name: split(size) for name, size in (("train", n), ("val", 50), ("test", 33))}
+    return Task(name="padded", splits=splits, length=length, num_classes=2, num_tokens=3)
+
+
+def padded_config(*overrides):
+    return tiny.config(
+        "--config.model.encoder=one_hot",
+        "--config.ssm.scan_method=sequential",
+        "--config.train.batch_size=16",
+        "--config.model.dropout=0.0",
+        *overrides,
+    )
+
+
+def test_batches_cut_to_length_change_nothing_but_the_order():
+    task = padded_task()
+    values, updated = {}, {}
+    for buckets in (0, 4):
+        config = padded_config(f"--config.train.buckets={buckets}")
+        experiment, state = states.build(config, task)
+        made = program.Program(config, task, experiment)
+        values[buckets] = made.evaluate(made.place(state), "test")
+        short = np.argsort(task.splits["train"].lengths)[:16].astype(np.int32)
+        (feed,) = made.feeds("train", [short[None]])
+        assert feed.length == (128 if buckets else None)
+        updated[buckets] = made.train_steps(made.place(state), feed)
+    assert values[4] == pytest.approx(values[0], rel=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), updated[0], updated[4])
+
+
+def test_a_run_with_buckets_learns_and_is_resumed(tmp_path, monkeypatch):
+    """Streamed and kept, a run with buckets has the same reports; it has as many steps as one without."""
+    monkeypatch.setattr(loop, "load_task", lambda config: padded_task())
+    for name, gib in (("resident", 8), ("streamed", 0)):
+        config = padded_config(
+            "--config.train.buckets=3", "--config.train.epochs=3", f"--config.train.resident_gib={gib}"
+        )
+        result = loop.train(config, tmp_path / name)
+        assert result["steps"] == 3 * (200 // 16)
+    assert metrics(tmp_path / "resident") == metrics(tmp_path / "streamed")
+
+
+@pytest.mark.parametrize(("n", "batch_size", "seed"), [(200, 16, 0), (97, 8, 1), (5, 5, 2), (40, 7, 3)])
+def test_an_epoch_in_buckets_has_each_example_once(n, batch_size, seed):
+    lengths = np.random.default_rng(seed).integers(1, 1000, n)
+    bounds = batches.bucket_bounds(lengths, 4, 1000)
+    assert bounds[-1] == 1000 and bounds == sorted(set(bounds)) and all(b % 64 == 0 for b in bounds[:-1])
+    bucket = batches.fitting(lengths, bounds)
+    assert all(lengths <= np.array(bounds)[bucket])
+    assert all((bucket == 0) | (lengths > np.array([0, *bounds])[bucket]))
+    order = batches.epoch_order(jax.random.key(seed), 3, n, batch_size, bucket)
+    assert order.shape == (n // batch_size, batch_size) and len(np.unique(order)) == order.size
+    np.testing.assert_array_equal(order, batches.epoch_order(jax.random.key(seed), 3, n, batch_size, bucket))
+    # Batches of one bucket, but for those that take up the rest of the one before.
+    mixed = sum(len(np.unique(bucket[batch])) > 1 for batch in order)
+    assert mixed < len(bounds)
+    if n == 200:
+        other = batches.epoch_order(jax.random.key(seed), 4, n, batch_size, bucket)
+        assert not np.array_equal(order, other)
+        assert not np.array_equal(bucket[order].max(1), np.sort(bucket[order].max(1)))  # short ones are not all first
+
+
+def test_pairs_are_cut_to_the_longer_document():
+    lengths = np.array([[10, 900], [70, 60], [3, 2]])
+    assert batches.bucket_bounds(lengths, 3, 1000) == [128, 960, 1000]
+    assert batches.fitting(lengths, [64, 128, 1000]).tolist() == [2, 1, 0]
+
+
+def test_what_buckets_need():
+    with pytest.raises(UserError, match=r"config\.train\.buckets cuts padding, which needs a task that pads"):
+        load_task(tiny.config("--config.train.buckets=2"))
+    with pytest.raises(UserError, match="exclude each other"):
+        tiny.config("--config.train.buckets=2", "--config.train.steps_per_call=2")
+
+
+def test_a_fault_in_reading_ahead_is_raised(monkeypatch):
+    config = tiny.config("--config.train.resident_gib=0")
+    task = load_task(config)
+    made = program.Program(config, task, states.build(config, task)[0])
+    index = np.arange(64, dtype=np.int32)[None]
+    feeds = made.feeds("train", [index, index + 1257, index])
+    assert next(feeds).places.tolist() == [list(range(64))]
+    with pytest.raises(IndexError):
+        next(feeds)
+
+
+def test_a_limit_takes_examples_from_all_over_a_split():
+    whole = load_task(tiny.config())
+    some = load_task(tiny.config("--config.task.limit=100"))
+    assert {n: len(s) for n, s in some.splits.items()} == {"train": 100, "val": 100, "test": 100}
+    index = [i * 1257 // 100 for i in range(100)]
+    np.testing.assert_array_equal(some.splits["train"].inputs, whole.splits["train"].inputs[index])
+    np.testing.assert_array_equal(some.splits["train"].labels, whole.splits["train"].labels[index])
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_evaluation_at_a_lower_sampling_rate(every):
+    """Every so manieth sample with step sizes as many times as long, against the model itself."""
+    config = tiny.config()
+    task = load_task(config)
+    experiment, state = states.build(config, task)
+    made = program.Program(config, task, experiment)
+    model = states.nnx.merge(experiment.graphdef, state.params, state.batch_stats)
+    split = task.splits["val"]
+    logits = np.float64(model(task.prepare(jax.numpy.asarray(split.inputs[:, ::every])), step_rescale=float(every)))
+    values = made.evaluate(made.place(state), "val", every=every)
+    log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    assert values["loss"] == pytest.approx(-log_probabilities[np.arange(180), split.labels].mean(), rel=1e-5)
+    assert values["accuracy"] == np.mean(logits.argmax(1) == split.labels)
+    assert values != made.evaluate(made.place(state), "val")
+
+
+def test_fields_of_a_task():
+    values = configs.ml_collections.ConfigDict({"task": {"name": "text", "val_split": 0.2}, "ssm": {"name": "s5"}})
+    config = configs.resolve(values)
+    assert config.task.options.val_split == 0.2 and configs.resolve(config.to_dict()) == config
+    for fields, message in [
+        (
+            {"val_slit": 0.2},
+            r"config\.task\.val_slit is no field\. Did you mean val_split\? .* name, data_dir, limit, val_split",
+        ),
+        ({"val_split": 2.0}, r"config\.task: val_split must lie in \[0, 1\), got 2\.0"),
+        ({"limit": -1}, r"config\.task\.limit must be at least 0"),
+        (
+            {"data_dir": "nowhere"},
+            r"task text has not been prepared in nowhere: run `python scripts/prepare_data\.py text",
+        ),
+    ]:
+        with pytest.raises(UserError, match=message):
+            load_task(configs.resolve({"task": {"name": "text", **fields}, "ssm": {"name": "s5"}}))
+
+
+def test_data_may_lie_elsewhere_when_a_run_is_resumed(tmp_path):
+    with loop.workdirs.claim(tmp_path, tiny.config()):
+        loop.workdirs.record(tmp_path, tiny.config())
+    with loop.workdirs.claim(tmp_path, tiny.config("--config.task.data_dir=elsewhere")):
+        pass
+    with (
+        pytest.raises(UserError, match=r"config\.task\.limit: 0 there, 7 now"),
+        loop.workdirs.claim(tmp_path, tiny.config("--config.task.limit=7")),
+    ):
+        pass
