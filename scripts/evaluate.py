@@ -42,7 +42,7 @@ def main() -> int:
         type=int,
         default=1,
         metavar="N",
-        help="zero-shot at an N-th of the sampling rate: every N-th sample, and step sizes N times as long (default: 1)",
+        help="zero-shot at an N-th of the sampling rate: every N-th sample, step sizes N times as long (default: 1)",
     )
     arguments = parser.parse_args()
     try:

@@ -38,6 +38,12 @@ def main() -> int:
     parser.add_argument(
         "--check", action="store_true", help="verify the store, or, where there is none, the official files"
     )
+    parser.add_argument(
+        "--download",
+        action="store_true",
+        help="get the official files first, by TensorFlow Datasets, which must be installed: CIFAR-10, MNIST,"
+        " Fashion-MNIST, IMDB, Speech Commands",
+    )
     parser.add_argument("--force", action="store_true", help="replace a store that is there")
     parser.add_argument("--subset", action="store_true", help="accept fewer examples than the official files have")
     parser.add_argument("--generate", action="store_true", help="use the generator even if there are official files")
@@ -57,6 +63,7 @@ def main() -> int:
     request = Request(
         data_dir=arguments.data_dir,
         subset=arguments.subset,
+        download=arguments.download,
         generate=arguments.generate,
         seed=arguments.seed,
         sizes=sizes,

@@ -18,12 +18,13 @@ from s5jax.data.random_split import random_split
 from s5jax.data.store import Arrays, Format
 from s5jax.data.task import DataError
 
-__all__ = ["ADDRESS", "CLASSES", "FILES", "SIZES", "grey", "plan"]
+__all__ = ["ADDRESS", "CLASSES", "FILES", "SIZES", "TFDS", "grey", "plan"]
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIZES = {"train": 45_000, "val": 5_000, "test": 10_000}
 FILES = "cifar-10-batches-bin/{data_batch_1..5,test_batch}.bin, or cifar-10-batches-py/, or the archive of either"
 ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar.html"
+TFDS = ("cifar10", ".")
 
 BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 PLACES = ("cifar-10-batches-bin", "cifar-10-batches-py")

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from s5jax.data.store import Format
 from s5jax.data.task import DataError
 
-__all__ = ["find", "lines", "missing", "unpack"]
+__all__ = ["Missing", "find", "lines", "missing", "unpack"]
 
 
 def find(data_dir: pathlib.Path, places: Sequence[str], archives: Sequence[str] = ()) -> pathlib.Path | None:
@@ -39,11 +39,16 @@ def find(data_dir: pathlib.Path, places: Sequence[str], archives: Sequence[str] 
     return None
 
 
-def missing(format: Format, data_dir: pathlib.Path, what: str = "no") -> DataError:
-    """To be raised where official files are not there."""
-    return DataError(
+class Missing(DataError):
+    """Official files are not there."""
+
+
+def missing(format: Format, data_dir: pathlib.Path, what: str = "no") -> Missing:
+    """To be raised where some are."""
+    return Missing(
         f"{what} official files of task {format.name} in {data_dir}: get them from {format.address}"
         f" and put them there as {data_dir}/{format.files}"
+        + ("; or try --download" if format.tfds and what == "no" else "")
     )
 
 

@@ -29,6 +29,8 @@ from tqdm import tqdm
 import s5jax
 import s5jax.data
 from s5jax.data import store
+from s5jax.data.download import download
+from s5jax.data.official import Missing
 from s5jax.data.store import Arrays, Format
 from s5jax.data.summary import Summary, unexpected, validate
 from s5jax.data.task import DataError
@@ -47,6 +49,7 @@ class Request:
 
     data_dir: where the official files are, and where the store goes.
     subset: fewer examples than the official files have are fine.
+    download: get official files that are not there.
     generate: use the generator even if there are official files.
     seed: of the generator.
     sizes: examples of each split that the generator makes; `None`: as many as the official files have.
@@ -54,13 +57,15 @@ class Request:
 
     data_dir: pathlib.Path
     subset: bool = False
+    download: bool = False
     generate: bool = False
     seed: int = 0
     sizes: dict[str, int] | None = None
 
     def wishes(self) -> dict[str, Any]:
-        """All but the place."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "data_dir"}
+        """What the store depends on: all but where from."""
+        names = [field.name for field in dataclasses.fields(self)]
+        return {name: getattr(self, name) for name in names if name not in ("data_dir", "download")}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -181,7 +186,7 @@ def check(name: str, request: Request, *, workers: int = 1, quiet: bool = False)
     wrong += unexpected(format, sizes)
     for split, expected in format.sha256.items():
         if manifest["splits"][split]["sha256"]["inputs"] != expected:
-            wrong.append(f"{split}: by their SHA-256 these are not the official inputs: get the official files anew")
+            found.append(f"note: {split} is not what was once made of these files, by the SHA-256 of its inputs")
     return found, wrong
 
 
@@ -197,7 +202,17 @@ def find(name: str) -> ModuleType:
 
 
 def _plan(task: Any, request: Request) -> Plan:
-    plan: Plan = task.plan(request)
+    try:
+        plan: Plan = task.plan(request)
+    except Missing:
+        if not request.download:
+            raise
+        download(task.FORMAT, request.data_dir)
+        plan = task.plan(request)
+    if plan.generated and request.download:
+        raise DataError(
+            f"the official files of {task.FORMAT.name} cannot be downloaded by --download: see {task.FORMAT.address}"
+        )
     if not plan.generated and (request.generate or request.sizes or request.seed):
         advice = "--generate makes some" if request.sizes or request.seed else "there is no generator of them"
         raise DataError(f"--generate, --seed and --sizes are for generated data, but {plan.origin}: {advice}")

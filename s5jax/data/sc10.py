@@ -31,6 +31,7 @@ FORMAT = Format(
     dtype="int16",
     files=speech_commands.FILES,
     address=speech_commands.ADDRESS,
+    tfds=("speech_commands", "."),
 )
 
 

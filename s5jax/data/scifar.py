@@ -20,6 +20,12 @@ FORMAT = Format(
     dtype="uint8",
     files=cifar10.FILES,
     address=cifar10.ADDRESS,
+    tfds=cifar10.TFDS,
+    sha256={
+        "train": "970f5472426784756d58b067d14d4566dd70c837574b921bf2fced442e7a51ca",
+        "val": "69b221835fbb77e029b77c15bd3fdb9f56f5deb110ec388425250521358dd704",
+        "test": "35624d5c1236f24d36291145d273db2efa5f75597055400543a61110482f989a",
+    },
 )
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.247, 0.243, 0.261)

@@ -18,6 +18,12 @@ FORMAT = Format(
     dtype="uint8",
     files="fashion-mnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]",
     address="https://github.com/zalandoresearch/fashion-mnist",
+    tfds=("fashion_mnist", "fashion-mnist"),
+    sha256={
+        "train": "09bc04b8a320eb0fe0c5ca8a0de8ff3431ebd5ed115a3f9f469bd4b189d88073",
+        "val": "a92e9b7f0cc985283d002c471dc32e8a98c34b1e8f156f1fa7af3756d9cbfa9e",
+        "test": "ce205b2729af455674e7835996ca224208e4516886a441a6a997fd22135387de",
+    },
 )
 
 

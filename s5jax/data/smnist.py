@@ -22,7 +22,13 @@ FORMAT = Format(
     num_classes=10,
     dtype="uint8",
     files="mnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]",
-    address="http://yann.lecun.com/exdb/mnist/, mirrored at https://ossci-datasets.s3.amazonaws.com/mnist/",
+    address="https://storage.googleapis.com/cvdf-datasets/mnist/ (once http://yann.lecun.com/exdb/mnist/)",
+    tfds=("mnist", "mnist"),
+    sha256={
+        "train": "fc0af925af0a2177f9c85edee32e8669876829a5feec5519e1283db49d7d2de9",
+        "val": "04a26957c0d6d4f2cd7171b0d6542f7680d48b6bb2d8ae951d7840141765aabd",
+        "test": "49c2c931c3e785b7170762e8bf475c9a7b36476ece553d2783bea24c2bff2156",
+    },
 )
 
 

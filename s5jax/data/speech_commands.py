@@ -46,6 +46,7 @@ FORMAT = Format(
     dtype="int16",
     files=FILES,
     address=ADDRESS,
+    tfds=("speech_commands", "."),
 )
 
 

@@ -44,7 +44,8 @@ class Format:
     channels: values per step.
     pairs: an example is a pair of documents.
     padded: lengths are stored.
-    sha256: of the stored inputs of some splits, as known from complete data.
+    sha256: of the stored inputs of some splits, in the complete copy of the data that this was written with.
+    tfds: name of the data set whose files TensorFlow Datasets can download, and the folder they belong in.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Format:
     pairs: bool = False
     padded: bool = False
     sha256: dict[str, str] = dataclasses.field(default_factory=dict)
+    tfds: tuple[str, str] | None = None
 
     def example_shape(self) -> tuple[int, ...]:
         """Of the inputs of one example."""

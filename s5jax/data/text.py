@@ -32,6 +32,7 @@ FORMAT = Format(
     dtype="uint8",
     files="aclImdb/{train,test}/{neg,pos}/*.txt, or aclImdb_v1.tar.gz",
     address="https://ai.stanford.edu/~amaas/data/sentiment/",
+    tfds=("imdb_reviews", "."),
 )
 MIN_FREQUENCY = 15
 PIECE = 2500
