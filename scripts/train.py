@@ -16,10 +16,11 @@ from s5jax.training.loop import Interrupted, train
 EXAMPLES = """examples:
   python scripts/train.py --config=configs/digits.py:s5 --workdir=runs/digits
   python scripts/train.py --config=configs/digits.py:s4d-lin --workdir=runs/slow --config.optim.lr=0.001
+  python scripts/train.py --config=configs/lra/image.py:s5,debug --workdir=runs/debug   # after scripts/prepare_data.py
   python scripts/train.py --config=configs/digits.py:s5 --dry_run
 
 After the colon stands the model, one of s5, s5-ptd, s4d-lin, s4d-inv, s4d-legs, s4d-real, dss, s4-ptd, s4-legs,
-s4-fout.
+s4-fout. The recipes of benchmark tasks also take flags, with commas between: debug (seconds on a CPU), published.
 Kill it at any moment and run the same command again: it goes on from the last checkpoint, to the same result.
 
 """

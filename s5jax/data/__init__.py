@@ -1,1 +1,6 @@
-"""Data sets. Each task is a module of this package with `load() -> Task`; see `task.py` and `digits.py`."""
+"""Data sets. Each task is a module of this package that has `load`, see `task.py`.
+
+Small ones come with the package (`digits.py`) or are made on the spot (`sinusoid.py`). The others are prepared once by
+`scripts/prepare_data.py`: their modules say by `FORMAT` and `plan` how a store is made of official files, see
+`preparation.py` and, for an example, `image.py`.
+"""

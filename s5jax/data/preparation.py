@@ -122,9 +122,10 @@ def prepare(
         was there before is still there.
     """
     task = find(name)
-    if not request.data_dir.is_dir():
-        kind = "a file, not a folder: unpack it if it is an archive" if request.data_dir.exists() else "no folder"
-        raise DataError(f"--data_dir={request.data_dir} is {kind}")
+    if request.data_dir.exists() and not request.data_dir.is_dir():
+        raise DataError(f"--data_dir={request.data_dir} is a file, not a folder: unpack it if it is an archive")
+    if not request.data_dir.exists() and not request.download:
+        _plan(task, request)  # raises where a folder that is to be made would lack the official files
     goal = store.directory(request.data_dir, name)
     with _disk(request.data_dir, name), _lock(goal):
         if goal.exists() and not force:
@@ -237,7 +238,7 @@ def _disk(data_dir: pathlib.Path, name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lock(goal: pathlib.Path) -> Iterator[None]:
-    goal.parent.mkdir(exist_ok=True)
+    goal.parent.mkdir(parents=True, exist_ok=True)
     with open(goal.with_name(f".{goal.name}.lock"), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -356,8 +356,11 @@ def test_nothing_there_is_told_what_to_get_and_where_to_put_it(tmp_path):
 
 
 def test_folders_that_are_none(tmp_path):
-    with pytest.raises(DataError, match=r"--data_dir=.*/nowhere is no folder"):
+    with pytest.raises(DataError, match=r"no official files of task image in .*/nowhere: get them from"):
         prepare("image", tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+    prepare("listops", tmp_path / "made/here", sizes={"train": 3, "val": 1, "test": 1})
+    assert len(store.read(preparation.find("listops").FORMAT, tmp_path / "made/here").splits["train"]) == 3
     (tmp_path / "data.tar").write_bytes(b"")
     with pytest.raises(DataError, match=r"data\.tar is a file, not a folder: unpack it if it is an archive"):
         prepare("image", tmp_path / "data.tar")
