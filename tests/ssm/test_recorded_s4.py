@@ -122,7 +122,9 @@ def double_precision():
         yield
 
 
-@pytest.mark.parametrize("case", ["s4_kernel_legs", "s4_kernel_fout", "s4_kernel_legt"])
+@pytest.mark.parametrize(
+    "case", ["s4_kernel_legs", pytest.param("s4_kernel_fout", marks=pytest.mark.slow), "s4_kernel_legt"]
+)
 def test_low_rank_kernels_and_their_gradients(case):
     meta, data = load_case(case)
     L, options = meta["L"], s4.Options(state_size=meta["N"], rank=len(data["param"]["P"]))

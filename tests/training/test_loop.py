@@ -81,7 +81,8 @@ def test_a_config_that_cannot_be_run_leaves_the_workdir_free(tmp_path):
     assert not (tmp_path / "config.json").exists()
 
 
-def test_padded_pairs_of_tokens_train_and_are_evaluated(monkeypatch, tmp_path):
+@pytest.mark.parametrize("encoder", ["embedding", pytest.param("one_hot", marks=pytest.mark.slow)])
+def test_padded_pairs_of_tokens_train_and_are_evaluated(monkeypatch, tmp_path, encoder):
     """A retrieval task through the whole program: from which tokens is the first document drawn?"""
     rng = np.random.default_rng(0)
 
@@ -95,15 +96,14 @@ def test_padded_pairs_of_tokens_train_and_are_evaluated(monkeypatch, tmp_path):
         length=7, num_classes=2, num_tokens=3, pairs=True,
     )  # fmt: skip
     monkeypatch.setattr(loop, "load_task", lambda config: task)
-    for encoder in ("embedding", "one_hot"):
-        fields = (
-            f"--config.model.encoder={encoder}",
-            "--config.model.dropout=0.0",
-            "--config.train.epochs=12",
-            "--config.train.eval_every_steps=60",
-        )
-        result = loop.train(tiny.config(*fields, "--config.model.d_model=16"), tmp_path / encoder)
-        assert result["val/accuracy"] > 0.95, encoder
+    fields = (
+        f"--config.model.encoder={encoder}",
+        "--config.model.dropout=0.0",
+        "--config.model.d_model=16",
+        "--config.train.epochs=12",
+        "--config.train.eval_every_steps=60",
+    )
+    assert loop.train(tiny.config(*fields), tmp_path)["val/accuracy"] > 0.95
 
 
 def test_a_workdir_serves_one_process_at_a_time(tmp_path):

@@ -110,6 +110,7 @@ def test_batches_cut_to_length_change_nothing_but_the_order():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), updated[0], updated[4])
 
 
+@pytest.mark.slow
 def test_a_run_with_buckets_learns_and_is_resumed(tmp_path, monkeypatch):
     """Streamed and kept, a run with buckets has the same reports; it has as many steps as one without."""
     monkeypatch.setattr(loop, "load_task", lambda config: padded_task())

@@ -88,8 +88,16 @@ def remember_gradient():
     )
 
 
-@pytest.mark.parametrize("method", typing.get_args(scan.Method))
-@pytest.mark.parametrize("case", CASES)
+# Both methods in two cases; all cases with both are slow.
+QUICK = {(case, "sequential") for case in CASES} | {("pathx", "associative"), ("postnorm_ln", "associative")}
+BOTH = [
+    pytest.param(case, method, marks=[] if (case, method) in QUICK else pytest.mark.slow)
+    for case in CASES
+    for method in typing.get_args(scan.Method)
+]
+
+
+@pytest.mark.parametrize(("case", "method"), BOTH)
 def test_six_recorded_steps(case, method):
     meta, data = load_case(f"s5_train_{case}")
     config, experiment, state, batches = recorded_experiment(meta, data, method)

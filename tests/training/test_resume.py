@@ -74,6 +74,7 @@ def start_and_wait_for_line(workdir, line):
     return process
 
 
+@pytest.mark.slow
 def test_killed_at_random_steps(uninterrupted, tmp_path):
     seed = random.randrange(10**6)
     generator = random.Random(seed)
