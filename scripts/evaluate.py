@@ -13,7 +13,7 @@ from s5jax.training import checkpoint
 from s5jax.training import state as states
 from s5jax.training.config import UserError, load_task
 from s5jax.training.program import Program
-from s5jax.training.workdir import read_config
+from s5jax.training.workdir import claim_data, read_config
 
 EXAMPLES = """examples:
   python scripts/evaluate.py --workdir=runs/digits
@@ -44,9 +44,12 @@ def main() -> int:
         metavar="N",
         help="zero-shot at an N-th of the sampling rate: every N-th sample, step sizes N times as long (default: 1)",
     )
+    parser.add_argument(
+        "--data_dir", type=pathlib.Path, metavar="DIR", help="where the prepared data are, if not where they were"
+    )
     arguments = parser.parse_args()
     try:
-        print(evaluate(arguments.workdir, arguments.split, arguments.checkpoint, arguments.every))
+        print(evaluate(arguments.workdir, arguments.split, arguments.checkpoint, arguments.every, arguments.data_dir))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -55,11 +58,18 @@ def main() -> int:
     return 0
 
 
-def evaluate(workdir: pathlib.Path, split: str, which: Literal["best", "latest"], every: int = 1) -> str:
-    config = read_config(workdir)
+def evaluate(
+    workdir: pathlib.Path,
+    split: str,
+    which: Literal["best", "latest"],
+    every: int = 1,
+    data_dir: pathlib.Path | None = None,
+) -> str:
+    config = read_config(workdir, data_dir)
     # On as many of the devices here as divide a batch: the run may have been made on another machine.
     config = dataclasses.replace(config, num_devices=math.gcd(config.train.batch_size, jax.device_count()))
     task = load_task(config)
+    claim_data(workdir, config)
     if not 1 <= every <= task.length:
         raise UserError(f"--every={every} must lie in 1..{task.length}, the samples of a sequence")
     if every > 1 and task.num_tokens is not None:

@@ -20,9 +20,10 @@ def plot_images(
     """Grey images side by side, 0 black and 255 white, each below its caption."""
     rows = -(-len(images) // columns)
     figure = figures.new(1.25 * columns, 1.45 * rows + 0.3)
-    for axes, image, caption in zip(figure.subplots(rows, columns, squeeze=False).flat, images, captions, strict=True):
-        axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         axes.set_axis_off()
-        axes.set_title(caption, size=8, pad=3)
+        if i < len(images):
+            axes.imshow(images[i], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.set_title(captions[i], size=8, pad=3)
     figure.suptitle(title, fontsize=10)
     figures.save(figure, file)

@@ -38,7 +38,7 @@ def epoch_order(
         batches.append(waiting[:full].reshape(-1, batch_size))
         waiting = waiting[full:]
     together = np.concatenate(batches)
-    return together[np.asarray(jax.random.permutation(jax.random.fold_in(key, 1), len(together)))]
+    return together[np.asarray(jax.random.permutation(jax.random.fold_in(key, 2**31), len(together)))]
 
 
 def bucket_bounds(lengths: Int[np.ndarray, "N ..."], buckets: int, length: int, multiple: int = 64) -> list[int]:
@@ -70,7 +70,7 @@ def _longest(lengths: Int[np.ndarray, "N ..."]) -> Int[np.ndarray, " N"]:
 def padded_batches(
     order: Int[np.ndarray, " N"], batch_size: int
 ) -> tuple[Int[np.ndarray, "steps batch"], Bool[np.ndarray, "steps batch"]]:
-    """Every example of an order once. The last batch is filled up with its first, which `counted` marks as false."""
+    """Every example of an order once. The last batch is filled up with the first one, not `counted` there."""
     steps = -(-len(order) // batch_size)
     padded = np.full(steps * batch_size, order[0], np.int32)
     padded[: len(order)] = order

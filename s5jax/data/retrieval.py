@@ -21,6 +21,7 @@ from s5jax.data.task import DataError, Task
 FORMAT = Format(
     name="retrieval",
     sizes={"train": 147_086, "val": 18_090, "test": 17_437},
+    unverified=("val", "test"),
     length=4000,
     num_classes=2,
     num_tokens=98,

@@ -15,10 +15,26 @@ from jaxtyping import Num
 
 from s5jax.data.task import DataError, Split
 
-__all__ = ["VERSION", "Arrays", "Format", "Stored", "blank", "directory", "read", "read_manifest", "sha256"]
+__all__ = [
+    "VERSION",
+    "Arrays",
+    "Format",
+    "Stored",
+    "Unprepared",
+    "blank",
+    "directory",
+    "fingerprint",
+    "read",
+    "read_manifest",
+    "sha256",
+]
 
 VERSION = 1
 """Of the stores' layout. A store of another version is made anew."""
+
+
+class Unprepared(DataError):
+    """There is no store."""
 
 
 class Arrays(NamedTuple):
@@ -35,6 +51,7 @@ class Format:
 
     name: the task's.
     sizes: examples of each stored split; "val" may be missing, where loading takes it from "train".
+    unverified: splits whose sizes are from memory: another one is told, but no fault.
     length: L, the steps of every stored sequence, padding included.
     num_classes: labels run from 0 to num_classes - 1.
     dtype: of the stored inputs.
@@ -61,6 +78,7 @@ class Format:
     padded: bool = False
     sha256: dict[str, str] = dataclasses.field(default_factory=dict)
     tfds: tuple[str, str] | None = None
+    unverified: tuple[str, ...] = ()
 
     def example_shape(self) -> tuple[int, ...]:
         """Of the inputs of one example."""
@@ -84,14 +102,15 @@ def read_manifest(data_dir: pathlib.Path | str, name: str) -> dict[str, Any]:
     """What the manifest of a store says.
 
     Raises:
-      DataError: there is no store, or one that this version does not read.
+      Unprepared: there is no store.
+      DataError: it is damaged, or one that this version does not read.
     """
     path = directory(data_dir, name) / "manifest.json"
     command = f"python scripts/prepare_data.py {name} --data_dir={data_dir}"
     if not path.is_file():
-        raise DataError(
-            f"task {name} has not been prepared in {data_dir}: run `{command}`,"
-            " or set --config.task.data_dir to where it has been"
+        raise Unprepared(
+            f"task {name} has not been prepared in {data_dir}: run `{command}`, or say where it has been"
+            " (--config.task.data_dir of train.py, --data_dir of evaluate.py)"
         )
     try:
         manifest = json.loads(path.read_text())
@@ -127,6 +146,11 @@ def read(format: Format, data_dir: pathlib.Path | str) -> Stored:
                 raise DataError(f"{file} has {len(arrays[field])} examples, the manifest says {about['examples']}")
         splits[name] = Split(**arrays)
     return Stored(splits, manifest["facts"])
+
+
+def fingerprint(data_dir: pathlib.Path | str, name: str) -> str:
+    """A number that two stores of a task share if they hold the same examples in the same order: SHA-256 of theirs."""
+    return hashlib.sha256(json.dumps(read_manifest(data_dir, name)["splits"], sort_keys=True).encode()).hexdigest()
 
 
 def blank(format: Format) -> Stored:

@@ -97,8 +97,8 @@ class Task:
         """The task with no more than so many examples in a split, spread evenly over what there is."""
         splits = {}
         for name, split in self.splits.items():
-            count = min(examples, len(split))
-            splits[name] = split.select(np.arange(count) * len(split) // count)
+            index = np.arange(examples) * len(split) // examples
+            splits[name] = split if len(split) <= examples else split.select(index)
         return dataclasses.replace(self, splits=splits)
 
     def prepare(self, inputs: Shaped[Array, "..."]) -> Shaped[Array, "..."]:

@@ -27,11 +27,15 @@ from s5jax.data import store
 from s5jax.data.task import DataError, Task
 from s5jax.models import layers
 
-__all__ = ["Config", "UserError", "known_modules", "load_config", "load_task", "override", "resolve"]
+__all__ = ["Config", "UnpreparedError", "UserError", "known_modules", "load_config", "load_task", "override", "resolve"]
 
 
 class UserError(Exception):
     """A mistake that one or two lines explain: shown without a traceback."""
+
+
+class UnpreparedError(UserError):
+    """The task's data have not been prepared."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,9 +93,10 @@ class Train:
     checkpoint_every_steps: int = 0
     """Steps between checkpoints besides those at evaluations; 0: no others."""
     schedule_epochs: float = 0.0
-    """Epochs that the schedule of the rates spans, warm-up included, if not all of training; 0: all of it."""
+    """Epochs that the schedule of the rates spans, warm-up included; 0: all of training. What comes after its end says
+    `optimizer.make_schedule`."""
     steps_per_call: int = 1
-    """Training steps in one call of the device, where no report, evaluation or checkpoint is due in between."""
+    """Training steps in one call of the device; fewer where a report, an evaluation or a checkpoint is due."""
     buckets: int = 0
     """Lengths that padded batches are cut to, so that short sequences cost less; 0: all have the full length."""
     resident_gib: float = 8.0
@@ -179,8 +184,9 @@ def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
 
 def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> None:
     """Applies command line arguments of the form `--config.section.field=value` in place."""
-    # The name of an SSM first: with another layer than the file's, the file's fields of it do not apply.
-    for argument in sorted(arguments, key=lambda argument: not argument.startswith("--config.ssm.name=")):
+    # Names first: with another layer or task than the file's, the file's fields of it do not apply.
+    names = ("--config.ssm.name=", "--config.task.name=")
+    for argument in sorted(arguments, key=lambda argument: not argument.startswith(names)):
         name, equals, text = argument.removeprefix("--").partition("=")
         if not name.startswith("config.") or not argument.startswith("--"):
             raise UserError(
@@ -201,6 +207,9 @@ def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> Non
         value = _parse(text)
         if name == "config.ssm.name" and value != at.get("name"):
             config.ssm = at = ml_collections.ConfigDict()
+        if name == "config.task.name" and value != at.get("name"):
+            own = [field.name for field in dataclasses.fields(TaskConfig)]
+            config.task = at = ml_collections.ConfigDict({name: at[name] for name in own if name in at})
         with at.unlocked(), at.ignore_type():
             at[field] = value
 
@@ -252,6 +261,8 @@ def load_task(config: Config, *, blank: bool = False) -> Task:
         if hasattr(module, "Options"):
             arguments.append(config.task.options)
         task = module.load(*arguments)
+    except store.Unprepared as error:
+        raise UnpreparedError(str(error)) from error
     except DataError as error:
         raise UserError(str(error)) from error
     except OSError as error:

@@ -9,7 +9,7 @@ import jax
 
 from s5jax.training import optimizer as optimizers
 from s5jax.training import state as states
-from s5jax.training.config import Config, TaskConfig, UserError, known_modules, load_task
+from s5jax.training.config import Config, TaskConfig, UnpreparedError, known_modules, load_task
 from s5jax.training.program import Program
 
 __all__ = ["describe_fields", "dry_run"]
@@ -19,7 +19,7 @@ def dry_run(config: Config) -> str:
     """The resolved config, all parameters with shape, group, rate and decay, and the memory of a training step."""
     try:
         task, note = load_task(config), []
-    except UserError as error:
+    except UnpreparedError as error:
         task, note = load_task(config, blank=True), [f"note: {error}. Steps are those of the official data", ""]
     experiment, state = states.build(config, task)
     memory = Program(config, task, experiment).step_memory(state)
@@ -30,7 +30,8 @@ def dry_run(config: Config) -> str:
             "",
             *_parameter_lines(config, state, experiment.labels),
             "",
-            f"{experiment.total_steps} steps, {experiment.steps_per_epoch} an epoch, warm-up {experiment.warmup_steps}",
+            f"{experiment.total_steps} steps, {experiment.steps_per_epoch} an epoch, warm-up {experiment.warmup_steps},"
+            f" schedule {experiment.schedule_steps}",
             "memory of a step, per device: "
             + ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in memory.items()),
         ]

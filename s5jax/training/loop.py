@@ -68,6 +68,7 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
     if config.log.eigenvalues_every_steps:
         states.require(config, "Lambda")
     task = load_task(config)
+    workdirs.claim_data(workdir, config)
     experiment, state = states.build(config, task)
     program = Program(config, task, experiment)
     total_steps, steps_per_epoch = experiment.total_steps, experiment.steps_per_epoch
@@ -183,8 +184,8 @@ def _calls(
 ) -> Iterator[np.ndarray]:
     """The examples of all batches from a step on, (steps, batch) for each call of the device.
 
-    A call has as many steps as the config asks for, or one if something is to be done before their end. What a step is
-    in the same call with depends on the steps at which something is done, not on where a run was resumed.
+    A call has as many steps as the config asks for, or half of them, a quarter, ..., if something is to be done before
+    their end. What a step is in the same call with thus does not depend on where a run was resumed.
     """
     intervals = [steps_per_epoch, eval_every, config.log.every_steps]
     intervals += [n for n in (config.train.checkpoint_every_steps, config.log.eigenvalues_every_steps) if n]
@@ -194,7 +195,9 @@ def _calls(
             epoch = step // steps_per_epoch
             order = epoch_order(epoch)
         until_next = min([n - step % n for n in intervals])
-        count = config.train.steps_per_call if until_next >= config.train.steps_per_call else 1
+        count = config.train.steps_per_call
+        while count > until_next:
+            count //= 2
         at = step % steps_per_epoch
         yield order[at : at + count]
         step += count

@@ -49,7 +49,8 @@ def make_schedule(optim: Optim, base: float, warmup_steps: int, total_steps: int
     """Rate of each step.
 
     `warmup_cosine`: linear to `base` over the warm-up, then half a cosine that reaches lr_min after the last of
-    `total_steps`. Where training goes on, so does the cosine, up again, as in the published S4 code.
+    `total_steps`. Where training goes on, so does the cosine, up again, as in the published S4 code (`s5_published`
+    stays at lr_min).
 
     `s5_published`: what the published S5 loop does. Step 0 runs at `base`, before any warm-up, and each later step at
     the rate computed for the step before it, k: base (k + 1) / warmup while k < warmup, then a cosine of length

@@ -1,6 +1,7 @@
 """The jitted functions of a run, and the way of its data to the devices."""
 
 import collections
+import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Generator, Iterable
@@ -44,7 +45,8 @@ class Program:
     """Training steps and evaluations of one experiment on one mesh.
 
     Splits stay on the devices as they are stored, and are gathered from inside the jitted functions. One that is too
-    large for that is read from disk, a few calls ahead, in the same form: the batches are the same bit for bit.
+    large for that is read from disk, a few calls ahead, in the same form: the batches are the same bit for bit. (Of
+    several devices each gets the examples of the whole call, as stored, and works on its share.)
     """
 
     def __init__(self, config: Config, task: Task, experiment: Experiment):
@@ -53,10 +55,14 @@ class Program:
         self._splits = task.splits
         self._label_type = np.float32 if task.targets else np.int32
         self._resident_bytes = config.train.resident_gib * 2**30
-        self._bounds = None
+        self._on_device: dict[int, dict[str, Array]] = {}
+        self._bounds: list[int] = []
+        self._buckets: dict[str, np.ndarray] = {}
         train_lengths = task.splits["train"].lengths
         if config.train.buckets and train_lengths is not None:
             self._bounds = batches.bucket_bounds(train_lengths, config.train.buckets, task.length)
+            lengths = {name: np.asarray(split.lengths) for name, split in task.splits.items()}
+            self._buckets = {name: batches.fitting(values, self._bounds) for name, values in lengths.items()}
         criterion = step.criterion_of(task)
         everywhere = NamedSharding(self.mesh, PartitionSpec())
         shared = NamedSharding(self.mesh, PartitionSpec("data"))
@@ -97,11 +103,9 @@ class Program:
         self._train_steps = jax.jit(train_steps, donate_argnums=0, static_argnums=3, out_shardings=everywhere)
         self._eval_step = jax.jit(eval_step, static_argnums=(4, 5), out_shardings=everywhere)
 
-    @functools.cache  # noqa: B019 (a program lives as long as its process)
     def bucket(self, name: str) -> Int[np.ndarray, " N"] | None:
         """The number of the length that each example of a split needs, where batches are cut."""
-        lengths = self._splits[name].lengths
-        return None if self._bounds is None or lengths is None else batches.fitting(lengths, self._bounds)
+        return self._buckets.get(name)
 
     def is_resident(self, name: str) -> bool:
         """Whether a split stays on the devices."""
@@ -139,11 +143,11 @@ class Program:
         count = len(self._splits[name])
         order = np.arange(count) if bucket is None else np.argsort(bucket, kind="stable")
         index, counted = batches.padded_batches(order, self.batch_size)
-        feeds = self.feeds(name, iter(index[:, None]))
-        sums = [
-            self._eval_step(state, *feed[:2], sharding.share(c, self.mesh), feed.length, every)
-            for feed, c in zip(feeds, counted, strict=True)
-        ]
+        with contextlib.closing(self.feeds(name, index[:, None])) as feeds:
+            sums = [
+                self._eval_step(state, feed.examples, feed.places, sharding.share(c, self.mesh), feed.length, every)
+                for feed, c in zip(feeds, counted, strict=True)
+            ]
         total = {key: float(np.sum([s[key] for s in sums], dtype=np.float64)) for key in ("loss", "correct", "count")}
         return {"loss": total["loss"] / total["count"], "accuracy": total["correct"] / total["count"]}
 
@@ -163,9 +167,11 @@ class Program:
             "scratch": analysis.temp_size_in_bytes,
         }
 
-    @functools.cache  # noqa: B019
     def _resident(self, name: str) -> dict[str, Array]:
-        return self._to_device(self._splits[name])
+        split = self._splits[name]  # one that has two names is there once
+        if id(split) not in self._on_device:
+            self._on_device[id(split)] = self._to_device(split)
+        return self._on_device[id(split)]
 
     def _streamed(self, name: str, index: Int[np.ndarray, "steps batch"]) -> Feed:
         examples = self._to_device(self._splits[name].select(index.ravel()))
@@ -174,7 +180,7 @@ class Program:
     def _feed(self, name: str, examples: dict[str, Array], index: np.ndarray, place: np.ndarray) -> Feed:
         """Of the examples `index` of a split, which are at `place` in the arrays given."""
         bucket = self.bucket(name)
-        length = None if self._bounds is None or bucket is None else self._bounds[int(bucket[index].max())]
+        length = None if bucket is None else self._bounds[int(bucket[index].max())]
         return Feed(examples, sharding.replicate(place, self.mesh), length)
 
     def _to_device(self, split: Split) -> dict[str, Array]:

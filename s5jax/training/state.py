@@ -70,11 +70,12 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     steps_per_epoch = batches.steps_per_epoch(len(task.splits["train"]), config.train.batch_size)
     total_steps = config.train.epochs * steps_per_epoch
     warmup_steps = round(config.train.warmup_epochs * steps_per_epoch)
-    if warmup_steps >= total_steps:
+    schedule_steps = round((config.train.schedule_epochs or config.train.epochs) * steps_per_epoch)
+    if warmup_steps >= min(total_steps, schedule_steps):
         raise UserError(
-            f"config.train.warmup_epochs {config.train.warmup_epochs}: all {total_steps} steps would be warm-up"
+            f"config.train.warmup_epochs {config.train.warmup_epochs}: all {min(total_steps, schedule_steps)} steps"
+            f" {'of the schedule ' if schedule_steps < total_steps else ''}would be warm-up"
         )
-    schedule_steps = round(config.train.schedule_epochs * steps_per_epoch) or total_steps
     ssm_params = importlib.import_module(f"s5jax.ssm.{config.ssm.name}").SSM_PARAMS
     labels = optimizers.label(params, config.optim, ssm_params)
     optimizer = optimizers.make_optimizer(config.optim, labels, warmup_steps, schedule_steps)

@@ -2,12 +2,14 @@
 
 config.json      the config as run, every field
 run.json         versions, commit, device, parameter count, how long it took
+data.json        the SHA-256 of prepared data
 metrics.jsonl    a line of metrics per report; holds nothing that depends on time or machine
 eigenvalues/     <step>.npz with the eigenvalues and step sizes of every SSM, where the config asks for them
 result.json      written last: the run is finished
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import importlib
 import importlib.metadata
@@ -23,10 +25,11 @@ import jax
 import numpy as np
 
 import s5jax
+from s5jax.data import store
 from s5jax.training import state as states
 from s5jax.training.config import Config, UserError, resolve
 
-__all__ = ["claim", "describe", "read_config", "read_json", "record", "write_eigenvalues", "write_json"]
+__all__ = ["claim", "claim_data", "describe", "read_config", "read_json", "record", "write_eigenvalues", "write_json"]
 
 
 @contextlib.contextmanager
@@ -51,8 +54,8 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
         recorded = workdir / "config.json"
         if recorded.exists():
             old, new = resolve(read_json(recorded)).to_dict(), config.to_dict()
-            for values in (old, new):
-                del values["task"]["data_dir"]  # the same data may lie elsewhere by now
+            for values in (old, new):  # the same data may lie elsewhere by now, and on another device
+                del values["task"]["data_dir"], values["train"]["resident_gib"]
             differences = _differences(old, new)
             if differences:
                 raise UserError(
@@ -62,20 +65,42 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
         yield
 
 
+def claim_data(workdir: pathlib.Path, config: Config) -> None:
+    """Notes in data.json which prepared data a run is made with, or sees that they are still those.
+
+    Raises:
+      UserError: they are not.
+    """
+    if not hasattr(importlib.import_module(f"s5jax.data.{config.task.name}"), "FORMAT"):
+        return
+    now = {"task": config.task.name, "sha256": store.fingerprint(config.task.data_dir, config.task.name)}
+    path = workdir / "data.json"
+    if not path.exists():
+        write_json(path, now)
+    elif read_json(path) != now:
+        raise UserError(
+            f"the data of task {config.task.name} in {config.task.data_dir} are not those that {workdir} was made with"
+            " (by their SHA-256): say where those are, or take another workdir"
+        )
+
+
 def record(workdir: pathlib.Path, config: Config) -> None:
     """Writes config.json, once the config has proved to be one that can be run."""
     write_json(workdir / "config.json", config.to_dict())
 
 
-def read_config(workdir: pathlib.Path) -> Config:
-    """The config that a run was started with.
+def read_config(workdir: pathlib.Path, data_dir: pathlib.Path | str | None = None) -> Config:
+    """The config that a run was started with, its data elsewhere if that is said.
 
     Raises:
       UserError: there is no run in this directory.
     """
     if not (workdir / "config.json").is_file():
         raise UserError(f"{workdir} is no run's directory: it has no config.json")
-    return resolve(read_json(workdir / "config.json"))
+    config = resolve(read_json(workdir / "config.json"))
+    if data_dir is None:
+        return config
+    return dataclasses.replace(config, task=dataclasses.replace(config.task, data_dir=str(data_dir)))
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
