@@ -1,13 +1,13 @@
 """Measures what a batch costs: gathered inside the step from data on the device, and streamed from disk."""
 
 import argparse
+import contextlib
 import dataclasses
 import functools
-import itertools
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -22,8 +22,9 @@ EXAMPLES = """examples:
   python scripts/benchmark_input.py --config=configs/lra/image.py:s5
   python scripts/benchmark_input.py --config=configs/lra/text.py:s5 --steps=5 --config.model.depth=2
 
-"step" is a training step with data on the device; "gather" the part of it that makes the batch, timed alone; "streamed"
-a step whose batch is read from disk while the one before is computed. The three take turns; medians of the rounds.
+"step" is a training step with data on the device, "gather" the part of it that makes the batch, timed alone, and
+"streamed" a step whose batch is read from the stored files while the one before is computed (as a rule from the
+system's cache of them). The three take turns, in another order each round; medians of the rounds.
 """
 
 
@@ -35,7 +36,7 @@ def main() -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="as for train.py, overrides too")
-    parser.add_argument("--steps", type=int, default=10, metavar="N", help="steps a round (default: 10)")
+    parser.add_argument("--steps", type=int, default=20, metavar="N", help="steps a round (default: 20)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default: 5)")
     arguments, overrides = parser.parse_known_args()
     try:
@@ -58,39 +59,36 @@ def measure(config: Config, steps: int, rounds: int) -> str:
     experiment, state = states.build(config, task)
 
     def program(gib: float) -> Program:
-        train = dataclasses.replace(config.train, resident_gib=gib, steps_per_call=1)
+        train = dataclasses.replace(config.train, resident_gib=gib, steps_per_call=1, buckets=0)
         return Program(dataclasses.replace(config, train=train), task, experiment)
 
     resident, streamed = program(float("inf")), program(0.0)
     size, batch = len(task.splits["train"]), config.train.batch_size
-    rng = np.random.default_rng(config.seed)
-
-    def calls() -> Iterator[np.ndarray]:
-        while True:
-            yield rng.permutation(size)[None, :batch].astype(np.int32)
-
+    calls = np.random.default_rng(config.seed).integers(size, size=(steps, 1, batch), dtype=np.int32)
+    ready = list(resident.feeds("train", calls))
     gather = jax.jit(functools.partial(step.gather, prepare=task.prepare, time=1 + task.pairs))
 
     def trained(made: Program) -> Callable[[], None]:
-        feeds, current = made.feeds("train", calls()), [made.place(jax.tree.map(np.asarray, state))]
+        current = [made.place(jax.tree.map(np.asarray, state))]
 
         def run() -> None:
-            for feed in itertools.islice(feeds, steps):
-                current[0], metrics = made.train_steps(current[0], feed)
+            # A stream is opened anew, so that all that it reads is in the time.
+            with contextlib.closing(made.feeds("train", calls)) as feeds:
+                for feed in feeds:
+                    current[0], metrics = made.train_steps(current[0], feed)
             jax.block_until_ready(metrics)
 
         return run
 
     def gathered() -> None:
-        for feed in itertools.islice(resident.feeds("train", calls()), steps):
-            jax.block_until_ready(gather(feed.examples, feed.places[0]))
+        jax.block_until_ready([gather(feed.examples, feed.places[0]) for feed in ready])
 
     kinds = {"step": trained(resident), "gather": gathered, "streamed": trained(streamed)}
     times: dict[str, list[float]] = {name: [] for name in kinds}
     for number in range(rounds + 1):
-        for name, run in kinds.items():
+        for name in sorted(kinds, reverse=number % 2 == 1):
             begin = time.perf_counter()
-            run()
+            kinds[name]()
             if number:  # the first round compiles
                 times[name].append(1000 * (time.perf_counter() - begin) / steps)
     medians = {name: statistics.median(values) for name, values in times.items()}

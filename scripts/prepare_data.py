@@ -3,6 +3,7 @@
 import argparse
 import os
 import pathlib
+import signal
 import sys
 
 from s5jax.data import preparation
@@ -27,6 +28,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
     parser.add_argument("tasks", nargs="+", metavar="TASK", help="tasks to prepare: see below")
     parser.add_argument(
         "--data_dir",
@@ -50,15 +52,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the generator (default: 0)")
     parser.add_argument(
         "--sizes",
-        type=int,
+        type=positive,
         nargs=3,
         metavar=("TRAIN", "VAL", "TEST"),
         help="examples that the generator makes (default: as many as the official files have)",
     )
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one a core)"
+        "--workers", type=positive, default=cores, metavar="N", help=f"processes (default: one a core, {cores} here)"
     )
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that everything is cleaned up
     sizes = arguments.sizes and dict(zip(("train", "val", "test"), arguments.sizes, strict=True))
     request = Request(
         data_dir=arguments.data_dir,
@@ -84,11 +87,20 @@ def run(arguments: argparse.Namespace, request: Request) -> int:
         if not arguments.check:
             preparation.prepare(task, request, workers=arguments.workers, force=arguments.force)
             continue
-        found, wrong = preparation.check(task, request, workers=arguments.workers)
+        try:
+            found, wrong = preparation.check(task, request, workers=arguments.workers)
+        except DataError as error:
+            found, wrong = ["cannot be checked"], [str(error)]
         verdict = [f"WRONG: {line}" for line in wrong] or ["all as it should be"]
         print("\n  ".join([f"{task}: {found[0]}", *found[1:], *verdict]))
         failed |= bool(wrong)
     return int(failed)
+
+
+def positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
 
 
 def describe_tasks() -> str:

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Int, UInt8, UInt32
 
-__all__ = ["EOS", "PAD", "UNKNOWN", "encode", "vocabulary"]
+from s5jax.data.store import Format
+from s5jax.data.task import DataError
+
+__all__ = ["EOS", "PAD", "UNKNOWN", "check_vocabulary", "encode", "vocabulary"]
 
 CODE_POINTS = 0x110000
 
@@ -24,10 +27,20 @@ def vocabulary(texts: Iterable[str], length: int, min_frequency: int = 1) -> lis
     """
     counts = np.zeros(CODE_POINTS, np.int64)
     beginnings = (text[: length - 1] for text in texts)
-    while chunk := "".join(itertools.islice(beginnings, 1024)):
-        counts += np.bincount(_code_points(chunk), minlength=CODE_POINTS)
+    while some := list(itertools.islice(beginnings, 1024)):
+        counts += np.bincount(_code_points("".join(some)), minlength=CODE_POINTS)
     kept = np.flatnonzero(counts >= max(min_frequency, 1))
     return [chr(point) for point in kept[np.argsort(-counts[kept], kind="stable")]]
+
+
+def check_vocabulary(characters: Sequence[str], format: Format) -> None:
+    """Raises DataError if characters are more than a task has tokens for."""
+    assert format.num_tokens is not None
+    if EOS + 1 + len(characters) > format.num_tokens:
+        raise DataError(
+            f"{format.name}: the training texts have {len(characters)} different characters, more than the"
+            f" {format.num_tokens - EOS - 1} that models of it take: these are not the official files"
+        )
 
 
 def encode(

@@ -7,7 +7,7 @@ import functools
 import io
 import pathlib
 import pickle
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -63,12 +63,14 @@ def grey(rgb: UInt8[np.ndarray, "*N 3"]) -> UInt8[np.ndarray, "*N"]:
 
 def _read_part(files: list[pathlib.Path], part: int | None, *, colour: bool) -> Arrays:
     """The images of some files: all, or one part of a split 9 : 1."""
-    images, labels = (np.concatenate(x) for x in zip(*map(_read, files), strict=True))
+    read = [_read(file) for file in files]
+    images = np.concatenate([pixels if colour else grey(pixels)[..., None] for pixels, _ in read])
+    labels = np.concatenate([labels for _, labels in read])
     if part is not None:
         train = round(0.9 * len(labels))
         chosen = random_split(len(labels), [train, len(labels) - train], seed=42)[part]
         images, labels = images[chosen], labels[chosen]
-    return Arrays(images if colour else grey(images)[..., None], labels.astype(np.int32))
+    return Arrays(images, labels.astype(np.int32))
 
 
 def _read(file: pathlib.Path) -> tuple[UInt8[np.ndarray, "N 1024 3"], UInt8[np.ndarray, " N"]]:
@@ -105,10 +107,11 @@ class _PickledArray:
     """Stands for a NumPy array in a pickle, and keeps what it was made of."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self._shape, self._bytes = state[1], state[4]
+        _, self._shape, _, fortran, self._bytes = state
+        self._order: Literal["C", "F"] = "F" if fortran else "C"
 
     def array(self) -> UInt8[np.ndarray, "..."]:
-        return np.frombuffer(self._bytes, np.uint8).reshape(self._shape)
+        return np.frombuffer(self._bytes, np.uint8).reshape(self._shape, order=self._order)
 
 
 class _PickledType:

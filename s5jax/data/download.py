@@ -32,7 +32,6 @@ def download(format: Format, data_dir: pathlib.Path) -> None:
     name, folder = format.tfds
     infos = {url: info for url, info in tfds.builder_cls(name).url_infos.items() if "test_set" not in url}
     goal = data_dir / folder
-    goal.mkdir(exist_ok=True)
     missing = [url for url in infos if not (goal / url.rsplit("/", 1)[-1]).exists()]
     with tempfile.TemporaryDirectory(dir=data_dir, prefix=".downloading-") as temporary:
         manager = tfds.download.DownloadManager(
@@ -41,10 +40,11 @@ def download(format: Format, data_dir: pathlib.Path) -> None:
         try:
             paths = manager.download({url: url for url in missing})
         except Exception as error:  # there are many that it may end with
-            reason = str(error).splitlines()[0]
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise DataError(
                 f"{name} cannot be downloaded ({type(error).__name__}: {reason}): get the official files from"
                 f" {format.address} and put them there as {data_dir}/{format.files}"
             ) from error
+        goal.mkdir(exist_ok=True)
         for url, path in paths.items():
             os.replace(path, goal / url.rsplit("/", 1)[-1])

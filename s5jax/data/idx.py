@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import math
 import pathlib
 import zlib
 
@@ -72,13 +73,13 @@ def read(file: pathlib.Path) -> UInt8[np.ndarray, "..."]:
     """
     try:
         content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{file} cannot be unpacked ({error}): is the download complete?") from error
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         raise DataError(f"{file} is no IDX file of bytes: it begins with {content[:4].hex()}")
     start = 4 + 4 * content[3]
-    shape = tuple(int(size) for size in np.frombuffer(content[4:start], ">i4"))
-    if len(content) - start != np.prod(shape) or 0 in shape:
+    shape = tuple(np.frombuffer(content[4:start].ljust(start - 4, b"\0"), ">u4").tolist())
+    if len(content) - start != math.prod(shape) or 0 in shape:
         raise DataError(
             f"{file} says it holds {shape}, but {len(content) - start} bytes follow: it is cut off or damaged"
         )

@@ -19,6 +19,7 @@ FORMAT = Format(
     files=cifar10.FILES,
     address=cifar10.ADDRESS,
     tfds=cifar10.TFDS,
+    classes={"test": (1_000,) * 10},
     sha256={
         "train": "77e63cbb1f73a5699f2b77dee7c6655a69afb552153a38af3c46bab50cf21d57",
         "val": "84824dad9072888ccdbdb7f56f5445b3e5f6b6843d0813c77fabd86f3fd587f4",

@@ -26,6 +26,7 @@ FORMAT = Format(
     dtype="uint8",
     num_tokens=20,
     padded=True,
+    generator=True,
     files="lra_release/listops-1000/basic_{train,val,test}.tsv",
     address="https://github.com/google-research/long-range-arena (lra_release.gz)",
 )

@@ -1,9 +1,12 @@
 """Official files where a user put them: found, unpacked where they are still in their archive, or asked for."""
 
+import fcntl
+import lzma
 import pathlib
+import shutil
 import tarfile
-import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 
 from tqdm import tqdm
@@ -23,19 +26,19 @@ def find(data_dir: pathlib.Path, places: Sequence[str], archives: Sequence[str] 
       archives: file names of the official archives that hold one of them.
 
     Raises:
-      DataError: an archive that cannot be unpacked, or should not be.
+      DataError: an archive that cannot be unpacked, should not be, or holds something else.
     """
-    for attempt in range(2):
-        for place in places:
-            path = data_dir / place
+    paths = [data_dir / place for place in places]
+    for archive in [None, *(data_dir / name for name in archives if (data_dir / name).is_file())]:
+        if archive is not None:
+            unpack(archive, data_dir, unless=paths)
+        for path in paths:
             if path.is_file() and _is_archive(path):
                 raise DataError(f"{path} is an archive, not a folder: unpack it, and give the folder this name")
             if path.exists():
                 return path
-        packed = [data_dir / name for name in archives if (data_dir / name).is_file()]
-        if attempt or not packed:
-            return None
-        unpack(packed[0], data_dir)
+        if archive is not None:
+            raise DataError(f"{archive} was unpacked, but holds none of {', '.join(places)}: is it the official one?")
     return None
 
 
@@ -62,44 +65,75 @@ def lines(file: pathlib.Path, start: int, stop: int) -> Iterator[tuple[int, byte
             yield position, line
 
 
-def unpack(archive: pathlib.Path, into: pathlib.Path) -> None:
-    """Unpacks a tar or zip archive into a directory, all of it or, in case of a fault, nothing.
+def unpack(archive: pathlib.Path, into: pathlib.Path, unless: Sequence[pathlib.Path] = (), folder: str = ".") -> None:
+    """Unpacks a tar or zip archive into a directory. In case of a fault nothing of it is there.
+
+    Args:
+      archive: tar, compressed or not, or zip.
+      into: the directory.
+      folder: below it, of an archive whose members have none of their own.
+      unless: nothing is done if one of these exists, perhaps as the work of another process that was waited for.
 
     Raises:
       DataError: damaged, or some member would end up outside, or where something lies already.
     """
-    with tempfile.TemporaryDirectory(dir=into, prefix=".unpacking-") as temporary:
+    with open(into / f".{archive.name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if any(path.exists() for path in unless):
+            return
+        temporary = into / f".unpacking-{archive.name}"
+        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+        (temporary / folder).mkdir(parents=True)
         try:
-            if zipfile.is_zipfile(archive):
-                _unzip(archive, pathlib.Path(temporary))
-            else:
-                _untar(archive, pathlib.Path(temporary))
-        except tarfile.FilterError as error:
-            raise DataError(f"{archive} is refused, a member points outside: {error}. Nothing was unpacked") from error
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
-            reason = str(error).splitlines()[0].rstrip(":")
-            raise DataError(f"{archive} cannot be unpacked ({reason}); is the download complete?") from error
-        members = list(pathlib.Path(temporary).iterdir())
-        for member in members:
-            if (into / member.name).exists():
-                raise DataError(f"{archive} holds {member.name}, which is in {into} already: move one of them away")
-        for member in members:
-            member.rename(into / member.name)
+            _extract(archive, temporary / folder, into / folder)
+            for member in temporary.iterdir():
+                member.rename(into / member.name)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _untar(archive: pathlib.Path, into: pathlib.Path) -> None:
+def _extract(archive: pathlib.Path, temporary: pathlib.Path, into: pathlib.Path) -> None:
+    try:
+        (_unzip if zipfile.is_zipfile(archive) else _untar)(archive, temporary, into)
+    except tarfile.FilterError as error:
+        raise DataError(f"{archive} is refused, a member points outside: {error}. Nothing was unpacked") from error
+    except (
+        *(tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError),
+        *(NotImplementedError, RuntimeError),  # a zip of an unknown method, or an encrypted one
+    ) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # no space, no permission: not the archive's fault
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
+        raise DataError(f"{archive} cannot be unpacked ({reason}); is the download complete?") from error
+
+
+def _untar(archive: pathlib.Path, temporary: pathlib.Path, into: pathlib.Path) -> None:
     with tarfile.open(archive) as tar:
-        for member in tqdm(tar, desc=f"unpacking {archive.name}", unit=" files"):
-            tar.extract(member, into, filter="data")
+        for member in tqdm(tar, desc=f"unpacking {archive.name}", unit=" files", disable=None, leave=False):
+            if pathlib.PurePosixPath(member.name).is_absolute():  # the filter would take it for a relative one
+                raise tarfile.AbsolutePathError(member)
+            _refuse_to_replace(archive, member.name, into)
+            tar.extract(member, temporary, filter="data")
+        while tar.fileobj is not None and tar.fileobj.read(2**20):  # at its very end is the sum that tells of damage
+            pass
 
 
-def _unzip(archive: pathlib.Path, into: pathlib.Path) -> None:
+def _unzip(archive: pathlib.Path, temporary: pathlib.Path, into: pathlib.Path) -> None:
     with zipfile.ZipFile(archive) as packed:
-        for member in tqdm(packed.infolist(), desc=f"unpacking {archive.name}", unit=" files"):
+        for member in tqdm(
+            packed.infolist(), desc=f"unpacking {archive.name}", unit=" files", disable=None, leave=False
+        ):
             # ZipFile.extract would drop a leading "/" or ".." without a word.
-            if not (into / member.filename).resolve().is_relative_to(into.resolve()):
-                raise tarfile.OutsideDestinationError(tarfile.TarInfo(member.filename), str(into))
-            packed.extract(member, into)
+            if not (temporary / member.filename).resolve().is_relative_to(temporary.resolve()):
+                raise tarfile.OutsideDestinationError(tarfile.TarInfo(member.filename), str(temporary))
+            _refuse_to_replace(archive, member.filename, into)
+            packed.extract(member, temporary)
+
+
+def _refuse_to_replace(archive: pathlib.Path, member: str, into: pathlib.Path) -> None:
+    top = pathlib.PurePosixPath(member).parts[:1]
+    if top and top[0] != ".." and (into / top[0]).exists():
+        raise DataError(f"{archive} holds {top[0]}, which is in {into} already: move one of them away")
 
 
 def _is_archive(path: pathlib.Path) -> bool:

@@ -44,6 +44,7 @@ def make_format(name: str, size: int) -> Format:
         length=size**2,
         num_classes=2,
         dtype="uint8",
+        generator=True,
         files=f"lra_release/lra_release/pathfinder{size}/{PART}/{{metadata,imgs}}/, or lra_release.gz",
         address="https://github.com/google-research/long-range-arena (lra_release.gz)",
     )
@@ -124,7 +125,8 @@ def _official(request: Request, format: Format, style: contours.Style, folder: p
             functools.partial(_read, folder, chosen[start : start + PIECE_FILES], style.size)
             for start in range(0, len(chosen), PIECE_FILES)
         ]
-    return Plan(pieces=pieces, origin=f"official files of {folder}", sources=metadata)
+    sources = metadata + [folder / name for name, _ in samples]
+    return Plan(pieces=pieces, origin=f"official files of {folder}", sources=sources)
 
 
 def _listing(folder: pathlib.Path, format: Format) -> tuple[list[pathlib.Path], list[tuple[str, int]]]:
@@ -172,16 +174,19 @@ def _image(path: pathlib.Path, size: int) -> UInt8[np.ndarray, "{size} {size}"]:
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty: get the official files again")
         with Image.open(path, formats=["PNG"]) as image:
-            image.load()
+            if image.mode != "L":
+                raise DataError(
+                    f"{path} is an image of mode {image.mode}, not 8-bit grey (L): this is no official file"
+                )
+            if image.size != (size, size):
+                raise DataError(f"{path} has {image.width} x {image.height} pixels, not {size} x {size}")
+            return np.asarray(image)
     except FileNotFoundError:
         raise DataError(f"{path} is missing, though the metadata list it") from None
-    except (OSError, SyntaxError) as error:
+    except (DataError, PermissionError):
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is no PNG image, or a damaged one: get the official files again") from error
-    if image.mode != "L":
-        raise DataError(f"{path} is an image of mode {image.mode}, not 8-bit grey (L): this is no official file")
-    if image.size != (size, size):
-        raise DataError(f"{path} has {image.width} x {image.height} pixels, not {size} x {size}")
-    return np.asarray(image)
 
 
 def _arrays(images: UInt8[np.ndarray, "N size size"], labels: UInt8[np.ndarray, " N"]) -> Arrays:

@@ -14,12 +14,16 @@ import hashlib
 import importlib
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import pathlib
 import pickle
 import pkgutil
 import shutil
-from collections.abc import Callable, Iterator
+import threading
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from types import ModuleType
 from typing import Any
 
@@ -122,12 +126,15 @@ def prepare(
         was there before is still there.
     """
     task = find(name)
-    if request.data_dir.exists() and not request.data_dir.is_dir():
-        raise DataError(f"--data_dir={request.data_dir} is a file, not a folder: unpack it if it is an archive")
-    if not request.data_dir.exists() and not request.download:
-        _plan(task, request)  # raises where a folder that is to be made would lack the official files
     goal = store.directory(request.data_dir, name)
-    with _disk(request.data_dir, name), _lock(goal):
+    with _disk(request.data_dir, name), contextlib.ExitStack() as stack:
+        if request.data_dir.exists() and not request.data_dir.is_dir():
+            raise DataError(f"--data_dir={request.data_dir} is a file, not a folder: unpack it if it is an archive")
+        if not request.data_dir.exists() and not request.download:
+            _plan(task, request)  # raises where a folder that is to be made would lack the official files
+        replaced = stack.enter_context(_lock(goal))
+        if goal.exists() and not (goal / "manifest.json").is_file():
+            raise DataError(f"{goal} is no store of this program: move it away")
         if goal.exists() and not force:
             return _existing(task, request, goal, say)
         plan = _plan(task, request)
@@ -137,8 +144,9 @@ def prepare(
         _run_all(plan, task.FORMAT, partial, workers, quiet)
         lines = _assemble(plan, task.FORMAT, request, partial, quiet)
         if goal.exists():
-            os.rename(goal, partial / "replaced")
+            os.rename(goal, replaced)
         os.rename(partial / "store", goal)
+        shutil.rmtree(replaced, ignore_errors=True)
         shutil.rmtree(partial)
     for line in lines:
         say(f"  {line}")
@@ -146,11 +154,18 @@ def prepare(
 
 
 def check(name: str, request: Request, *, workers: int = 1, quiet: bool = False) -> tuple[list[str], list[str]]:
-    """Looks whether a store, or, where there is none, the official files are what they should be. Writes nothing.
+    """Looks whether a store, or, where there is none, the official files are what they should be.
+
+    Nothing is written, unless official files are still in their archive: it is unpacked.
 
     Returns:
       What was found, and what is wrong, in words.
     """
+    with _disk(request.data_dir, name):
+        return _check(name, request, workers, quiet)
+
+
+def _check(name: str, request: Request, workers: int, quiet: bool) -> tuple[list[str], list[str]]:
     task = find(name)
     format = task.FORMAT
     where = store.directory(request.data_dir, name)
@@ -163,13 +178,13 @@ def check(name: str, request: Request, *, workers: int = 1, quiet: bool = False)
         summaries = _run_all(plan, format, None, workers, quiet)
         found = [f"no store in {where}; {plan.origin}"]
         found += [summary.describe(split) for split, summary in summaries.items()]
-        sizes = {split: summary.examples for split, summary in summaries.items()}
-        return found, [] if request.subset or request.sizes else unexpected(format, sizes)
+        return found, [] if request.subset else unexpected(format, summaries, plan.facts)
     manifest = store.read_manifest(request.data_dir, name)
     stored = store.read(format, request.data_dir)
     found, wrong = [f"store {where}: {manifest['origin']}"], []
+    summaries = {}
     for split, arrays in stored.splits.items():
-        summary = Summary(format)
+        summary = summaries[split] = Summary(format)
         for start in range(0, len(arrays), 1024):
             part = slice(start, start + 1024)
             lengths = None if arrays.lengths is None else np.asarray(arrays.lengths[part])
@@ -181,10 +196,9 @@ def check(name: str, request: Request, *, workers: int = 1, quiet: bool = False)
             file = where / f"{split}.{field}.npy"
             if store.sha256(file) != expected:
                 wrong.append(f"{file} was changed since it was written: prepare the task again with --force")
-    sizes = {split: len(arrays) for split, arrays in stored.splits.items()}
     if request.subset or manifest["request"]["sizes"]:
         return found, wrong
-    wrong += unexpected(format, sizes)
+    wrong += unexpected(format, summaries, stored.facts)
     for split, expected in format.sha256.items():
         if manifest["splits"][split]["sha256"]["inputs"] != expected:
             found.append(f"note: {split} is not what was once made of these files, by the SHA-256 of its inputs")
@@ -215,8 +229,8 @@ def _plan(task: Any, request: Request) -> Plan:
             f"the official files of {task.FORMAT.name} cannot be downloaded by --download: see {task.FORMAT.address}"
         )
     if not plan.generated and (request.generate or request.sizes or request.seed):
-        advice = "--generate makes some" if request.sizes or request.seed else "there is no generator of them"
-        raise DataError(f"--generate, --seed and --sizes are for generated data, but {plan.origin}: {advice}")
+        advice = "add --generate" if task.FORMAT.generator else f"there is no generator for {task.FORMAT.name}"
+        raise DataError(f"--generate, --seed and --sizes are for generated data, but here are {plan.origin}: {advice}")
     return plan
 
 
@@ -231,20 +245,27 @@ def _disk(data_dir: pathlib.Path, name: str) -> Iterator[None]:
                 f"no space left in {data_dir} for task {name}: make some, and run the same command again;"
                 " what is done is kept"
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise DataError(f"{error.filename or data_dir}: {error.strerror}") from error
-        raise
+        raise DataError(f"{error.filename or data_dir}: {error.strerror or error}") from error
+    except BrokenProcessPool as error:
+        raise DataError(
+            f"{name}: a process was killed, perhaps for want of memory: run the same command again with fewer --workers"
+        ) from error
 
 
 @contextlib.contextmanager
-def _lock(goal: pathlib.Path) -> Iterator[None]:
+def _lock(goal: pathlib.Path) -> Iterator[pathlib.Path]:
+    """One process at a time. Yields where a store that is is replaced is kept; one left there is put back."""
+    replaced = goal.with_name(f".{goal.name}.replaced")
     goal.parent.mkdir(parents=True, exist_ok=True)
     with open(goal.with_name(f".{goal.name}.lock"), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise DataError(f"another process is preparing {goal}: wait for it") from None
-        yield
+        if replaced.exists() and not goal.exists():
+            os.rename(replaced, goal)
+        shutil.rmtree(replaced, ignore_errors=True)
+        yield replaced
 
 
 def _existing(task: Any, request: Request, goal: pathlib.Path, say: Callable[[str], None]) -> pathlib.Path:
@@ -305,13 +326,25 @@ def _in_parallel(jobs: list[tuple[str, Callable[[], Any]]], workers: int) -> Ite
         return
     # Spawned: jax, which data modules import, does not bear being forked.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(min(workers, len(jobs)), context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(min(workers, len(jobs)), context, _end_with_parent) as pool:
         futures = {pool.submit(job): name for name, job in jobs}
         try:
             for future in concurrent.futures.as_completed(futures):
                 yield futures[future], future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _run(piece: Piece, format: Format, where: str, file: pathlib.Path | None) -> Summary | None:
@@ -332,39 +365,39 @@ def _assemble(plan: Plan, format: Format, request: Request, partial: pathlib.Pat
     shutil.rmtree(goal, ignore_errors=True)
     goal.mkdir()
     splits: dict[str, Any] = {}
-    statistics: dict[str, Any] = {}
+    summaries: dict[str, Summary] = {}
     lines: list[str] = []
     seen: set[bytes] = set()
     total = sum(map(len, plan.pieces.values()))
     with _bar("writing", total, "pieces", quiet) as bar:
         for split, pieces in plan.pieces.items():
-            sizes = [_examples(_piece_file(partial, split, i)) for i in range(len(pieces))]
-            summary, whole, start = Summary(format), {}, 0
-            for i, size in enumerate(sizes):
-                with np.load(_piece_file(partial, split, i)) as stored:
-                    arrays = Arrays(**stored)
-                summary.add(arrays)
-                if plan.distinct:
-                    seen.update(hashlib.blake2b(x.tobytes(), digest_size=16).digest() for x in arrays.inputs)
-                for field, values in _fields(arrays).items():
-                    if field not in whole:
-                        shape = (sum(sizes), *values.shape[1:])
-                        whole[field] = np.lib.format.open_memmap(
-                            goal / f"{split}.{field}.npy", "w+", values.dtype, shape
-                        )
-                    whole[field][start : start + size] = values
-                start += size
-                bar.update()
-            for values in whole.values():
-                values.flush()
+            examples = sum(len(_load(_piece_file(partial, split, i), ["labels"]).labels) for i in range(len(pieces)))
+            if not examples:
+                raise DataError(f"{format.name}: the split {split} would have no examples")
+            summary = summaries[split] = Summary(format)
+            files: dict[str, Any] = {}
+            with contextlib.ExitStack() as stack:
+                for i in range(len(pieces)):
+                    arrays = _load(_piece_file(partial, split, i))
+                    summary.add(arrays)
+                    if plan.distinct:
+                        seen.update(hashlib.blake2b(x.tobytes(), digest_size=16).digest() for x in arrays.inputs)
+                    for field, values in _fields(arrays).items():
+                        if field not in files:
+                            files[field] = stack.enter_context((goal / f"{split}.{field}.npy").open("wb"))
+                            shape = (examples, *values.shape[1:])
+                            header = {"descr": values.dtype.str, "fortran_order": False, "shape": shape}
+                            np.lib.format.write_array_header_1_0(files[field], header)
+                        # Not by a mapping, where a full disk would end the process without a word.
+                        files[field].write(np.ascontiguousarray(values))
+                    bar.update()
             lines.append(summary.describe(split))
-            statistics[split] = summary.statistics()
-            digests = {field: store.sha256(goal / f"{split}.{field}.npy") for field in whole}
-            splits[split] = {"examples": start, "classes": summary.classes.tolist(), "sha256": digests}
-    sizes_now = {split: about["examples"] for split, about in splits.items()}
-    wrong = [] if request.subset or request.sizes else unexpected(format, sizes_now)
-    if plan.distinct and len(seen) < sum(sizes_now.values()):
-        wrong.append(f"{sum(sizes_now.values()) - len(seen)} examples occur twice: choose another --seed")
+            digests = {field: store.sha256(goal / f"{split}.{field}.npy") for field in files}
+            splits[split] = {"examples": examples, "classes": summary.classes.tolist(), "sha256": digests}
+    wrong = [] if request.subset or request.sizes else unexpected(format, summaries, plan.facts)
+    total = sum(summary.examples for summary in summaries.values())
+    if plan.distinct and len(seen) < total:
+        wrong.append(f"{total - len(seen)} examples occur twice: choose another --seed")
     if wrong:
         raise DataError(f"{format.name}: {'; '.join(wrong)}")
     manifest = {
@@ -374,7 +407,7 @@ def _assemble(plan: Plan, format: Format, request: Request, partial: pathlib.Pat
         "origin": plan.origin,
         "request": request.wishes(),
         "splits": splits,
-        "facts": {**plan.facts, "statistics": statistics if format.num_tokens is None else {}},
+        "facts": {**plan.facts, "statistics": {split: summary.statistics() for split, summary in summaries.items()}},
         "sources": _digests(plan.sources, request.data_dir, quiet),
     }
     _replace(goal / "manifest.json", lambda stream: stream.write(json.dumps(manifest, indent=1).encode()))
@@ -402,9 +435,14 @@ def _piece_file(partial: pathlib.Path, split: str, i: int) -> pathlib.Path:
     return partial / f"{split}.{i}.npz"
 
 
-def _examples(piece: pathlib.Path) -> int:
-    with np.load(piece) as stored:
-        return len(stored["labels"])
+def _load(piece: pathlib.Path, fields: Sequence[str] = ()) -> Arrays:
+    """The arrays of a piece that was done, or some of them."""
+    try:
+        with piece.open("rb") as stream, np.load(stream) as stored:
+            return Arrays(**{"inputs": np.empty(0), **{field: stored[field] for field in fields or stored.files}})
+    except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        piece.unlink()
+        raise DataError(f"{piece} was damaged, and is removed: run the same command again") from error
 
 
 def _replace(file: pathlib.Path, write: Callable[[Any], Any]) -> None:
@@ -413,6 +451,8 @@ def _replace(file: pathlib.Path, write: Callable[[Any], Any]) -> None:
     try:
         with temporary.open("wb") as stream:
             write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)

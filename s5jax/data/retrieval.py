@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from s5jax.data import official
-from s5jax.data.characters import EOS, encode, vocabulary
+from s5jax.data.characters import check_vocabulary, encode, vocabulary
 from s5jax.data.preparation import Plan, Request
 from s5jax.data.store import Arrays, Format, Stored
 from s5jax.data.task import DataError, Task
@@ -25,6 +25,7 @@ FORMAT = Format(
     length=4000,
     num_classes=2,
     num_tokens=98,
+    characters=95,
     pairs=True,
     padded=True,
     dtype="uint8",
@@ -48,8 +49,7 @@ def plan(request: Request) -> Plan:
         if not file.is_file():
             raise official.missing(FORMAT, request.data_dir, f"{file} is missing; not all")
     characters = vocabulary(_training_documents(files["train"]), FORMAT.length)
-    if EOS + 1 + len(characters) > 256:
-        raise DataError(f"{files['train']} has {len(characters)} different characters: it is not the official file")
+    check_vocabulary(characters, FORMAT)
     return Plan(
         pieces={
             split: [
@@ -98,7 +98,7 @@ def _pairs(file: pathlib.Path, start: int) -> Iterator[tuple[int, str, str]]:
     for position, line in official.lines(file, start, start + PIECE):
         where = f"{file}, line at byte {position}"
         try:
-            fields = line.decode().rstrip("\n").split("\t")
+            fields = line.decode().rstrip("\r\n").split("\t")
         except UnicodeDecodeError as error:
             raise DataError(f"{where} is no UTF-8 text ({error}): the file is damaged") from error
         if len(fields) != len(COLUMNS):

@@ -21,6 +21,7 @@ FORMAT = Format(
     files=cifar10.FILES,
     address=cifar10.ADDRESS,
     tfds=cifar10.TFDS,
+    classes={"test": (1_000,) * 10},
     sha256={
         "train": "970f5472426784756d58b067d14d4566dd70c837574b921bf2fced442e7a51ca",
         "val": "69b221835fbb77e029b77c15bd3fdb9f56f5deb110ec388425250521358dd704",

@@ -19,6 +19,7 @@ FORMAT = Format(
     files="fashion-mnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]",
     address="https://github.com/zalandoresearch/fashion-mnist",
     tfds=("fashion_mnist", "fashion-mnist"),
+    classes={"test": (1_000,) * 10},
     sha256={
         "train": "09bc04b8a320eb0fe0c5ca8a0de8ff3431ebd5ed115a3f9f469bd4b189d88073",
         "val": "a92e9b7f0cc985283d002c471dc32e8a98c34b1e8f156f1fa7af3756d9cbfa9e",
@@ -28,7 +29,7 @@ FORMAT = Format(
 
 
 def plan(request: Request) -> Plan:
-    return idx.plan(request, FORMAT, ("fashion-mnist", "FashionMNIST/raw", "."))
+    return idx.plan(request, FORMAT, ("fashion-mnist", "FashionMNIST/raw"))
 
 
 def load(stored: Stored) -> Task:

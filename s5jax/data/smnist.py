@@ -24,6 +24,7 @@ FORMAT = Format(
     files="mnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]",
     address="https://storage.googleapis.com/cvdf-datasets/mnist/ (once http://yann.lecun.com/exdb/mnist/)",
     tfds=("mnist", "mnist"),
+    classes={"test": (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)},
     sha256={
         "train": "fc0af925af0a2177f9c85edee32e8669876829a5feec5519e1283db49d7d2de9",
         "val": "04a26957c0d6d4f2cd7171b0d6542f7680d48b6bb2d8ae951d7840141765aabd",
@@ -39,7 +40,7 @@ class Options:
 
 
 def plan(request: Request) -> Plan:
-    return idx.plan(request, FORMAT, ("mnist", "MNIST/raw", "."))
+    return idx.plan(request, FORMAT, ("mnist", "MNIST/raw"))
 
 
 def load(stored: Stored, options: Options) -> Task:

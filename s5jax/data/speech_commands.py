@@ -9,7 +9,6 @@ Labels are the words in alphabetical order.
 """
 
 import pathlib
-import tempfile
 from collections.abc import Sequence
 
 from s5jax.data import official, wav
@@ -84,7 +83,8 @@ def find(format: Format, request: Request) -> pathlib.Path:
     """
     found = official.find(request.data_dir, PLACES)
     if found is None and (archive := request.data_dir / ARCHIVE).is_file():
-        found = _unpack(archive, request.data_dir / FOLDER)
+        found = request.data_dir / FOLDER
+        official.unpack(archive, request.data_dir, unless=[found], folder=FOLDER)  # which the archive lacks
     if found is None:
         raise official.missing(format, request.data_dir)
     return found
@@ -114,15 +114,6 @@ def recordings(root: pathlib.Path, words: Sequence[str], subset: bool) -> list[s
 def word(name: str) -> str:
     """Of a file "word/file.wav"."""
     return name.partition("/")[0]
-
-
-def _unpack(archive: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
-    """The archive has no folder of its own for its 36 folders; gives it one, complete or not at all."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpacking-") as temporary:
-        unpacked = pathlib.Path(temporary) / folder.name
-        unpacked.mkdir()
-        official.unpack(archive, unpacked)
-        return unpacked.rename(folder)
 
 
 def _splits(root: pathlib.Path, names: list[str], subset: bool) -> dict[str, list[str]]:

@@ -51,6 +51,9 @@ class Format:
 
     name: the task's.
     sizes: examples of each stored split; "val" may be missing, where loading takes it from "train".
+    classes: examples of each class, of some splits.
+    characters: size of the vocabulary of a text, special tokens not counted.
+    generator: examples can be made up where there are no official files.
     unverified: splits whose sizes are from memory: another one is told, but no fault.
     length: L, the steps of every stored sequence, padding included.
     num_classes: labels run from 0 to num_classes - 1.
@@ -78,6 +81,9 @@ class Format:
     padded: bool = False
     sha256: dict[str, str] = dataclasses.field(default_factory=dict)
     tfds: tuple[str, str] | None = None
+    classes: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    characters: int | None = None
+    generator: bool = False
     unverified: tuple[str, ...] = ()
 
     def example_shape(self) -> tuple[int, ...]:
@@ -115,6 +121,8 @@ def read_manifest(data_dir: pathlib.Path | str, name: str) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text())
         version = manifest["version"]
+        if version == VERSION and (lacking := {"origin", "request", "splits", "facts"} - manifest.keys()):
+            raise KeyError(*lacking)
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error}): run `{command} --force`") from error
     if version != VERSION:
@@ -142,8 +150,8 @@ def read(format: Format, data_dir: pathlib.Path | str) -> Stored:
                     f"{file} cannot be read ({error}): run"
                     f" `python scripts/prepare_data.py {format.name} --data_dir={data_dir} --force`"
                 ) from error
-            if len(arrays[field]) != about["examples"]:
-                raise DataError(f"{file} has {len(arrays[field])} examples, the manifest says {about['examples']}")
+            if arrays[field].shape[:1] != (about["examples"],):
+                raise DataError(f"{file} has the shape {arrays[field].shape}, for {about['examples']} examples")
         splits[name] = Split(**arrays)
     return Stored(splits, manifest["facts"])
 

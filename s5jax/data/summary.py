@@ -1,5 +1,6 @@
 """What can be said of examples that were read: how many there are of what, and what is wrong with them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,10 @@ class Summary:
         self.squares += other.squares
 
     def statistics(self) -> dict[str, Any]:
-        """Mean and standard deviation of values as stored, padding included; lists of them for several channels."""
+        """Mean and standard deviation of values as stored, padding included, of several channels as lists; of tokens
+        nothing."""
+        if self.format.num_tokens is not None:
+            return {}
         steps = max(self.examples, 1) * self.format.length
         mean = self.sums / steps
         std = np.sqrt(self.squares / steps - mean**2)
@@ -75,11 +79,30 @@ def validate(arrays: Arrays, format: Format, where: str) -> None:
         check_range(f"{where}: length", lengths, 1, format.length, "length")
 
 
-def unexpected(format: Format, sizes: dict[str, int]) -> list[str]:
-    """What is wrong with the numbers of examples, in words."""
-    return [
-        f"{split} has {sizes.get(split, 0):,} examples, the official files {expected:,}: files are missing or cut off"
-        f" (--subset accepts fewer; {format.address})"
-        for split, expected in format.sizes.items()
-        if sizes.get(split, 0) != expected and (split not in format.unverified or not sizes.get(split))
-    ]
+def unexpected(format: Format, summaries: Mapping[str, Summary], facts: Mapping[str, Any]) -> list[str]:
+    """What the official files have and these have not, in words.
+
+    Args:
+      format: of the official files.
+      summaries: of the splits.
+      facts: of the plan.
+    """
+    wrong = []
+    for split, expected in format.sizes.items():
+        found = summaries[split].examples if split in summaries else 0
+        if found != expected and (split not in format.unverified or not found):
+            wrong.append(
+                f"{split} has {found:,} examples, the official files {expected:,}: files are missing or cut off"
+                f" (--subset accepts fewer; {format.address})"
+            )
+        elif split in format.classes and summaries[split].classes.tolist() != list(format.classes[split]):
+            wrong.append(
+                f"{split} has {summaries[split].classes.tolist()} examples of each class, the official files"
+                f" {list(format.classes[split])}: these are other data"
+            )
+    if format.characters is not None and len(facts.get("characters", "")) != format.characters:
+        wrong.append(
+            f"the texts have {len(facts.get('characters', ''))} different characters, the official ones"
+            f" {format.characters}: these are other data"
+        )
+    return wrong

@@ -94,10 +94,10 @@ class Task:
         return self.targets or self.num_classes
 
     def limited(self, examples: int) -> "Task":
-        """The task with no more than so many examples in a split, spread evenly over what there is."""
+        """The task with no more than so many examples in a split, always the same random ones."""
         splits = {}
         for name, split in self.splits.items():
-            index = np.arange(examples) * len(split) // examples
+            index = np.sort(np.random.RandomState(0).permutation(len(split))[:examples])
             splits[name] = split if len(split) <= examples else split.select(index)
         return dataclasses.replace(self, splits=splits)
 

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from s5jax.data import official
-from s5jax.data.characters import encode, vocabulary
+from s5jax.data.characters import check_vocabulary, encode, vocabulary
 from s5jax.data.preparation import Plan, Request
 from s5jax.data.random_split import random_split
 from s5jax.data.store import Arrays, Format, Stored
@@ -33,6 +33,8 @@ FORMAT = Format(
     files="aclImdb/{train,test}/{neg,pos}/*.txt, or aclImdb_v1.tar.gz",
     address="https://ai.stanford.edu/~amaas/data/sentiment/",
     tfds=("imdb_reviews", "."),
+    classes={"train": (12_500, 12_500), "test": (12_500, 12_500)},
+    characters=131,
 )
 MIN_FREQUENCY = 15
 PIECE = 2500
@@ -61,6 +63,7 @@ def plan(request: Request) -> Plan:
             reviews.setdefault(split, []).extend(found)
     training = tqdm(reviews["train"], desc="vocabulary", unit=" reviews", disable=None, leave=False)
     characters = vocabulary(map(_read, training), FORMAT.length, MIN_FREQUENCY)
+    check_vocabulary(characters, FORMAT)
     return Plan(
         pieces={
             split: [

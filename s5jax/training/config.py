@@ -55,7 +55,7 @@ class TaskConfig:
     data_dir: str = "data"
     """Where `scripts/prepare_data.py` has put it, in a folder `prepared`; of no meaning for data that are built in."""
     limit: int = 0
-    """Examples of each split that are used, evenly spread over it; 0: all."""
+    """Examples of each split that are used, always the same random ones; 0: all."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """From official files, written here in their layouts, to stores; and what may be wrong on the way."""
 
+import dataclasses
 import errno
 import fcntl
 import functools
@@ -18,9 +19,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s5jax.data import cifar10, idx, image, official, preparation, retrieval, scifar, sfashion, smnist, store, text
+from s5jax.data import (
+    characters,
+    cifar10,
+    idx,
+    image,
+    official,
+    preparation,
+    retrieval,
+    scifar,
+    sfashion,
+    smnist,
+    store,
+    text,
+)
 from s5jax.data.preparation import Plan, Request
 from s5jax.data.store import Arrays, Format
+from s5jax.data.summary import Summary, unexpected
 from s5jax.data.task import DataError
 
 RNG = np.random.default_rng(0)
@@ -381,6 +396,10 @@ def test_an_archive_beside_is_unpacked(tmp_path):
     assert not list(tmp_path.glob(".unpacking*"))
 
 
+def visible(folder):
+    return {path.name for path in folder.iterdir() if not path.name.endswith(".lock")}
+
+
 def evil_tar(path, name):
     with tarfile.open(path, "w:gz") as tar:
         tar.addfile(tarfile.TarInfo("good"))
@@ -394,7 +413,7 @@ def evil_tar(path, name):
             tar.addfile(member, io.BytesIO(b"bad"))
 
 
-@pytest.mark.parametrize("name", ["../outside", "a/../../outside", "link"])
+@pytest.mark.parametrize("name", ["../outside", "a/../../outside", "/outside", "link"])
 def test_members_that_point_outside_are_refused(tmp_path, name):
     folder = tmp_path / "data"
     folder.mkdir()
@@ -406,7 +425,7 @@ def test_members_that_point_outside_are_refused(tmp_path, name):
     with pytest.raises(DataError, match=r"is refused, a member points outside"):
         official.unpack(folder / "evil.zip", folder)
     assert not (tmp_path / "outside").exists() and not (folder / "outside").exists()
-    assert {p.name for p in folder.iterdir()} == {"cifar-10-binary.tar.gz", "evil.zip", "prepared"}
+    assert visible(folder) == {"cifar-10-binary.tar.gz", "evil.zip", "prepared"}
 
 
 def test_damaged_archives_and_what_is_there_already(tmp_path):
@@ -419,6 +438,53 @@ def test_damaged_archives_and_what_is_there_already(tmp_path):
     with pytest.raises(DataError, match=r"holds good, which is in .* already: move one of them away"):
         official.unpack(archive, tmp_path)
     assert (tmp_path / "good").read_text() == "mine" and not (tmp_path / "b").exists()
+
+
+def test_an_archive_with_a_bit_flipped_is_refused(tmp_path):
+    """Where the contents would still make sense: only the sum at the end of the file tells."""
+    write_cifar(tmp_path)
+    archive = tmp_path / "cifar-10-binary.tar.gz"
+    with tarfile.open(archive, "w:gz", compresslevel=0) as tar:
+        tar.add(tmp_path / "cifar-10-batches-bin", "cifar-10-batches-bin")
+    os.rename(tmp_path / "cifar-10-batches-bin", tmp_path / "moved")
+    whole = bytearray(archive.read_bytes())
+    whole[len(whole) // 2] ^= 16
+    archive.write_bytes(whole)
+    with pytest.raises(DataError, match=r"cannot be unpacked \(CRC check failed .* is the download complete"):
+        prepare("image", tmp_path)
+    assert visible(tmp_path) == {"moved", "cifar-10-binary.tar.gz", "prepared"}
+
+
+def test_an_archive_of_something_else_is_not_passed_over(tmp_path):
+    """A generator must not step in without a word."""
+    with tarfile.open(tmp_path / "lra_release.gz", "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("something/else"))
+    with pytest.raises(
+        DataError, match=r"lra_release\.gz was unpacked, but holds none of lra_release/lra_release/listops"
+    ):
+        prepare("listops", tmp_path)
+
+
+def test_other_data_in_the_official_layout_are_told(tmp_path):
+    write_reviews(tmp_path)
+    request = Request(data_dir=tmp_path)
+    _, wrong = preparation.check("text", request, quiet=True)
+    assert [line.split(" examples")[0] for line in wrong[:2]] == ["train has 40", "test has 40"]
+    assert "different characters, the official ones 131: these are other data" in wrong[2]
+    # As many as there should be, but not the same of each class.
+    few = dataclasses.replace(text.FORMAT, sizes={"test": 40}, classes={"test": (19, 21)}, characters=None)
+    summary = Summary(few)
+    summary.add(Arrays(np.zeros((40, 4096), np.uint8), np.arange(40) % 2, np.ones(40, np.int32)))
+    (line,) = unexpected(few, {"test": summary}, {})
+    assert line == "test has [20, 20] examples of each class, the official files [19, 21]: these are other data"
+
+
+def test_more_characters_than_a_model_takes(tmp_path):
+    row = "1.0\ta\tb\t" + "".join(map(chr, range(0x4E00, 0x4E00 + 96))) + "\ty"
+    write_pairs(tmp_path, [row])
+    with pytest.raises(DataError, match="retrieval: the training texts have 97 different characters, more than the 95"):
+        prepare("retrieval", tmp_path)
+    assert characters.vocabulary([""] * 1500 + ["abca"], 10) == ["a", "b", "c"]
 
 
 def test_lines_of_pieces_are_each_read_once(tmp_path):
@@ -582,6 +648,62 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, toy, monkeypatch):
     store.read(FORMAT, tmp_path)
 
 
+def test_a_store_survives_a_crash_while_it_is_replaced(tmp_path, toy, monkeypatch):
+    """Between the moves of the old store and of the new one, and after both."""
+    prepare("toy", tmp_path)
+    before = contents(tmp_path / "prepared/toy/..")
+    good, moves = os.rename, []
+
+    def crash(source, target):
+        moves.append(target)
+        if len(moves) == 2:
+            raise KeyboardInterrupt
+        good(source, target)
+
+    monkeypatch.setattr(os, "rename", crash)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("toy", tmp_path, force=True)
+    monkeypatch.setattr(os, "rename", good)
+    assert not (tmp_path / "prepared/toy").exists()
+    toy({"train": [functools.partial(piece, 5, 6)], "test": [functools.partial(piece, 9, 2)]}, sources=[])
+    (line,) = prepare("toy", tmp_path)
+    assert "there already" in line
+    after = contents(tmp_path / "prepared/toy/..")
+    assert {k: v for k, v in after.items() if "/toy/" in k} == {k: v for k, v in before.items() if "/toy/" in k}
+    prepare("toy", tmp_path, force=True)
+    assert visible(tmp_path / "prepared") == {"toy"}
+
+
+def test_a_damaged_piece_is_made_anew(tmp_path, toy):
+    switch = tmp_path / "switch"
+    toy({"train": [functools.partial(interrupted, s, 2, str(switch), None) for s in range(3)]})
+    with pytest.raises(KeyboardInterrupt):
+        prepare("toy", tmp_path)
+    switch.write_text("")
+    done = tmp_path / "prepared/.toy.partial/train.1.npz"
+    done.write_bytes(done.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"train\.1\.npz was damaged, and is removed: run the same command again"):
+        prepare("toy", tmp_path)
+    prepare("toy", tmp_path)
+    assert len(store.read(FORMAT, tmp_path).splits["train"]) == 6
+
+
+def test_a_folder_that_is_no_store_is_left_alone(tmp_path, toy):
+    notes = tmp_path / "prepared/toy/notes"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("mine")
+    with pytest.raises(DataError, match="prepared/toy is no store of this program: move it away"):
+        prepare("toy", tmp_path, force=True)
+    assert notes.read_text() == "mine"
+
+
+def test_a_split_needs_examples(tmp_path, toy):
+    toy({"train": [functools.partial(piece, 0, 2)], "test": [functools.partial(piece, 0, 0)]})
+    with pytest.raises(DataError, match="toy: the split test would have no examples"):
+        prepare("toy", tmp_path)
+    assert visible(tmp_path / "prepared") == {".toy.partial"}
+
+
 def test_two_at_once(tmp_path, toy):
     (tmp_path / "prepared").mkdir()
     with open(tmp_path / "prepared/.toy.lock", "w") as lock:
@@ -639,7 +761,9 @@ def test_examples_that_occur_twice(tmp_path, toy):
 
 def test_wishes_that_only_a_generator_can_meet(tmp_path, toy):
     for fields in ({"seed": 3}, {"sizes": {"train": 1}}, {"generate": True}):
-        with pytest.raises(DataError, match=r"--generate, --seed and --sizes are for generated data, but made here"):
+        with pytest.raises(
+            DataError, match=r"--generate, --seed and --sizes are for generated data, but here are made here"
+        ):
             prepare("toy", tmp_path, **fields)
 
 

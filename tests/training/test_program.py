@@ -1,13 +1,15 @@
 """The way of the data to the steps: kept on the devices or streamed, several steps a call, batches cut to length."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 import tiny
 
-from s5jax.data import batches
+from s5jax.data import batches, preparation
+from s5jax.data.preparation import Request
 from s5jax.data.task import Split, Task
 from s5jax.training import config as configs
 from s5jax.training import loop, program
@@ -149,6 +151,18 @@ def test_pairs_are_cut_to_the_longer_document():
     assert batches.fitting(lengths, [64, 128, 1000]).tolist() == [2, 1, 0]
 
 
+def test_schedules_need_more_than_a_warm_up():
+    config = tiny.config("--config.train.warmup_epochs=1", "--config.train.schedule_epochs=1.01")
+    with pytest.raises(UserError, match="all 19 steps of the schedule would be warm-up"):
+        states.build(config, load_task(config))
+
+
+def test_another_task_than_the_file_s_drops_the_file_s_fields_of_it():
+    values = configs.load_config(f"{tiny.ROOT}/configs/smnist.py:s5,permuted")
+    configs.override(values, ["--config.task.name=digits"])
+    assert configs.resolve(values).task == configs.TaskConfig(name="digits")
+
+
 def test_what_buckets_need():
     with pytest.raises(UserError, match=r"config\.train\.buckets cuts padding, which needs a task that pads"):
         load_task(tiny.config("--config.train.buckets=2"))
@@ -168,12 +182,17 @@ def test_a_fault_in_reading_ahead_is_raised(monkeypatch):
 
 
 def test_a_limit_takes_examples_from_all_over_a_split():
-    whole = load_task(tiny.config())
-    some = load_task(tiny.config("--config.task.limit=100"))
-    assert {n: len(s) for n, s in some.splits.items()} == {"train": 100, "val": 100, "test": 100}
-    index = [i * 1257 // 100 for i in range(100)]
-    np.testing.assert_array_equal(some.splits["train"].inputs, whole.splits["train"].inputs[index])
-    np.testing.assert_array_equal(some.splits["train"].labels, whole.splits["train"].labels[index])
+    """With their labels, in order, and of both classes where these alternate or follow each other."""
+    for labels in (np.arange(4000) % 2, np.arange(4000) // 2000):
+        inputs = np.arange(4000)[:, None, None] % 251
+        split = Split(inputs.astype(np.uint8), labels.astype(np.int32))
+        whole = Task(name="mine", splits=dict.fromkeys(("train", "val", "test"), split), length=1, num_classes=2)
+        some = whole.limited(100).splits["train"]
+        assert len(some) == 100 and 30 < some.labels.sum() < 70
+        pairs = set(zip(split.inputs.ravel().tolist(), split.labels.tolist(), strict=True))
+        assert set(zip(some.inputs.ravel().tolist(), some.labels.tolist(), strict=True)) <= pairs
+        assert whole.limited(4000).splits["train"] is split
+    assert len(load_task(tiny.config("--config.task.limit=100")).splits["val"]) == 100
 
 
 @pytest.mark.parametrize("every", [2, 3])
@@ -213,10 +232,36 @@ def test_fields_of_a_task():
             load_task(configs.resolve({"task": {"name": "text", **fields}, "ssm": {"name": "s5"}}))
 
 
+def test_a_run_keeps_to_its_data(tmp_path):
+    """The same store may lie elsewhere; another one of the same task is refused, in training and evaluation."""
+    for folder, seed in (("first", 1), ("second", 2)):
+        sizes = {"train": 20, "val": 5, "test": 5}
+        request = Request(data_dir=tmp_path / folder, seed=seed, sizes=sizes)
+        preparation.prepare("listops", request, say=lambda _: None, quiet=True)
+    shutil.copytree(tmp_path / "first", tmp_path / "copy")
+
+    def config(folder):
+        values = configs.load_config(f"{tiny.ROOT}/configs/lra/listops.py:s5,debug")
+        configs.override(values, [f"--config.task.data_dir={tmp_path / folder}"])
+        return configs.resolve(values)
+
+    run = tmp_path / "run"
+    for folder in ("first", "copy"):
+        with loop.workdirs.claim(run, config(folder)):
+            loop.workdirs.claim_data(run, config(folder))
+            loop.workdirs.record(run, config(folder))
+    with pytest.raises(UserError, match=r"data of task listops in .*/second are not those that .*/run was made with"):
+        loop.train(config("second"), run)
+    assert loop.workdirs.read_config(run).task.data_dir == str(tmp_path / "copy")
+    assert loop.workdirs.read_config(run, tmp_path / "first").task.data_dir == str(tmp_path / "first")
+
+
 def test_data_may_lie_elsewhere_when_a_run_is_resumed(tmp_path):
     with loop.workdirs.claim(tmp_path, tiny.config()):
         loop.workdirs.record(tmp_path, tiny.config())
-    with loop.workdirs.claim(tmp_path, tiny.config("--config.task.data_dir=elsewhere")):
+    with loop.workdirs.claim(
+        tmp_path, tiny.config("--config.task.data_dir=elsewhere", "--config.train.resident_gib=1")
+    ):
         pass
     with (
         pytest.raises(UserError, match=r"config\.task\.limit: 0 there, 7 now"),
