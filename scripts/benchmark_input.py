@@ -12,6 +12,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from s5jax.data import batches
 from s5jax.training import config as configs
 from s5jax.training import state as states
 from s5jax.training import step
@@ -20,11 +21,12 @@ from s5jax.training.program import Program
 
 EXAMPLES = """examples:
   python scripts/benchmark_input.py --config=configs/lra/image.py:s5
-  python scripts/benchmark_input.py --config=configs/lra/text.py:s5 --steps=5 --config.model.depth=2
+  python scripts/benchmark_input.py --config=configs/lra/text.py:s5 --config.model.depth=1 --config.train.buckets=8
 
 "step" is a training step with data on the device, "gather" the part of it that makes the batch, timed alone, and
 "streamed" a step whose batch is read from the stored files while the one before is computed (as a rule from the
-system's cache of them). The three take turns, in another order each round; medians of the rounds.
+system's cache of them). They take turns, in another order each round; medians of the rounds. With config.train.buckets
+there are steps on batches cut to length besides.
 """
 
 
@@ -58,8 +60,8 @@ def measure(config: Config, steps: int, rounds: int) -> str:
     task = load_task(config)
     experiment, state = states.build(config, task)
 
-    def program(gib: float) -> Program:
-        train = dataclasses.replace(config.train, resident_gib=gib, steps_per_call=1, buckets=0)
+    def program(gib: float, buckets: int = 0) -> Program:
+        train = dataclasses.replace(config.train, resident_gib=gib, steps_per_call=1, buckets=buckets)
         return Program(dataclasses.replace(config, train=train), task, experiment)
 
     resident, streamed = program(float("inf")), program(0.0)
@@ -68,7 +70,7 @@ def measure(config: Config, steps: int, rounds: int) -> str:
     ready = list(resident.feeds("train", calls))
     gather = jax.jit(functools.partial(step.gather, prepare=task.prepare, time=1 + task.pairs))
 
-    def trained(made: Program) -> Callable[[], None]:
+    def trained(made: Program, calls: np.ndarray) -> Callable[[], None]:
         current = [made.place(jax.tree.map(np.asarray, state))]
 
         def run() -> None:
@@ -83,7 +85,11 @@ def measure(config: Config, steps: int, rounds: int) -> str:
     def gathered() -> None:
         jax.block_until_ready([gather(feed.examples, feed.places[0]) for feed in ready])
 
-    kinds = {"step": trained(resident), "gather": gathered, "streamed": trained(streamed)}
+    kinds = {"step": trained(resident, calls), "gather": gathered, "streamed": trained(streamed, calls)}
+    if config.train.buckets:
+        cut = program(float("inf"), config.train.buckets)
+        order = batches.epoch_order(jax.random.key(config.seed), 0, size, batch, cut.bucket("train"))
+        kinds["buckets"] = trained(cut, order[:steps, None])
     times: dict[str, list[float]] = {name: [] for name in kinds}
     for number in range(rounds + 1):
         for name in sorted(kinds, reverse=number % 2 == 1):
@@ -98,7 +104,8 @@ def measure(config: Config, steps: int, rounds: int) -> str:
         f" {jax.devices()[0].device_kind}; medians of {rounds} rounds of {steps} steps (least to largest)",
         *(f"  {name:9} {medians[name]:9.2f} ms  ({min(v):.2f} to {max(v):.2f})" for name, v in times.items()),
         f"gather / step {medians['gather'] / medians['step']:.2%}, streamed / step"
-        f" {medians['streamed'] / medians['step']:.3f}",
+        f" {medians['streamed'] / medians['step']:.3f}"
+        + (f", step / buckets {medians['step'] / medians['buckets']:.2f}" if config.train.buckets else ""),
     ]
     return "\n".join(lines)
 
