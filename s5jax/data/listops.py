@@ -14,9 +14,9 @@ import numpy as np
 from s5jax.data import official, trees
 from s5jax.data.preparation import Plan, Request
 from s5jax.data.store import Arrays, Format, Stored
-from s5jax.data.task import DataError, Split, Task
+from s5jax.data.task import DataError, Task
 
-__all__ = ["FORMAT", "VOCABULARY", "load", "plan", "write_tsv"]
+__all__ = ["FORMAT", "VOCABULARY", "load", "plan"]
 
 FORMAT = Format(
     name="listops",
@@ -82,16 +82,6 @@ def load(stored: Stored) -> Task:
         num_classes=FORMAT.num_classes,
         num_tokens=FORMAT.num_tokens,
     )
-
-
-def write_tsv(path: pathlib.Path, examples: Split | Arrays) -> None:
-    """Writes examples from a store in the official files' format."""
-    assert examples.lengths is not None
-    with path.open("w", newline="\n") as file:
-        file.write(f"{HEADER}\n")
-        for tokens, length, label in zip(examples.inputs, examples.lengths, examples.labels, strict=True):
-            tree = (np.asarray(tokens[: length - 1]) - FIRST).tobytes()
-            file.write(f"{trees.text(tree)}\t{label}\n")
 
 
 def _to_generate(seed: int, split: str, size: int) -> list[Callable[[], Arrays]]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
-__all__ = ["SYMBOLS", "is_complete", "sample", "shapes", "text"]
+__all__ = ["SYMBOLS", "is_complete", "sample", "shapes"]
 
 OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")
 
@@ -91,19 +91,6 @@ def shapes(
         tree = tree[length[tree] < shorter_than]  # what is too long need not grow further
     kept = (length > longer_than) & (length < shorter_than)
     return [arguments[kept[tree]] for tree, arguments in levels]
-
-
-def text(tree: bytes) -> str:
-    """A tree in the words of the official files, ( ( ( [MAX 3 ) 4 ) ] ): operators take their arguments one by one."""
-    nested: list[list[str]] = [[]]
-    for symbol in tree:
-        if MIN <= symbol < CLOSE:
-            nested.append([])
-        nested[-1].append(SYMBOLS[symbol])
-        if symbol == CLOSE:
-            operator, *arguments = nested.pop()
-            nested[-1].append(" ".join(["("] * len(arguments) + [operator] + [f"{word} )" for word in arguments]))
-    return nested[0][0]
 
 
 def is_complete(tree: bytes) -> bool:

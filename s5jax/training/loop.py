@@ -68,7 +68,7 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
     if config.log.eigenvalues_every_steps:
         states.require(config, "Lambda")
     task = load_task(config)
-    workdirs.claim_data(workdir, config)
+    origin = workdirs.claim_data(workdir, config)
     experiment, state = states.build(config, task)
     program = Program(config, task, experiment)
     total_steps, steps_per_epoch = experiment.total_steps, experiment.steps_per_epoch
@@ -98,6 +98,8 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
             f" {total_steps} steps of {config.train.batch_size} examples, {steps_per_epoch} an epoch"
             + (f"; resuming after step {step}" if step else "")
         )
+        if origin is not None:
+            writer.say(f"data: {origin}")
         if config.log.eigenvalues_every_steps and step == 0:
             workdirs.write_eigenvalues(workdir, config, step, state.params)
 

@@ -2,7 +2,7 @@
 
 config.json      the config as run, every field
 run.json         versions, commit, device, parameter count, how long it took
-data.json        the SHA-256 of prepared data
+data.json        prepared data: their SHA-256, and where they are from
 metrics.jsonl    a line of metrics per report; holds nothing that depends on time or machine
 eigenvalues/     <step>.npz with the eigenvalues and step sizes of every SSM, where the config asks for them
 result.json      written last: the run is finished
@@ -65,23 +65,29 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
         yield
 
 
-def claim_data(workdir: pathlib.Path, config: Config) -> None:
+def claim_data(workdir: pathlib.Path, config: Config) -> str | None:
     """Notes in data.json which prepared data a run is made with, or sees that they are still those.
+
+    Returns:
+      Where these data are from, in a line; `None` if the task needs no preparation.
 
     Raises:
       UserError: they are not.
     """
-    if not hasattr(importlib.import_module(f"s5jax.data.{config.task.name}"), "FORMAT"):
-        return
-    now = {"task": config.task.name, "sha256": store.fingerprint(config.task.data_dir, config.task.name)}
+    task, data_dir = config.task.name, config.task.data_dir
+    if not hasattr(importlib.import_module(f"s5jax.data.{task}"), "FORMAT"):
+        return None
+    origin = store.read_manifest(data_dir, task)["origin"]
+    now = {"task": task, "sha256": store.fingerprint(data_dir, task), "origin": origin}
     path = workdir / "data.json"
     if not path.exists():
         write_json(path, now)
-    elif read_json(path) != now:
+    elif (read_json(path)["task"], read_json(path)["sha256"]) != (task, now["sha256"]):
         raise UserError(
-            f"the data of task {config.task.name} in {config.task.data_dir} are not those that {workdir} was made with"
-            " (by their SHA-256): say where those are, or take another workdir"
+            f"the data of task {task} in {data_dir} are not those that {workdir} was made with (by their SHA-256):"
+            " say where those are, or take another workdir"
         )
+    return origin
 
 
 def record(workdir: pathlib.Path, config: Config) -> None:

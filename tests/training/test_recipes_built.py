@@ -35,6 +35,13 @@ def build(recipe: str, *overrides: str):
         ("lra/pathfinder.py:s5", 1_113_602),
         ("lra/pathx.py:s5", 694_018),
         ("speech_commands.py:s5", 283_523),
+        # Ours, by hand from the layers' shapes.
+        ("scifar.py:s5", 5_134_730),
+        ("smnist.py:s5", 138_634),
+        ("smnist.py:s5,permuted", 200_970),
+        ("sfashion.py:s5", 138_634),
+        ("speech_commands.py:s5,sc10", 281_098),
+        ("spoken_digits.py:s5", 17_482),
         # With conjugate halves, the perturbed models have no parameter more.
         ("lra/text.py:s5-ptd", 1_321_154),
     ],
