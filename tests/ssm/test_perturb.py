@@ -316,6 +316,7 @@ def test_two_equal_systems_side_by_side():
     assert relative_error(V * Lambda @ np.linalg.inv(V), A + E) < 1e-12 and np.linalg.cond(V) <= 9 * 8 / 16
 
 
+@pytest.mark.slow
 def test_a_wide_bound_is_used():
     """Whatever the bound, E is no larger than what a tighter one needs."""
     A = hippo.legs(8)[0]

@@ -195,7 +195,7 @@ def test_a_limit_takes_examples_from_all_over_a_split():
     assert len(load_task(tiny.config("--config.task.limit=100")).splits["val"]) == 100
 
 
-@pytest.mark.parametrize("every", [2, 3])
+@pytest.mark.parametrize("every", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_evaluation_at_a_lower_sampling_rate(every):
     """Every so manieth sample with step sizes as many times as long, against the model itself."""
     config = tiny.config()

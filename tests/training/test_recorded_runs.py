@@ -88,8 +88,9 @@ def remember_gradient():
     )
 
 
-# Both methods in two cases; all cases with both are slow.
-QUICK = {(case, "sequential") for case in CASES} | {("pathx", "associative"), ("postnorm_ln", "associative")}
+# All cases with both methods take long.
+QUICK = {(case, "sequential") for case in ("listops", "image", "retrieval", "pathx")}
+QUICK |= {("pathx", "associative"), ("postnorm_ln", "associative")}
 BOTH = [
     pytest.param(case, method, marks=[] if (case, method) in QUICK else pytest.mark.slow)
     for case in CASES
