@@ -4,47 +4,36 @@ A task's `plan(request)` says what the pieces are. They are read by several proc
 DATA_DIR/prepared/.<task>.partial, and put together when all are there.
 """
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import errno
 import fcntl
-import functools
 import hashlib
 import importlib
 import json
-import multiprocessing
-import multiprocessing.connection
 import os
 import pathlib
 import pickle
 import pkgutil
 import shutil
-import threading
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 import s5jax
 import s5jax.data
-from s5jax.data import store
+from s5jax.data import pieces, store
 from s5jax.data.download import download
 from s5jax.data.official import Missing
+from s5jax.data.pieces import Piece
 from s5jax.data.store import Arrays, Format
 from s5jax.data.summary import Summary, unexpected, validate
 from s5jax.data.task import DataError
 
 __all__ = ["Plan", "Request", "check", "find", "prepare", "tasks"]
-
-Piece = Callable[[], Arrays]
-
-FEW = 8
-"""Pieces for which other processes are not worth the seconds that they take to start."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,7 +130,7 @@ def prepare(
         say(f"{name}: {plan.origin}")
         partial = goal.with_name(f".{name}.partial")
         _resume(partial, plan, request, say)
-        _run_all(plan, task.FORMAT, partial, workers, quiet)
+        pieces.run_all(plan.pieces, task.FORMAT, partial, workers, quiet)
         lines = _assemble(plan, task.FORMAT, request, partial, quiet)
         if goal.exists():
             os.rename(goal, replaced)
@@ -175,7 +164,7 @@ def _check(name: str, request: Request, workers: int, quiet: bool) -> tuple[list
             raise DataError(
                 f"there is nothing to check: neither a store nor official files of {name} in {request.data_dir}"
             )
-        summaries = _run_all(plan, format, None, workers, quiet)
+        summaries = pieces.run_all(plan.pieces, format, None, workers, quiet)
         found = [f"no store in {where}; {plan.origin}"]
         found += [summary.describe(split) for split, summary in summaries.items()]
         return found, [] if request.subset else unexpected(format, summaries, plan.facts)
@@ -284,8 +273,8 @@ def _resume(partial: pathlib.Path, plan: Plan, request: Request, say: Callable[[
         "version": [store.VERSION, s5jax.__version__],
         "request": request.wishes(),
         "pieces": {
-            split: [hashlib.sha256(pickle.dumps(piece)).hexdigest() for piece in pieces]
-            for split, pieces in plan.pieces.items()
+            split: [hashlib.sha256(pickle.dumps(piece)).hexdigest() for piece in parts]
+            for split, parts in plan.pieces.items()
         },
         "sources": [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in plan.sources],
     }
@@ -298,65 +287,7 @@ def _resume(partial: pathlib.Path, plan: Plan, request: Request, say: Callable[[
         return
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    _replace(recorded, lambda stream: stream.write(text.encode()))
-
-
-def _run_all(plan: Plan, format: Format, partial: pathlib.Path | None, workers: int, quiet: bool) -> dict[str, Summary]:
-    """Does all pieces that are not done yet. Without a directory they are counted and dropped."""
-    summaries = {split: Summary(format) for split in plan.pieces}
-    jobs: list[tuple[str, Callable[[], Summary | None]]] = []
-    for split, pieces in plan.pieces.items():
-        for i, piece in enumerate(pieces):
-            file = None if partial is None else _piece_file(partial, split, i)
-            if file is None or not file.exists():
-                jobs.append((split, functools.partial(_run, piece, format, f"{split}, piece {i}", file)))
-    total = sum(map(len, plan.pieces.values()))
-    with _bar("reading" if plan.sources else "making", total, "pieces", quiet, total - len(jobs)) as bar:
-        for split, summary in _in_parallel(jobs, workers):
-            if summary is not None:
-                summaries[split].merge(summary)
-            bar.update()
-    return summaries
-
-
-def _in_parallel(jobs: list[tuple[str, Callable[[], Any]]], workers: int) -> Iterator[tuple[str, Any]]:
-    """Results as they come, each with its job's name."""
-    if workers <= 1 or len(jobs) < FEW:
-        yield from ((name, job()) for name, job in jobs)
-        return
-    # Spawned: jax, which data modules import, does not bear being forked.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(min(workers, len(jobs)), context, _end_with_parent) as pool:
-        futures = {pool.submit(job): name for name, job in jobs}
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                yield futures[future], future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _run(piece: Piece, format: Format, where: str, file: pathlib.Path | None) -> Summary | None:
-    """Does one piece: to a file, or to what there is to say of it."""
-    arrays = piece()
-    validate(arrays, format, f"{format.name}, {where}")
-    if file is None:
-        summary = Summary(format)
-        summary.add(arrays)
-        return summary
-    _replace(file, lambda stream: np.savez(stream, **_fields(arrays)))  # type: ignore[arg-type]
-    return None
+    pieces.replace(recorded, lambda stream: stream.write(text.encode()))
 
 
 def _assemble(plan: Plan, format: Format, request: Request, partial: pathlib.Path, quiet: bool) -> list[str]:
@@ -369,20 +300,21 @@ def _assemble(plan: Plan, format: Format, request: Request, partial: pathlib.Pat
     lines: list[str] = []
     seen: set[bytes] = set()
     total = sum(map(len, plan.pieces.values()))
-    with _bar("writing", total, "pieces", quiet) as bar:
-        for split, pieces in plan.pieces.items():
-            examples = sum(len(_load(_piece_file(partial, split, i), ["labels"]).labels) for i in range(len(pieces)))
+    with pieces.progress("writing", total, "pieces", quiet) as bar:
+        for split, parts in plan.pieces.items():
+            done = [pieces.file_of(partial, split, i) for i in range(len(parts))]
+            examples = sum(len(pieces.load(file, ["labels"]).labels) for file in done)
             if not examples:
                 raise DataError(f"{format.name}: the split {split} would have no examples")
             summary = summaries[split] = Summary(format)
             files: dict[str, Any] = {}
             with contextlib.ExitStack() as stack:
-                for i in range(len(pieces)):
-                    arrays = _load(_piece_file(partial, split, i))
+                for file in done:
+                    arrays = pieces.load(file)
                     summary.add(arrays)
                     if plan.distinct:
                         seen.update(hashlib.blake2b(x.tobytes(), digest_size=16).digest() for x in arrays.inputs)
-                    for field, values in _fields(arrays).items():
+                    for field, values in pieces.fields(arrays).items():
                         if field not in files:
                             files[field] = stack.enter_context((goal / f"{split}.{field}.npy").open("wb"))
                             shape = (examples, *values.shape[1:])
@@ -410,13 +342,13 @@ def _assemble(plan: Plan, format: Format, request: Request, partial: pathlib.Pat
         "facts": {**plan.facts, "statistics": {split: summary.statistics() for split, summary in summaries.items()}},
         "sources": _digests(plan.sources, request.data_dir, quiet),
     }
-    _replace(goal / "manifest.json", lambda stream: stream.write(json.dumps(manifest, indent=1).encode()))
+    pieces.replace(goal / "manifest.json", lambda stream: stream.write(json.dumps(manifest, indent=1).encode()))
     return lines
 
 
 def _digests(sources: list[pathlib.Path], data_dir: pathlib.Path, quiet: bool) -> dict[str, str]:
     """SHA-256 of the official files; one of all together where they are many."""
-    with _bar("hashing", len(sources), "files", quiet) as bar:
+    with pieces.progress("hashing", len(sources), "files", quiet) as bar:
         single = {}
         for path in sources:
             single[str(path.relative_to(data_dir))] = store.sha256(path)
@@ -425,39 +357,3 @@ def _digests(sources: list[pathlib.Path], data_dir: pathlib.Path, quiet: bool) -
         return single
     together = hashlib.sha256(json.dumps(sorted(single.items())).encode()).hexdigest()
     return {f"{len(single)} files, names and SHA-256 together": together}
-
-
-def _fields(arrays: Arrays) -> dict[str, np.ndarray]:
-    return {field: values for field, values in arrays._asdict().items() if values is not None}
-
-
-def _piece_file(partial: pathlib.Path, split: str, i: int) -> pathlib.Path:
-    return partial / f"{split}.{i}.npz"
-
-
-def _load(piece: pathlib.Path, fields: Sequence[str] = ()) -> Arrays:
-    """The arrays of a piece that was done, or some of them."""
-    try:
-        with piece.open("rb") as stream, np.load(stream) as stored:
-            return Arrays(**{"inputs": np.empty(0), **{field: stored[field] for field in fields or stored.files}})
-    except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        piece.unlink()
-        raise DataError(f"{piece} was damaged, and is removed: run the same command again") from error
-
-
-def _replace(file: pathlib.Path, write: Callable[[Any], Any]) -> None:
-    """Writes a file at once: under another name, which is then changed."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _bar(what: str, total: int, unit: str, quiet: bool, initial: int = 0) -> Any:
-    """A progress bar, on a terminal only."""
-    return tqdm(total=total, initial=initial, desc=what, unit=f" {unit}", disable=True if quiet else None, leave=False)
