@@ -5,12 +5,14 @@ module keeps no random state: `key` is an argument, and without it there is no d
 """
 
 import dataclasses
+import functools
 import importlib
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from s5jax.ssm.parameters import StepRescale
@@ -74,7 +76,8 @@ class SSM(nnx.Module):
     def __call__(
         self, u: Float[Array, "B L H"], lengths: Int[Array, " B"] | None, step_rescale: StepRescale = 1.0
     ) -> Float[Array, "B L H"]:
-        return self.layer.apply(self.params, u, self.options, lengths=lengths, **_rescaled(step_rescale))
+        y = self.layer.apply(self.params, u, self.options, lengths=lengths, **_rescaled(step_rescale))
+        return checkpoint_name(y, "ssm")
 
     def initial_state(self, batch_size: int) -> Array:
         return self.layer.initial_state(self.params, (batch_size,))
@@ -168,8 +171,9 @@ class Block(nnx.Module):
         g = self._drop(jax.nn.gelu(x), keys[0])
         if self.activation == "gelu":
             return g
+        gate = checkpoint_name(self.out2(g), "gate")
         value = self.out1(g) if self.activation == "full_glu" else g if self.activation == "half_glu1" else x
-        return self._drop(value * jax.nn.sigmoid(self.out2(g)), keys[1])
+        return self._drop(value * jax.nn.sigmoid(gate), keys[1])
 
     def _normalize(self, x: Array, lengths: Array | None, train: bool) -> Array:
         if isinstance(self.norm, nnx.LayerNorm):
@@ -229,9 +233,23 @@ class Stack(nnx.Module):
     ) -> Float[Array, "B L H"]:
         if not self.options.mask_padding:
             lengths = None
-        x = self._encode(inputs, lengths)
+        graphdef, *states = zip(*(nnx.split(block, nnx.Param, nnx.BatchStat) for block in self.blocks), strict=True)
+        params, batch_stats = (jax.tree.map(lambda *x: jnp.stack(x), *state) for state in states)
+        keys = None if key is None else jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(len(self.blocks)))
+
+        def advance(x: Array, layer: Any) -> tuple[Array, Any]:
+            params, batch_stats, key = layer
+            block = nnx.merge(graphdef[0], params, batch_stats)
+            x = block(x, lengths, train, key, step_rescale)
+            return x, nnx.state(block, nnx.BatchStat)
+
+        import os
+        pol=os.environ.get("POL","ssm")
+        unroll="unroll" in pol; pol=pol.replace("unroll","")
+        if pol!="no": advance = jax.checkpoint(advance, prevent_cse=False, policy=jax.checkpoint_policies.save_only_these_names(*pol.split("+")))
+        x, batch_stats = jax.lax.scan(advance, self._encode(inputs, lengths), (params, batch_stats, keys),unroll=len(self.blocks) if unroll else 1)
         for i, block in enumerate(self.blocks):
-            x = block(x, lengths, train, None if key is None else jax.random.fold_in(key, i), step_rescale)
+            nnx.update(block, jax.tree.map(lambda x, i=i: x[i], batch_stats))
         return x
 
     def _encode(self, inputs: Shaped[Array, "B ..."], lengths: Int[Array, " B"] | None) -> Float[Array, "B ..."]:

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Inexact, Integer, PRNGKeyArray
 
-from s5jax.ssm import diagonalize, discretize, hippo, parameters, scan
+from s5jax.ssm import diagonalize, discretize, hippo, mimo, parameters, scan
 
 __all__ = ["SSM_PARAMS", "Lambda", "Options", "apply", "init", "initial_state", "step", "transfer_function"]
 
@@ -62,7 +62,9 @@ class Options:
     discretization: discretize.Method = "zoh"
     clip_eigs: bool = False
     """Hold the real part of Lambda at or below -1e-4."""
-    scan_method: scan.Method = "associative"
+    scan_method: scan.Method = "auto"
+    """How the recurrence is computed, see `scan`. All but `associative`, the published way, are one operation with the
+    products around them, `mimo.response`, as long as there is one step size and no state."""
 
     def __post_init__(self) -> None:
         for name in ("state_size", "blocks"):
@@ -207,15 +209,20 @@ def apply(
     mask = None if lengths is None else scan.valid_steps(lengths, u.shape[-2])
     u, step_rescale = scan.without_padding(u, lengths), scan.regular_in_padding(step_rescale, lengths)
     Lambda_bar, gamma = _discrete(params, options, step_rescale)
+    method = scan.choose(options.scan_method)
+    if gamma.ndim == 1 and not with_state and method != "associative":
+        b = mimo.drive(gamma[:, None] * parameters.unpair(params["B"]), u)
+        Cs = [parameters.unpair(2 * C if options.conj_sym else C) for C in readouts]
+        return mimo.response(Lambda_bar, b, Cs, method=method) + parameters.feedthrough(params, u)
     Bu = _read_in(params, gamma, u)
     # A padded input of zero is all that valid outputs need, as a backward scan meets the padding in state zero. Only a
     # state that is handed over must also be held through the padding, at the price of one multiplier per step.
     states, state = scan.scan(
-        Lambda_bar, Bu, initial_state=initial_state, mask=mask if with_state else None, method=options.scan_method
+        Lambda_bar, Bu, initial_state=initial_state, mask=mask if with_state else None, method=method
     )
     y = _read_out(readouts[0], states, options) + parameters.feedthrough(params, u)
     if len(readouts) == 2:
-        backward, _ = scan.scan(Lambda_bar, Bu, reverse=True, method=options.scan_method)
+        backward, _ = scan.scan(Lambda_bar, Bu, reverse=True, method=method)
         y = y + _read_out(readouts[1], backward, options)
     return (y, state) if return_state else y
 

@@ -1,0 +1,188 @@
+"""The published algorithms, as plain as their authors' code, to measure s5jax against.
+
+One example at a time under `jax.vmap`, its batch statistics averaged over the batch's axis; layers one after the other
+in Python. S5 in complex64: B u, `jax.lax.associative_scan` over pairs (Lambda_bar, B u) with Lambda_bar repeated for
+every step, C x over both directions' states joined (arXiv 2208.04933, appendix A). S4D with the Vandermonde matrix of
+size H x N x L written out (arXiv 2206.11893, listing 1), S4 with the Cauchy matrix written out (arXiv 2111.00396,
+algorithm 1); both by FFT of twice the length. All is as autodiff and XLA make it.
+
+The parameters are s5jax's, by the same names, so that outputs can be compared: the models compute the same functions.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float, PRNGKeyArray, Shaped
+
+from s5jax.models.layers import Options
+from s5jax.ssm import s4, s4d, s5
+from s5jax.ssm.parameters import unpair
+
+__all__ = ["logits"]
+
+Tree = dict[str, Any]
+
+
+def logits(
+    params: Tree,
+    batch_stats: Tree,
+    inputs: Shaped[Array, "B L ..."],
+    *,
+    model: Options,
+    ssm: tuple[str, Any],
+    train: bool,
+    key: PRNGKeyArray | None = None,
+) -> tuple[Float[Array, "B classes"], Tree]:
+    """Logits, and the batch statistics after this batch.
+
+    Args:
+      params: of a `Classifier`.
+      batch_stats: its running statistics.
+      inputs: values (B, L, C) or token ids (B, L), none of them padding.
+      model: the model's options.
+      ssm: "s5", "s4d" or "s4", and the layer's options.
+      train: use the batch's statistics, and drop features.
+      key: of dropout.
+    """
+
+    def one(inputs: Array, keys: Array | None) -> tuple[Array, Tree]:
+        stack, stats = params["encoder"], dict(batch_stats.get("encoder", {}))
+        if model.encoder == "one_hot":
+            inputs = jax.nn.one_hot(inputs, stack["encoder"]["kernel"].shape[0])
+        x = stack["encoder"]["embedding"][inputs] if model.encoder == "embedding" else _dense(stack["encoder"], inputs)
+        for i in range(model.depth):
+            name = f"layers_{i}"
+            x, new = _block(
+                stack[name], stats.get(name), x, model, ssm, train, None if keys is None else keys[2 * i : 2 * i + 2]
+            )
+            if new is not None:
+                stats[name] = new
+        pooled = x.mean(0) if model.pooling == "mean" else x[-1]
+        return _dense(params["decoder"], pooled), {"encoder": stats} if stats else {}
+
+    keys = None if key is None else jax.random.split(key, (len(inputs), 2 * model.depth))
+    return jax.vmap(one, in_axes=(0, None if keys is None else 0), out_axes=(0, None), axis_name="batch")(inputs, keys)
+
+
+def _dense(layer: Tree, x: Array) -> Array:
+    return x @ layer["kernel"] + jnp.broadcast_to(layer["bias"], (*x.shape[:-1], len(layer["bias"])))
+
+
+def _block(
+    params: Tree, stats: Tree | None, x: Array, model: Options, ssm: tuple[str, Any], train: bool, keys: Array | None
+) -> tuple[Array, Tree | None]:
+    def drop(x: Array, i: int) -> Array:
+        if keys is None or not model.dropout:
+            return x
+        kept = jax.random.bernoulli(keys[i], 1 - model.dropout, (1, x.shape[1]))
+        return jnp.where(jnp.broadcast_to(kept, x.shape), x / (1 - model.dropout), 0)
+
+    skip, new = x, None
+    if model.prenorm:
+        x, new = _norm(params["norm"], stats, x, model, train)
+    x = {"s5": _s5, "s4d": _s4d, "s4": _s4}[ssm[0]](params["seq"], x, ssm[1])
+    g = drop(jax.nn.gelu(x), 0)
+    if model.activation == "gelu":
+        x = g
+    else:
+        value = {"full_glu": lambda: _dense(params["out1"], g), "half_glu1": lambda: g, "half_glu2": lambda: x}
+        x = drop(value[model.activation]() * jax.nn.sigmoid(_dense(params["out2"], g)), 1)
+    x = skip + x
+    if not model.prenorm:
+        x, new = _norm(params["norm"], stats, x, model, train)
+    return x, new
+
+
+def _norm(params: Tree, stats: Tree | None, x: Array, model: Options, train: bool) -> tuple[Array, Tree | None]:
+    new = None
+    if model.norm == "layer":
+        mean, var, epsilon = x.mean(1, keepdims=True), x.var(1, keepdims=True), 1e-6
+    else:
+        assert stats is not None
+        epsilon = 1e-5
+        if train:
+            mean = jax.lax.pmean(x.mean(0, keepdims=True), "batch")
+            var = jax.lax.pmean(jnp.square(x).mean(0, keepdims=True), "batch") - jnp.square(mean)
+            kept = model.bn_momentum
+            new = {
+                "norm": {
+                    "mean": kept * stats["norm"]["mean"] + (1 - kept) * mean[0],
+                    "var": kept * stats["norm"]["var"] + (1 - kept) * var[0],
+                }
+            }
+        else:
+            mean, var = stats["norm"]["mean"][None], stats["norm"]["var"][None]
+    x = (x - mean) * jax.lax.rsqrt(var + epsilon)
+    return x * params["scale"][None] + params["bias"][None], new
+
+
+def _s5(params: Tree, u: Float[Array, "L H"], options: s5.Options) -> Float[Array, "L H"]:
+    Lambda, Delta = s5.Lambda(params, options), jnp.exp(params["log_step"][:, 0]).astype(jnp.complex64)
+    Lambda_bar = jnp.exp(Lambda * Delta)
+    B_bar = ((Lambda_bar - 1) / Lambda)[:, None] * unpair(params["B"])
+    C = jnp.concatenate([unpair(params[name]) for name in ("C", "C1", "C2") if name in params], axis=1)
+
+    def combine(earlier: tuple[Array, Array], later: tuple[Array, Array]) -> tuple[Array, Array]:
+        return later[0] * earlier[0], later[0] * earlier[1] + later[1]
+
+    Bu = jax.vmap(lambda u: B_bar @ u.astype(jnp.complex64))(u)
+    elements = (Lambda_bar[None] * jnp.ones((len(u), len(Lambda)), jnp.complex64), Bu)
+    _, x = jax.lax.associative_scan(combine, elements)
+    if options.bidirectional:
+        _, back = jax.lax.associative_scan(combine, elements, reverse=True)
+        x = jnp.concatenate([x, back], axis=-1)
+    y = jax.vmap(lambda x: (C @ x).real)(x)
+    return (2 * y if options.conj_sym else y) + params["D"][None] * u
+
+
+def _convolve(K: Float[Array, "H K"], u: Float[Array, "L H"]) -> Float[Array, "L H"]:
+    """With lags in front and negative lags at the end of K."""
+    size = 2 * len(u)
+    product = jnp.fft.rfft(K, size) * jnp.fft.rfft(u.T, size)
+    return jnp.fft.irfft(product, size)[:, : len(u)].T
+
+
+def _from_kernel(K: Float[Array, "directions H L"], params: Tree, u: Float[Array, "L H"], skips: bool) -> Array:
+    H, L = K.shape[1:]
+    lags = jnp.pad(K[0], ((0, 0), (0, L)))
+    if len(K) == 2 and skips:
+        lags = lags + jnp.pad(K[1, :, ::-1], ((0, 0), (L, 0)))
+    elif len(K) == 2:
+        lags = lags.at[:, 0].add(K[1, :, 0]) + jnp.pad(K[1, :, :0:-1], ((0, 0), (L + 1, 0)))
+    return _convolve(lags, u) + params["D"][None] * u
+
+
+def _features(x: Array, H: int) -> Array:
+    return jnp.tile(x, (H // len(x), *(1,) * (x.ndim - 1)))
+
+
+def _s4d(params: Tree, u: Float[Array, "L H"], options: s4d.Options) -> Float[Array, "L H"]:
+    L, H = u.shape
+    A, B = (_features(x, H) for x in (s4d.Lambda(params, options), unpair(params["B"])))
+    dtA = A * jnp.exp(params["log_step"]).astype(A.dtype)
+    powers = jnp.exp(dtA[..., None] * jnp.arange(L, dtype=A.dtype)[None, None])
+    Cs = [unpair(params[name]) * B * (jnp.exp(dtA) - 1) / A for name in ("C", "C1", "C2") if name in params]
+    K = jnp.stack([2 * jnp.einsum("hn,hnl->hl", C, powers).real for C in Cs])
+    return _from_kernel(K, params, u, options.backward_skips_current)
+
+
+def _s4(params: Tree, u: Float[Array, "L H"], options: s4.Options) -> Float[Array, "L H"]:
+    """With C for the published C (I - A_bar^L), which changes what the parameter means and not what it costs."""
+    L, H = u.shape
+    Lambda, B = (_features(x, H) for x in (s4.Lambda(params, options), unpair(params["B"])))
+    P = _features(unpair(params["P"])[0], H)
+    Delta = jnp.exp(params["log_step"]).astype(Lambda.dtype)
+    nodes = jnp.exp(-2j * jnp.pi * jnp.arange(L // 2 + 1) / L).astype(Lambda.dtype)
+    z = (2 * (1 - nodes))[None, None] / (1 + nodes)[None, None]
+
+    def cauchy(v: Complex[Array, "H N"]) -> Complex[Array, "H F"]:
+        inverse = 1 / (z - (Delta * Lambda)[..., None])
+        inverse_conjugate = 1 / (z - (Delta * Lambda).conj()[..., None])
+        return jnp.einsum("hn,hnf->hf", v, inverse) + jnp.einsum("hn,hnf->hf", v.conj(), inverse_conjugate)
+
+    kernels = []
+    for C in (unpair(params[name]) for name in ("C", "C1", "C2") if name in params):
+        CB, CP, PB, PP = (cauchy(Delta * v) for v in (C * B, C * P, P.conj() * B, P.conj() * P))
+        kernels.append(jnp.fft.irfft((CB - CP * PB / (1 + PP)) * (2 / (1 + nodes))[None], L))
+    return _from_kernel(jnp.stack(kernels), params, u, options.backward_skips_current)
