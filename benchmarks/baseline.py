@@ -144,7 +144,7 @@ def _convolve(K: Float[Array, "H K"], u: Float[Array, "L H"]) -> Float[Array, "L
 
 
 def _from_kernel(K: Float[Array, "directions H L"], params: Tree, u: Float[Array, "L H"], skips: bool) -> Array:
-    H, L = K.shape[1:]
+    L = K.shape[2]
     lags = jnp.pad(K[0], ((0, 0), (0, L)))
     if len(K) == 2 and skips:
         lags = lags + jnp.pad(K[1, :, ::-1], ((0, 0), (L, 0)))

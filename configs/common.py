@@ -70,6 +70,7 @@ def get_config(task: str, model: str, length: int) -> ConfigDict:
     config.model.bn_momentum = 0.95 if s5 else 0.9  # share of the running statistics kept at each step
     config.model.dropout = 0.0  # probability
     config.model.pooling = "mean"  # or last
+    config.model.remat = "pointwise"  # what the gradient computes again to save memory: none, pointwise, full
     config.model.mask_padding = True  # False: as published, only pooling looks at lengths
 
     config.optim = ConfigDict()
@@ -132,7 +133,6 @@ def shrink(config: ConfigDict) -> None:
     config.ssm.state_size = 8
     if config.ssm.name == "s5":
         config.ssm.blocks = math.gcd(config.ssm.blocks, 4)  # of two states or more
-        config.ssm.scan_method = "sequential"
     config.train.batch_size = 8
     config.train.epochs = 2
     config.train.warmup_epochs = min(config.train.warmup_epochs, 1.0)
@@ -173,7 +173,7 @@ def _s5(init: str) -> ConfigDict:
     ssm.conj_sym = True  # store one of each conjugate pair of modes
     ssm.discretization = "zoh"  # or bilinear
     ssm.clip_eigs = False  # hold Re(Lambda) <= -1e-4
-    ssm.scan_method = "associative"  # or sequential, faster where steps do not run in parallel
+    ssm.scan_method = "auto"  # or sequential, chunked, associative
     return ssm
 
 

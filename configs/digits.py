@@ -20,6 +20,4 @@ def get_config(arg: str = "s5") -> ConfigDict:
     config.train.batch_size = 32
     config.train.eval_every_steps = 195  # 5 epochs
     config.log.every_steps = 20
-    if arg.startswith("s5"):
-        config.ssm.scan_method = "sequential"  # on a CPU
     return config

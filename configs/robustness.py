@@ -29,8 +29,6 @@ def get_config(arg: str = "s4d-legs") -> ConfigDict:
     config.train.batch_size = 32
     config.train.epochs = 20
     config.train.eval_every_steps = 195  # 5 epochs
-    if model.startswith("s5"):
-        config.ssm.scan_method = "sequential"  # on a CPU
     if arg != model:
         config.model.residual = False
         config.ssm.D_init = "zero"

@@ -36,6 +36,4 @@ def get_config(arg: str = "s4-ptd") -> ConfigDict:
     config.train.epochs = 20
     config.train.eval_every_steps = 128  # 2 epochs
     config.log.every_steps = 64
-    if arg.startswith("s5"):
-        config.ssm.scan_method = "sequential"  # on a CPU
     return config

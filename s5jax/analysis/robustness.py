@@ -62,14 +62,15 @@ def frequencies(state_size: int, count: int = 40) -> Float[np.ndarray, " F"]:
     return np.union1d(np.geomspace(1.0, 1.3 * state_size**2 / np.pi, count), spikes)
 
 
-class _Disturbed:
-    """An SSM with something added to its input. It stands in a model only while that is traced."""
+class _Disturbed(nnx.Module):
+    """The SSMs of a stack with something added to their inputs. It stands in a model only while that is traced."""
 
-    def __init__(self, seq: SSM, noise: Callable[[Array, Array], Array]):
+    def __init__(self, seq: SSM, depth: int, noise: Callable[[Array, Array, Array], Array]):
         self.seq, self.noise = seq, noise
+        self.number = nnx.Variable(jnp.arange(depth))
 
     def __call__(self, u: Float[Array, "B L H"], *arguments: Any) -> Float[Array, "B L H"]:
-        return self.seq(u + self.noise(u, _time_step(self.seq)), *arguments)
+        return self.seq(u + self.noise(self.number[...], u, _time_step(self.seq)), *arguments)
 
 
 def _time_step(seq: SSM) -> Float[Array, " H"]:
@@ -139,19 +140,19 @@ def accuracy(
     @functools.partial(jax.jit, static_argnums=0)
     def correct(kind: Kind, weights: Any, amplitude: Array, frequency: Array, key: Array, batch: Any) -> Array:
         model = nnx.merge(graphdef, weights)
-        blocks = model.encoder.blocks
+        encoder = model.encoder
         inputs = task.prepare(batch["inputs"])
 
-        def noise(index: int, like: Array, step: Array) -> Array:
+        def noise(index: Array | int, like: Array, step: Array) -> Array:
             return amplitude * _noise(kind, like, step, frequency, jax.random.fold_in(key, index))
 
         if place == "data":
-            mean = jnp.exp(jnp.log(_time_step(blocks[0].seq)).mean())
+            mean = jnp.exp(jnp.log(_time_step(encoder.blocks[0].seq)).mean())
             flat = inputs.reshape(-1, *inputs.shape[-2:])
             inputs = inputs + noise(0, flat, jnp.broadcast_to(mean, inputs.shape[-1:])).reshape(inputs.shape)
         else:
-            for index, block in enumerate(blocks):
-                block.seq = cast(SSM, _Disturbed(block.seq, functools.partial(noise, index)))
+            disturbed = _Disturbed(encoder.layers.seq, encoder.options.depth, noise)
+            encoder.layers.seq = cast(SSM, disturbed)
         logits = model(inputs, batch.get("lengths"))
         return jnp.sum((logits.argmax(-1) == batch["labels"]) & batch["counted"])
 

@@ -1,7 +1,9 @@
 """What models are made of: the SSM as a module, residual blocks, the stack of them, pooling.
 
-Modules and parameters have the names of the published S5 code (`encoder/layers_0/seq/B`, `decoder/kernel`, ...). A
-module keeps no random state: `key` is an argument, and without it there is no dropout.
+Modules and parameters have the names of the published S5 code (`encoder/layers_0/seq/B`, `decoder/kernel`, ...), but
+that the blocks of a stack are one module, `encoder/layers`, whose arrays have an axis for the blocks in front: one
+compiled block then serves all of them. `per_layer` gives a tree the published names. A module keeps no random state:
+`key` is an argument, and without it there is no dropout.
 """
 
 import dataclasses
@@ -11,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
@@ -18,7 +21,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 from s5jax.ssm.parameters import StepRescale
 from s5jax.ssm.scan import valid_steps
 
-__all__ = ["SSM", "Block", "Options", "Stack", "StackState", "pool"]
+__all__ = ["SSM", "Block", "Options", "Stack", "StackState", "per_layer", "pool", "stacked"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,9 @@ class Options:
     """Over the valid steps of a sequence."""
     mask_padding: bool = True
     """Keep padding out of the SSM and the batch statistics too; otherwise, as published, out of pooling alone."""
+    remat: Literal["none", "pointwise", "full"] = "pointwise"
+    """What of a block the gradient computes again rather than keep: nothing; all but the outputs of the SSM and of the
+    gate's products, which is cheap; or all but the block's input."""
 
     def __post_init__(self) -> None:
         for name in ("depth", "d_model"):
@@ -77,7 +83,7 @@ class SSM(nnx.Module):
         self, u: Float[Array, "B L H"], lengths: Int[Array, " B"] | None, step_rescale: StepRescale = 1.0
     ) -> Float[Array, "B L H"]:
         y = self.layer.apply(self.params, u, self.options, lengths=lengths, **_rescaled(step_rescale))
-        return checkpoint_name(y, "ssm")
+        return checkpoint_name(y, "product")
 
     def initial_state(self, batch_size: int) -> Array:
         return self.layer.initial_state(self.params, (batch_size,))
@@ -171,9 +177,11 @@ class Block(nnx.Module):
         g = self._drop(jax.nn.gelu(x), keys[0])
         if self.activation == "gelu":
             return g
-        gate = checkpoint_name(self.out2(g), "gate")
-        value = self.out1(g) if self.activation == "full_glu" else g if self.activation == "half_glu1" else x
-        return self._drop(value * jax.nn.sigmoid(gate), keys[1])
+        value = {"full_glu": lambda: self._product(self.out1, g), "half_glu1": lambda: g, "half_glu2": lambda: x}
+        return self._drop(value[self.activation]() * jax.nn.sigmoid(self._product(self.out2, g)), keys[1])
+
+    def _product(self, layer: nnx.Linear, x: Array) -> Array:
+        return checkpoint_name(layer(x), "product")
 
     def _normalize(self, x: Array, lengths: Array | None, train: bool) -> Array:
         if isinstance(self.norm, nnx.LayerNorm):
@@ -215,12 +223,15 @@ class Stack(nnx.Module):
             self.encoder = nnx.Embed(input_size, options.d_model, rngs=rngs)
         else:
             self.encoder = nnx.Linear(input_size, options.d_model, rngs=rngs)
-        for i in range(options.depth):
-            setattr(self, f"layers_{i}", Block(options, SSM(*ssm, options.d_model, rngs=rngs), rngs=rngs))
+        blocks = [Block(options, SSM(*ssm, options.d_model, rngs=rngs), rngs=rngs) for _ in range(options.depth)]
+        graphdefs, states = zip(*map(nnx.split, blocks), strict=True)
+        self.layers: Block = nnx.merge(graphdefs[0], jax.tree.map(lambda *x: jnp.stack(x), *states))
 
     @property
     def blocks(self) -> list[Block]:
-        return [getattr(self, f"layers_{i}") for i in range(self.options.depth)]
+        """The blocks one by one, as copies."""
+        graphdef, state = nnx.split(self.layers)
+        return [nnx.merge(graphdef, jax.tree.map(lambda x, i=i: x[i], state)) for i in range(self.options.depth)]
 
     def __call__(
         self,
@@ -233,23 +244,23 @@ class Stack(nnx.Module):
     ) -> Float[Array, "B L H"]:
         if not self.options.mask_padding:
             lengths = None
-        graphdef, *states = zip(*(nnx.split(block, nnx.Param, nnx.BatchStat) for block in self.blocks), strict=True)
-        params, batch_stats = (jax.tree.map(lambda *x: jnp.stack(x), *state) for state in states)
-        keys = None if key is None else jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(len(self.blocks)))
+        graphdef, *layers = nnx.split(self.layers, nnx.BatchStat, ...)
+        depth = jnp.arange(self.options.depth)
+        keys = None if key is None else jax.vmap(functools.partial(jax.random.fold_in, key))(depth)
 
-        def advance(x: Array, layer: Any) -> tuple[Array, Any]:
-            params, batch_stats, key = layer
-            block = nnx.merge(graphdef[0], params, batch_stats)
+        def advance(x: Array, layer: tuple[Any, ...]) -> tuple[Array, Any]:
+            batch_stats, rest, key = layer
+            block = nnx.merge(graphdef, batch_stats, rest)
             x = block(x, lengths, train, key, step_rescale)
             return x, nnx.state(block, nnx.BatchStat)
 
-        import os
-        pol=os.environ.get("POL","ssm")
-        unroll="unroll" in pol; pol=pol.replace("unroll","")
-        if pol!="no": advance = jax.checkpoint(advance, prevent_cse=False, policy=jax.checkpoint_policies.save_only_these_names(*pol.split("+")))
-        x, batch_stats = jax.lax.scan(advance, self._encode(inputs, lengths), (params, batch_stats, keys),unroll=len(self.blocks) if unroll else 1)
-        for i, block in enumerate(self.blocks):
-            nnx.update(block, jax.tree.map(lambda x, i=i: x[i], batch_stats))
+        if self.options.remat != "none":
+            kept = ["product"] if self.options.remat == "pointwise" else []
+            policy = jax.checkpoint_policies.save_only_these_names(*kept)
+            advance = jax.checkpoint(advance, prevent_cse=False, policy=policy)
+        each: tuple[Any, ...] = (*layers, keys)
+        x, batch_stats = jax.lax.scan(advance, self._encode(inputs, lengths), each)
+        nnx.update(self.layers, batch_stats)
         return x
 
     def _encode(self, inputs: Shaped[Array, "B ..."], lengths: Int[Array, " B"] | None) -> Float[Array, "B ..."]:
@@ -325,3 +336,34 @@ def pool(
         return jnp.take_along_axis(x, lengths[:, None, None].astype(jnp.int32) - 1, axis=1)[:, 0]
     valid = valid_steps(lengths, x.shape[1])[..., None]
     return jnp.sum(jnp.where(valid, x, 0), 1) / lengths[:, None].astype(x.dtype)
+
+
+def per_layer(tree: Any) -> Any:
+    """A tree of parameters, or of what there is of each, with `layers_0`, `layers_1`, ... for every `layers`."""
+
+    def split(node: Any) -> Any:
+        if not _has(node, "layers"):
+            return node
+        depth = next((len(x) for x in jax.tree.leaves(node["layers"])), 0)
+        layers = {f"layers_{i}": jax.tree.map(lambda x, i=i: x[i], node["layers"]) for i in range(depth)}
+        others = {name: child for name, child in node.items() if name != "layers" or not depth}
+        return others | layers
+
+    return jax.tree.map(split, tree, is_leaf=lambda node: _has(node, "layers"))
+
+
+def stacked(tree: Any) -> Any:
+    """The inverse of `per_layer`, for arrays of NumPy."""
+
+    def join(node: Any) -> Any:
+        if not _has(node, "layers_0"):
+            return node
+        names = [f"layers_{i}" for i in range(sum(name.startswith("layers_") for name in node))]
+        layers = jax.tree.map(lambda *x: np.stack(x), *(node[name] for name in names))
+        return {name: child for name, child in node.items() if name not in names} | {"layers": layers}
+
+    return jax.tree.map(join, tree, is_leaf=lambda node: _has(node, "layers_0"))
+
+
+def _has(node: Any, name: str) -> bool:
+    return isinstance(node, dict) and name in node

@@ -1,4 +1,4 @@
-"""What a diagonal system with many inputs and outputs answers to a whole sequence: x_k = a x_{k-1} + b_k, y_k = Re(C x_k).
+"""A diagonal system with many inputs and outputs on a whole sequence: x_k = a x_{k-1} + b_k, y_k = Re(C x_k).
 
 `response` is one operation with a gradient rule of its own, since what costs here is memory traffic:
 
@@ -6,14 +6,11 @@
   takes four, and nothing of the length of the sequence is complex.
 - The states are made block by block along the sequence and used at once, by the product with C. Only those between
   blocks are kept. The gradient makes a block's states again from there, when it needs them.
-- The adjoint of the recurrence is the recurrence the other way with the conjugate multiplier. The same loop collects the
-  gradient of a, so that no product of states and adjoints is stored.
+- The adjoint of the recurrence is the recurrence the other way with the conjugate multiplier. The same loop collects
+  the gradient of a, so that no product of states and adjoints is stored.
 
-Within a block, `method` "sequential" walks along time: least work, and on a CPU, where a step of the loop takes some
-0.2 microseconds, the fastest (2 cores, batch 4: "chunked" 1.0 to 1.4 times as long on the shapes of the LRA
-recipes). "chunked" cuts the block into pieces of about the square root of its length and walks along all of them at a
-time: once to find the state each begins with, and again to make the states; twice the work in 2 sqrt(L) + L / sqrt(L)
-dependent steps, for devices on which a step is dear. (arXiv 2208.04933, section 2.2, has the tree instead; see `scan`.)
+Within a block the states are made by the method "sequential" or "chunked" of `scan`, where the choice between the two
+is explained; the published way, a tree, is there alone.
 """
 
 import functools
@@ -26,8 +23,10 @@ from jaxtyping import Array, Complex, Float
 
 __all__ = ["drive", "response"]
 
-BLOCK = 2**19
-"""Numbers of a block's states, at most: 4 MiB, which stay in a CPU's cache until they are used."""
+BLOCK = {"cpu": 2**19}
+"""Numbers in the states of a block, about, by platform: 2 MiB, which stay in a CPU's cache until they are used (on 2
+cores with 1 MiB each the gradient of a layer takes 0.65 to 1 times as long as without blocks). 1 GiB elsewhere, where
+blocks only save memory; not measured."""
 
 
 def drive(B: Complex[Array, "P H"], u: Float[Array, "*batch L H"]) -> Float[Array, "*batch L 2 P"]:
@@ -53,7 +52,7 @@ def response(
     """
     *batch, L, _, P = b.shape
     N = math.prod(batch)
-    blocks = max(1, min(L, round(2 * len(Cs) * N * L * P / BLOCK)))
+    blocks = max(1, min(L, round(2 * len(Cs) * N * L * P / BLOCK.get(jax.default_backend(), 2**28))))
     size = -(-L // blocks)
     chunk = math.isqrt(size) if method == "chunked" else size
     size = -(-size // chunk) * chunk
@@ -65,7 +64,8 @@ def response(
     if blocks == 1:  # one product for both directions
         y = _response(multiplier, b, jnp.concatenate(readouts, axis=1), (False, True)[: len(Cs)], size, chunk)
     else:
-        y = sum(_response(multiplier, b, C, (d == 1,), size, chunk) for d, C in enumerate(readouts))
+        forward, *backward = (_response(multiplier, b, C, (d == 1,), size, chunk) for d, C in enumerate(readouts))
+        y = forward + backward[0] if backward else forward
     return y[:, :L].reshape(*batch, L, -1)
 
 
@@ -83,6 +83,7 @@ def _response(
 
 
 Residuals = tuple[Array, Array, Array, Array]
+Carry = tuple[Array, Array, Array, Array]
 
 
 def _forward(a: Array, b: Array, C: Array, reverse: tuple[bool, ...], size: int, chunk: int) -> tuple[Array, Residuals]:
@@ -122,7 +123,7 @@ def _backward(
     if size == L:
         return block(end, b, starts[0], cotangent)[1]
 
-    def advance(carry: tuple[Array, ...], step: tuple[Array, Array]) -> tuple[tuple[Array, ...], None]:
+    def advance(carry: Carry, step: tuple[Array, Array]) -> tuple[Carry, None]:
         after, da, db, dC = carry
         i, start = step
         adjoints, (da_i, db_i, dC_i) = block(after, _take(b, i, size), start, _take(cotangent, i, size))

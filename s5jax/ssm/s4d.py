@@ -94,7 +94,7 @@ class Options:
     """Start the backward kernel at the next sample, as published; otherwise at the current one, as S5 does."""
     mode: Literal["convolution", "scan"] = "convolution"
     """How `apply` computes; the scan takes memory for every state at every step."""
-    scan_method: scan.Method = "associative"
+    scan_method: scan.Method = "auto"
 
     def __post_init__(self) -> None:
         parameters.check_state_size(self.state_size)

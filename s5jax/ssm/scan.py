@@ -149,8 +149,7 @@ def _chunked(a: Array, b: Array, start: Array, reverse: bool) -> Array:
         x = jnp.pad(x, fill) if missing else x
         return x.reshape(*x.shape[:time], -1, T, x.shape[-1])
 
-    folded_a = fold(a) if L > 1 else jnp.expand_dims(a, time)
-    folded_b = fold(b) if L > 1 else jnp.expand_dims(b, time)
+    folded_a, folded_b = fold(a), fold(b)
     along = jnp.moveaxis(jnp.broadcast_to(folded_a, (*folded_a.shape[:-2], T, folded_a.shape[-1])), -2, 0)
 
     def compose(earlier: tuple[Array, Array], later: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:

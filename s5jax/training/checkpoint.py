@@ -26,6 +26,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from s5jax.models.layers import per_layer, stacked
 from s5jax.training.config import UserError
 from s5jax.training.state import TrainState
 
@@ -198,10 +199,11 @@ def _load(directory: pathlib.Path, step: int, like: TrainState) -> TrainState:
 
 
 def _to_stored(host: TrainState) -> dict[str, Any]:
-    """Parameters and statistics by name, the optimizer's state as one vector per dtype.
+    """Parameters and statistics by name, layer by layer, the optimizer's state as one vector per dtype.
 
     Orbax takes over a millisecond an array, most of it for moments that nobody looks at one by one.
     """
+    host = per_layer(host)
     packed: dict[str, list[np.ndarray]] = {}
     for leaf in jax.tree.leaves(host.opt_state):
         packed.setdefault(leaf.dtype.name, []).append(leaf.ravel())
@@ -209,13 +211,13 @@ def _to_stored(host: TrainState) -> dict[str, Any]:
 
 
 def _from_stored(stored: dict[str, Any], like: TrainState) -> TrainState:
-    leaves, structure = jax.tree.flatten(like.opt_state)
+    leaves, structure = jax.tree.flatten(per_layer(like.opt_state))
     at = dict.fromkeys(stored["opt_state"], 0)
     for i, leaf in enumerate(leaves):
         dtype = leaf.dtype.name
         leaves[i] = stored["opt_state"][dtype][at[dtype] : at[dtype] + leaf.size].reshape(leaf.shape)
         at[dtype] += leaf.size
-    return TrainState(**(stored | {"opt_state": jax.tree.unflatten(structure, leaves)}))
+    return stacked(TrainState(**(stored | {"opt_state": jax.tree.unflatten(structure, leaves)})))
 
 
 SEAL = "SEAL.json"

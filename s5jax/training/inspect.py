@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from s5jax.models.layers import per_layer
 from s5jax.training import optimizer as optimizers
 from s5jax.training import state as states
 from s5jax.training.config import Config, TaskConfig, UnpreparedError, known_modules, load_task
@@ -28,7 +29,7 @@ def dry_run(config: Config) -> str:
             *note,
             *_config_lines(config.to_dict()),
             "",
-            *_parameter_lines(config, state, experiment.labels),
+            *_parameter_lines(config, state),
             "",
             f"{experiment.total_steps} steps, {experiment.steps_per_epoch} an epoch, warm-up {experiment.warmup_steps},"
             f" schedule {experiment.schedule_steps}",
@@ -84,10 +85,12 @@ def _config_lines(values: dict[str, Any], indent: str = "") -> list[str]:
     return lines
 
 
-def _parameter_lines(config: Config, state: states.TrainState, labels: dict[str, Any]) -> list[str]:
-    groups = optimizers.groups(config.optim)
+def _parameter_lines(config: Config, state: states.TrainState) -> list[str]:
+    groups, params = optimizers.groups(config.optim), per_layer(state.params)
+    ssm_params = importlib.import_module(f"s5jax.ssm.{config.ssm.name}").SSM_PARAMS
+    labels = optimizers.label(params, config.optim, ssm_params)
     rows = [("parameter", "shape", "size", "group", "rate", "decay")]
-    leaves = jax.tree_util.tree_leaves_with_path(state.params)
+    leaves = jax.tree_util.tree_leaves_with_path(params)
     for (path, leaf), group in zip(leaves, jax.tree.leaves(labels), strict=True):
         rate, decay = groups[group]
         name = "/".join(str(key.key) for key in path)

@@ -12,6 +12,7 @@ from flax import nnx
 from s5jax.data import batches
 from s5jax.data.task import Task
 from s5jax.models.classifier import Classifier
+from s5jax.models.layers import per_layer
 from s5jax.models.retrieval import Retrieval
 from s5jax.training import optimizer as optimizers
 from s5jax.training.config import Config, UserError
@@ -20,7 +21,7 @@ __all__ = ["Experiment", "RandomKeys", "TrainState", "build", "random_keys", "re
 
 
 class TrainState(NamedTuple):
-    """All that a training step takes and gives back. Trees are nested dicts, by the published names."""
+    """All that a training step takes and gives back. Trees are nested dicts, by the names of `models.layers`."""
 
     step: jax.Array
     """Steps done, int32."""
@@ -46,8 +47,6 @@ class Experiment(NamedTuple):
 
     graphdef: nnx.GraphDef
     optimizer: optax.GradientTransformation
-    labels: dict[str, Any]
-    """The optimizer's group of every parameter."""
     steps_per_epoch: int
     total_steps: int
     warmup_steps: int
@@ -79,13 +78,13 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     ssm_params = importlib.import_module(f"s5jax.ssm.{config.ssm.name}").SSM_PARAMS
     labels = optimizers.label(params, config.optim, ssm_params)
     optimizer = optimizers.make_optimizer(config.optim, labels, warmup_steps, schedule_steps)
-    experiment = Experiment(graphdef, optimizer, labels, steps_per_epoch, total_steps, warmup_steps, schedule_steps)
+    experiment = Experiment(graphdef, optimizer, steps_per_epoch, total_steps, warmup_steps, schedule_steps)
     return experiment, TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params))
 
 
 def ssm_layers(params: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The parameters of each SSM of a model (or what a tree like theirs says of them) by name, `layers_0` first."""
-    blocks = {name: block["seq"] for name, block in params["encoder"].items() if "seq" in block}
+    """The parameters of each SSM of a model by name, `layers_0` first."""
+    blocks = {name: block["seq"] for name, block in per_layer(params)["encoder"].items() if "seq" in block}
     return dict(sorted(blocks.items(), key=lambda item: int(item[0].removeprefix("layers_"))))
 
 

@@ -114,7 +114,7 @@ def test_the_frozen_protocol_trains_nothing_of_an_ssm_but_C(model):
     ((_, ssm),) = states.ssm_layers(updates).items()
     moved = {name for name, update in ssm.items() if np.asarray(update).any()}
     assert moved == {"C"}
-    assert not np.asarray(state.params["encoder"]["layers_0"]["seq"]["D"]).any()
+    assert not np.asarray(state.params["encoder"]["layers"]["seq"]["D"]).any()
     others = [u for path, u in jax.tree_util.tree_leaves_with_path(updates) if "seq" not in jax.tree_util.keystr(path)]
     assert all(np.asarray(u).any() for u in others)
 
@@ -122,8 +122,8 @@ def test_the_frozen_protocol_trains_nothing_of_an_ssm_but_C(model):
 def test_without_residual_nothing_leads_around_an_ssm():
     """With C zero, no output depends on the input."""
     trained = untrained("configs/robustness.py:s4d-legs-frozen")
-    for block in trained.model.encoder.blocks:
-        block.seq.C[...] = jnp.zeros_like(block.seq.C[...])
+    seq = trained.model.encoder.layers.seq
+    seq.C[...] = jnp.zeros_like(seq.C[...])
     inputs = jax.random.normal(jax.random.key(0), (3, 64, 1))
     logits = np.asarray(trained.model(inputs))
     np.testing.assert_array_equal(logits[0], logits[1])

@@ -43,7 +43,7 @@ def dense(layer, x):
 @pytest.mark.parametrize("activation", ["gelu", "full_glu", "half_glu1", "half_glu2"])
 def test_block_against_numpy(activation, norm, prenorm):
     model = build(depth=1, activation=activation, norm=norm, prenorm=prenorm, bn_momentum=0.9)
-    block = model.encoder.layers_0
+    (block,) = model.encoder.blocks
     block.norm.scale[...] = values(H, seed=5) + 1
     block.norm.bias[...] = values(H, seed=6)
     x = values(B, L, H)
@@ -167,14 +167,14 @@ def test_one_hot_is_the_row_of_the_kernel():
     options = layers.Options(depth=1, d_model=H, encoder="one_hot")
     model = layers.Stack(options, ("s5", s5.Options(state_size=2)), 5, rngs=nnx.Rngs(0))
     # With a block that adds nothing the stack's output is its encoder's.
-    model.layers_0.out2.bias[...] = jnp.full(H, -1e9)
+    model.layers.out2.bias[...] = jnp.full((1, H), -1e9)
     kernel, bias = model.encoder.kernel[...], model.encoder.bias[...]
     np.testing.assert_allclose(model(tokens)[0], kernel[tokens[0]] + bias[None], rtol=1e-6)
 
 
 def test_dropout_is_tied_over_time_and_needs_a_key():
     model = build(depth=1, dropout=0.5, norm="layer")
-    block = model.encoder.layers_0
+    (block,) = model.encoder.blocks
     x = jnp.ones((B, L, H))
     ones = block._drop(x, jax.random.key(0))
     assert set(np.unique(ones)) == {0.0, 2.0}

@@ -1,5 +1,6 @@
 """Recipes composed of a task and a model."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import tiny
 from s5jax.data import digits
 from s5jax.training import config as configs
 from s5jax.training import loop
+from s5jax.training import optimizer as optimizers
 from s5jax.training import state as states
 from s5jax.training.config import UserError
 
@@ -36,8 +38,9 @@ def test_an_unknown_model_is_told_which_there_are():
 def test_groups_of_each_model(model):
     """A, B, the low-rank part and the step sizes at the SSM's rate without decay; C, D and all else as usual."""
     config = tiny.config(recipe=f"configs/digits.py:{model}")
-    experiment, state = states.build(config, digits.load())
-    (labels,) = states.ssm_layers(experiment.labels).values()
+    _, state = states.build(config, digits.load())
+    ssm_params = importlib.import_module(f"s5jax.ssm.{config.ssm.name}").SSM_PARAMS
+    labels = optimizers.label(state.params, config.optim, ssm_params)["encoder"]["layers"]["seq"]
     s5 = {"Lambda_re", "Lambda_im", "B", "log_step"}
     dynamics = {"s5": s5, "s5-ptd": s5, "dss": {"A_real", "A_imag", "log_step"}}
     if model in ("s4-legs", "s4-fout"):
@@ -91,7 +94,7 @@ def test_unstable_modes_are_reported(tmp_path, capsys):
 def test_an_s5_that_grows_is_told_of_clipping():
     config = tiny.config()
     _, state = states.build(config, digits.load())
-    state.params["encoder"]["layers_0"]["seq"]["Lambda_re"] = jnp.array([0.0, 0.25])
+    state.params["encoder"]["layers"]["seq"]["Lambda_re"] = jnp.array([[0.0, 0.25]])
     message = states.report_unstable(config, state.params)
     assert message == (
         "may be unstable: Re(Lambda) >= 0 in 2 of 2 modes of layers_0 (largest Re 0.25);"

@@ -81,7 +81,7 @@ S5_COMMON = {
     "ssm.discretization": "zoh",
     "ssm.init": "normal",
     "ssm.dt_max": 0.1,
-    "ssm.scan_method": "associative",
+    "ssm.scan_method": "auto",
     "optim.lr_min": 0.0,
     "optim.schedule": "warmup_cosine",
     "train.schedule_epochs": 0.0,
@@ -257,7 +257,6 @@ def test_debug_shrinks(recipe, model):
     check(config, small | {"train.epochs": 2, "train.eval_every_steps": 0, "log.every_steps": 4})
     assert config.train.warmup_epochs <= 1 and config.train.schedule_epochs == 0
     if config.ssm.name == "s5":
-        assert config.ssm.scan_method == "sequential"
         assert config.ssm.blocks <= load(recipe, model).ssm.blocks
     else:
         assert config.model.d_model % (config.ssm.n_ssm or 1) == 0

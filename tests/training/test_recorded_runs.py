@@ -12,6 +12,7 @@ from flax import nnx
 from numerics import load_case, relative_error
 
 from s5jax.data.task import Split, Task
+from s5jax.models.layers import per_layer, stacked
 from s5jax.ssm import scan
 from s5jax.training import optimizer as optimizers
 from s5jax.training import state as states
@@ -68,16 +69,17 @@ def recorded_experiment(meta, data, method):
         pairs=meta["retrieval"],
     )
     experiment, state = states.build(config, task)
-    params, stats = (jax.tree.map(jnp.asarray, data.get(k, {})) for k in ("init", "init_stats"))
+    params, stats = (jax.tree.map(jnp.asarray, stacked(data.get(k, {}))) for k in ("init", "init_stats"))
     assert jax.tree.map(jnp.shape, state.params) == jax.tree.map(jnp.shape, params)
     assert jax.tree.map(jnp.shape, state.batch_stats) == jax.tree.map(jnp.shape, stats)
     return config, experiment, state._replace(params=params, batch_stats=stats), batches
 
 
 def errors(actual, expected):
+    leaves = jax.tree_util.tree_leaves_with_path(per_layer(actual))
     return {
         jax.tree_util.keystr(k): relative_error(a, e)
-        for (k, a), e in zip(jax.tree_util.tree_leaves_with_path(actual), jax.tree.leaves(expected), strict=True)
+        for (k, a), e in zip(leaves, jax.tree.leaves(expected), strict=True)
     }
 
 
