@@ -1,4 +1,4 @@
-"""Convolution kernels of diagonal and low-rank systems, and causal and two-sided convolution by real FFT.
+"""Convolution kernels of diagonal systems, and causal and two-sided convolution by real FFT.
 
 Letters: H features, N stored states of each, L length. Nothing here is ever of size H N L.
 """
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import scipy.fft
 from jaxtyping import Array, Complex, Float, Integer
 
-__all__ = ["cauchy", "causal", "final_state", "two_sided", "vandermonde"]
+__all__ = ["causal", "final_state", "two_sided", "vandermonde"]
 
 # Products of matrices in full single precision: some devices round their factors to ten bits unless told otherwise.
 _einsum = functools.partial(jnp.einsum, precision="highest")
@@ -69,48 +69,6 @@ def final_state(
     fine, coarse = _powers(log_a, jnp.arange(T)), _powers(log_a, T * jnp.arange(Q))
     inner = jax.lax.complex(_einsum("...qrh,hnr->...qhn", u, fine.real), _einsum("...qrh,hnr->...qhn", u, fine.imag))
     return _einsum("...qhn,hnq->...hn", inner, coarse)
-
-
-def cauchy(
-    v: Complex[Array, "I J H N"], half_z: Complex[Array, "H N"], angle: Complex[Array, " F"]
-) -> Complex[Array, "I J H F"]:
-    """sum_n v_n / E_n + conj(v_n) / E'_n, with E_n = i sin(angle) - cos(angle) z_n / 2 and E'_n that of conj(z_n).
-
-    The Cauchy product of S4 (arXiv 2111.00396, section 3.3 and appendix C.3) over conjugate pairs of modes. Multiplied
-    through by 1 + w = 2 exp(-i angle) cos(angle) of its node w = exp(-2 i angle), it is finite at w = -1 too. The two
-    terms of a pair have the numerator 2 (i sin Re v - cos Re(v conj(z)/2)) over E_n E'_n.
-
-    Nodes are taken some at a time, and anew for the gradient, so that no array is of size H N F.
-
-    Args:
-      v: numerators of each pair (i, j), (I, J, H, N).
-      half_z: Delta Lambda / 2, (H, N), one of each conjugate pair.
-      angle: half the angle of each node.
-    """
-    weights = 2 * v.real, 2 * (v * half_z.conj()[None, None]).real
-
-    @jax.checkpoint
-    def at(nodes: Complex[Array, " F"]) -> Complex[Array, "F I J H"]:
-        sine, cosine = 1j * jnp.sin(nodes), jnp.cos(nodes)
-        E = sine[None, None] - cosine[None, None] * half_z[..., None]
-        E_conjugate = sine[None, None] - cosine[None, None] * half_z.conj()[..., None]
-        inverse = 1 / (E * E_conjugate)
-        by_sine, by_cosine = (
-            jax.lax.complex(
-                _einsum("ijhn,hnf->fijh", weight, inverse.real), _einsum("ijhn,hnf->fijh", weight, inverse.imag)
-            )
-            for weight in weights
-        )
-        return sine.reshape(-1, 1, 1, 1) * by_sine - cosine.reshape(-1, 1, 1, 1) * by_cosine
-
-    count = -(-len(angle) // NODES)
-    padded = jnp.pad(angle, (0, count * NODES - len(angle)), mode="edge") if count > 1 else angle
-    values = jax.lax.map(at, padded.reshape(count, -1))
-    return jnp.moveaxis(values.reshape(-1, *v.shape[:3])[: len(angle)], 0, -1)
-
-
-NODES = 256
-"""Nodes of the Cauchy product taken at a time."""
 
 
 def causal(u: Float[Array, "*batch L H"], K: Float[Array, "H L"]) -> Float[Array, "*batch L H"]:
