@@ -8,6 +8,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import scipy.fft
 from jaxtyping import Array, Complex, Float, Integer
 
@@ -17,8 +18,17 @@ __all__ = ["causal", "final_state", "two_sided", "vandermonde"]
 _einsum = functools.partial(jnp.einsum, precision="highest")
 
 
-def _powers(log_a: Complex[Array, "*shape"], exponents: Integer[Array, " E"]) -> Complex[Array, "*shape E"]:
-    return jnp.exp(jnp.expand_dims(log_a, -1) * exponents.astype(log_a.dtype).reshape((1,) * log_a.ndim + (-1,)))
+def _powers(log_a: Complex[Array, "*shape"], step: int, count: int) -> Complex[Array, "*shape {count}"]:
+    """a^0, a^step, ..., a^((count-1) step), each the product of two of some 2 sqrt(count) exponentials."""
+    inner, outer = _chunk(count)
+
+    def exponentials(exponents: np.ndarray) -> Array:
+        return jnp.exp(log_a[..., None] * jnp.asarray(exponents.reshape((1,) * log_a.ndim + (-1,)), log_a.dtype))
+
+    factors = exponentials(step * np.arange(inner)), exponentials(step * inner * np.arange(outer))
+    # Without the barrier each use of a power is compiled into exponentials of its own, which cost more than the rest.
+    near, far = jax.lax.optimization_barrier(factors)
+    return (far[..., :, None] * near[..., None, :]).reshape(*log_a.shape, -1)[..., :count]
 
 
 def _chunk(length: int) -> tuple[int, int]:
@@ -41,8 +51,8 @@ def vandermonde(
       length: at least 1.
     """
     T, Q = _chunk(length)
-    fine = _powers(log_a, jnp.arange(T))
-    coarse = jnp.expand_dims(c, -1) * jnp.expand_dims(_powers(log_a, T * jnp.arange(Q)), tuple(range(c.ndim - 2)))
+    fine, coarse = _powers(log_a, 1, T), _powers(log_a, T, Q)
+    coarse = jnp.expand_dims(c, -1) * jnp.expand_dims(coarse, tuple(range(c.ndim - 2)))
     K = _einsum("...hnq,hnr->...hqr", coarse.real, fine.real) - _einsum("...hnq,hnr->...hqr", coarse.imag, fine.imag)
     return K.reshape(*K.shape[:-2], Q * T)[..., :length]
 
@@ -66,7 +76,7 @@ def final_state(
     source = last[..., None] - back
     u = jnp.where(source[..., None] >= 0, jnp.take_along_axis(u, jnp.maximum(source, 0)[..., None], axis=-2), 0)
     u = jnp.pad(u, [(0, 0)] * (u.ndim - 2) + [(0, Q * T - L), (0, 0)]).reshape(*u.shape[:-2], Q, T, u.shape[-1])
-    fine, coarse = _powers(log_a, jnp.arange(T)), _powers(log_a, T * jnp.arange(Q))
+    fine, coarse = _powers(log_a, 1, T), _powers(log_a, T, Q)
     inner = jax.lax.complex(_einsum("...qrh,hnr->...qhn", u, fine.real), _einsum("...qrh,hnr->...qhn", u, fine.imag))
     return _einsum("...qhn,hnq->...hn", inner, coarse)
 
@@ -96,5 +106,34 @@ def _multiply(u: Float[Array, "*batch L H"], K: Float[Array, "H K"]) -> Float[Ar
     size = scipy.fft.next_fast_len(2 * L, real=True)
     if span > L:  # what is to be added goes between lags and negative lags
         K = jnp.concatenate([K[:, :L], jnp.zeros((K.shape[0], size - 2 * L), K.dtype), K[:, L:]], axis=1)
-    spectrum = jnp.fft.rfft(u, size, axis=-2) * jnp.expand_dims(jnp.fft.rfft(K, size).T, tuple(range(u.ndim - 2)))
-    return jnp.fft.irfft(spectrum, size, axis=-2)[..., :L, :]
+    else:
+        K = jnp.pad(K, ((0, 0), (0, size - span)))
+    series = jnp.swapaxes(u.reshape(-1, *u.shape[-2:]), 1, 2)
+    return jnp.swapaxes(_circular(series, K, size), 1, 2).reshape(u.shape)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _circular(u: Float[Array, "N H L"], K: Float[Array, "H K"], size: int) -> Float[Array, "N H L"]:
+    """The first L samples of the circular convolution, of length `size`, of u and K filled up with zeros.
+
+    The gradient uses the spectra of both again, and takes one transform for itself and one back for each of them.
+    """
+    return _circular_fwd(u, K, size)[0]
+
+
+Spectra = tuple[Complex[Array, "N H F"], Complex[Array, "H F"]]
+
+
+def _circular_fwd(u: Array, K: Array, size: int) -> tuple[Array, Spectra]:
+    spectra = jnp.fft.rfft(u, size), jnp.fft.rfft(K)
+    return jnp.fft.irfft(spectra[0] * spectra[1][None], size)[..., : u.shape[-1]], spectra
+
+
+def _circular_bwd(size: int, spectra: Spectra, cotangent: Array) -> tuple[Array, Array]:
+    of_u, of_K = spectra
+    of_y = jnp.fft.rfft(cotangent, size)
+    du = jnp.fft.irfft(of_y * of_K.conj()[None], size)[..., : cotangent.shape[-1]]
+    return du, jnp.fft.irfft(jnp.sum(of_y * of_u.conj(), axis=0), size)
+
+
+_circular.defvjp(_circular_fwd, _circular_bwd)
