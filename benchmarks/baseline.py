@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Complex, Float, PRNGKeyArray, Shaped
 
 from s5jax.models.layers import Options
@@ -86,8 +87,9 @@ def _block(
     if model.activation == "gelu":
         x = g
     else:
-        value = {"full_glu": lambda: _dense(params["out1"], g), "half_glu1": lambda: g, "half_glu2": lambda: x}
-        x = drop(value[model.activation]() * jax.nn.sigmoid(_dense(params["out2"], g)), 1)
+        value = _dense(params["out1"], g) if model.activation == "full_glu" else g
+        value = x if model.activation == "half_glu2" else value
+        x = drop(value * jax.nn.sigmoid(_dense(params["out2"], g)), 1)
     x = skip + x
     if not model.prenorm:
         x, new = _norm(params["norm"], stats, x, model, train)
@@ -173,7 +175,7 @@ def _s4(params: Tree, u: Float[Array, "L H"], options: s4.Options) -> Float[Arra
     Lambda, B = (_features(x, H) for x in (s4.Lambda(params, options), unpair(params["B"])))
     P = _features(unpair(params["P"])[0], H)
     Delta = jnp.exp(params["log_step"]).astype(Lambda.dtype)
-    nodes = jnp.exp(-2j * jnp.pi * jnp.arange(L // 2 + 1) / L).astype(Lambda.dtype)
+    nodes = jnp.asarray(np.exp(-2j * np.pi * np.arange(L // 2 + 1) / L), Lambda.dtype)
     z = (2 * (1 - nodes))[None, None] / (1 + nodes)[None, None]
 
     def cauchy(v: Complex[Array, "H N"]) -> Complex[Array, "H F"]:

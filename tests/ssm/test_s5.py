@@ -1,14 +1,17 @@
 import dataclasses
 import functools
 import typing
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numerics import load_case, relative_error
 
-from s5jax.ssm import s5, scan
+from s5jax.ssm import mimo, s5, scan
 
 METHODS = typing.get_args(scan.Method)
 
@@ -239,3 +242,49 @@ def test_transfer_function_is_a_dense_solve(bidirectional, C_init, clip_eigs):
 def test_impossible_options(options, message):
     with pytest.raises(ValueError, match=message):
         s5.Options(**options)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    L=st.integers(1, 70),
+    H=st.integers(1, 5),
+    P=st.integers(1, 6),
+    batch=st.lists(st.integers(1, 3), max_size=2),
+    bidirectional=st.booleans(),
+    block=st.sampled_from([1, 16, 100, 2**19]),
+    method=st.sampled_from(["sequential", "chunked", "associative"]),
+    discretization=st.sampled_from(["zoh", "bilinear"]),
+    seed=st.integers(0, 2**16),
+)
+def test_any_shape_and_method_and_gradient(L, H, P, batch, bidirectional, block, method, discretization, seed):
+    """Values against dense float64 loops; the gradient along a random direction against their central difference."""
+    params, options = random_layer(
+        seed,
+        H,
+        state_size=2 * P,
+        blocks=1,
+        bidirectional=bidirectional,
+        scan_method=method,
+        discretization=discretization,
+    )
+    rng = np.random.default_rng(seed)
+    u, w = (rng.normal(size=(*batch, L, H)).astype(np.float32) for _ in range(2))
+    towards = {name: rng.normal(size=x.shape) * (0.1 if "Lambda" in name else 1) for name, x in params.items()}
+    with mock.patch.dict(mimo.BLOCK, cpu=block):
+        value = jax.jit(lambda p, u: (jnp.sum(w * (y := s5.apply(p, u, options))), y))
+        (gradients, du), y = jax.grad(value, argnums=(0, 1), has_aux=True)(params, jnp.asarray(u))
+
+    def exact(t, u):
+        moved = {name: np.asarray(x, np.float64) + t * towards[name] for name, x in params.items()}
+        flat = u.reshape(-1, L, H)
+        return np.stack([slow_apply(moved, one, options) for one in flat]).reshape(u.shape)
+
+    assert relative_error(y, exact(0, u)) < 1e-5
+    slope = (w * (exact(1e-5, u) - exact(-1e-5, u))).sum() / 2e-5
+    found = sum(np.sum(np.float64(gradients[name]) * towards[name]) for name in params)
+    scale = sum(np.linalg.norm(gradients[name]) * np.linalg.norm(towards[name]) for name in params)
+    assert abs(found - slope) < 2e-4 * scale
+    shift = rng.normal(size=u.shape)  # the layer is linear in u
+    assert abs(np.sum(np.float64(du) * shift) - (w * exact(0, shift)).sum()) < 1e-5 * L * np.linalg.norm(
+        du
+    ) * np.linalg.norm(shift)

@@ -1,0 +1,83 @@
+"""The baseline of the benchmarks computes what s5jax computes: the comparison is one of speed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from numerics import relative_error
+
+from benchmarks import baseline
+from s5jax.models.classifier import Classifier
+from s5jax.models.layers import Options, per_layer, stacked
+from s5jax.ssm import s4, s4d, s5
+
+SSMS = {
+    "s5": ("s5", s5.Options(state_size=8, blocks=2, bidirectional=True)),
+    "s5-causal": ("s5", s5.Options(state_size=8, conj_sym=False, clip_eigs=True)),
+    "s4d": ("s4d", s4d.Options(state_size=8, bidirectional=True)),
+    "s4d-both": ("s4d", s4d.Options(state_size=8, bidirectional=True, backward_skips_current=False)),
+    "s4d-causal": ("s4d", s4d.Options(state_size=8, n_ssm=2)),
+}
+
+
+def build(name, options, L):
+    model = Classifier(options, SSMS[name], 5 if options.encoder != "dense" else 2, 3, rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    if options.encoder == "dense":
+        return model, jnp.asarray(rng.normal(size=(3, L, 2)), jnp.float32)
+    return model, jnp.asarray(rng.integers(0, 5, (3, L)), jnp.int32)
+
+
+@pytest.mark.parametrize(
+    ("ssm", "options"),
+    [
+        ("s5", {"activation": "half_glu1", "encoder": "one_hot"}),
+        ("s5-causal", {"activation": "half_glu2", "norm": "layer", "prenorm": False}),
+        ("s4d", {"activation": "full_glu", "encoder": "embedding", "norm": "layer", "prenorm": False}),
+        ("s4d-both", {"activation": "gelu", "pooling": "last"}),
+        ("s4d-causal", {}),
+    ],
+)
+def test_the_same_outputs_statistics_and_gradients(ssm, options):
+    options = Options(**{"depth": 2, "d_model": 6, **options})
+    model, inputs = build(ssm, options, 16)
+    graphdef, *split = nnx.split(model, nnx.Param, nnx.BatchStat)
+    params, stats = map(nnx.to_pure_dict, split)
+
+    @jax.jit
+    def ours(params):
+        model = nnx.merge(graphdef, params, stats)
+        outputs = model(inputs, train=True)
+        return jnp.sum(jnp.sin(outputs)), (outputs, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+
+    @jax.jit
+    def theirs(params):
+        outputs, new = baseline.logits(params, per_layer(stats), inputs, model=options, ssm=SSMS[ssm], train=True)
+        return jnp.sum(jnp.sin(outputs)), (outputs, new)
+
+    gradients, (outputs, new) = jax.grad(ours, has_aux=True)(params)
+    expected_gradients, (expected, expected_new) = jax.grad(theirs, has_aux=True)(per_layer(params))
+    assert relative_error(outputs, expected) < 1e-5
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), per_layer(new), expected_new)
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(per_layer(gradients)), jax.tree.leaves(expected_gradients), strict=True
+    ):
+        assert relative_error(a, b) < 2e-4, jax.tree_util.keystr(path)
+
+
+def test_names_of_layers_there_and_back():
+    tree = {"encoder": {"layers": {"seq": np.arange(24.0).reshape(12, 2)}, "encoder": np.ones(2)}}
+    named = per_layer(tree)
+    np.testing.assert_array_equal(named["encoder"]["layers_11"]["seq"], [22, 23])
+    assert "layers" not in named["encoder"]
+    jax.tree.map(np.testing.assert_array_equal, stacked(named), tree)
+
+
+def test_the_plain_kernel_of_s4_has_its_size_and_is_finite():
+    """Its C is the published C (I - A_bar^L), so that the numbers are not those of s5jax's."""
+    options = s4.Options(state_size=8, bidirectional=True)
+    params = s4.init(jax.random.key(0), 6, options)
+    u = jax.random.normal(jax.random.key(1), (16, 6))
+    y = baseline._s4(params, u, options)
+    assert y.shape == u.shape and np.isfinite(y).all()
