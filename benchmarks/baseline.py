@@ -9,6 +9,7 @@ algorithm 1); both by FFT of twice the length. All is as autodiff and XLA make i
 The parameters are s5jax's, by the same names, so that outputs can be compared: the models compute the same functions.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -82,7 +83,8 @@ def _block(
     skip, new = x, None
     if model.prenorm:
         x, new = _norm(params["norm"], stats, x, model, train)
-    x = {"s5": _s5, "s4d": _s4d, "s4": _s4}[ssm[0]](params["seq"], x, ssm[1])
+    layers: dict[str, Callable[..., Array]] = {"s5": _s5, "s4d": _s4d, "s4": _s4}
+    x = layers[ssm[0]](params["seq"], x, ssm[1])
     g = drop(jax.nn.gelu(x), 0)
     if model.activation == "gelu":
         x = g

@@ -258,15 +258,8 @@ def test_impossible_options(options, message):
 )
 def test_any_shape_and_method_and_gradient(L, H, P, batch, bidirectional, block, method, discretization, seed):
     """Values against dense float64 loops; the gradient along a random direction against their central difference."""
-    params, options = random_layer(
-        seed,
-        H,
-        state_size=2 * P,
-        blocks=1,
-        bidirectional=bidirectional,
-        scan_method=method,
-        discretization=discretization,
-    )
+    how = {"bidirectional": bidirectional, "scan_method": method, "discretization": discretization}
+    params, options = random_layer(seed, H, state_size=2 * P, blocks=1, **how)
     rng = np.random.default_rng(seed)
     u, w = (rng.normal(size=(*batch, L, H)).astype(np.float32) for _ in range(2))
     towards = {name: rng.normal(size=x.shape) * (0.1 if "Lambda" in name else 1) for name, x in params.items()}
@@ -285,6 +278,5 @@ def test_any_shape_and_method_and_gradient(L, H, P, batch, bidirectional, block,
     scale = sum(np.linalg.norm(gradients[name]) * np.linalg.norm(towards[name]) for name in params)
     assert abs(found - slope) < 2e-4 * scale
     shift = rng.normal(size=u.shape)  # the layer is linear in u
-    assert abs(np.sum(np.float64(du) * shift) - (w * exact(0, shift)).sum()) < 1e-5 * L * np.linalg.norm(
-        du
-    ) * np.linalg.norm(shift)
+    error = np.sum(np.float64(du) * shift) - (w * exact(0, shift)).sum()
+    assert abs(error) < 1e-5 * L * np.linalg.norm(du) * np.linalg.norm(shift)
