@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from numerics import relative_error
 
-from benchmarks import baseline
+from benchmarks import baseline, measure
 from s5jax.models.classifier import Classifier
 from s5jax.models.layers import Options, per_layer, stacked
 from s5jax.ssm import s4, s4d, s5
@@ -81,3 +81,12 @@ def test_the_plain_kernel_of_s4_has_its_size_and_is_finite():
     u = jax.random.normal(jax.random.key(1), (16, 6))
     y = baseline._s4(params, u, options)
     assert y.shape == u.shape and np.isfinite(y).all()
+
+
+def test_products_are_counted_with_every_pass_of_every_scan():
+    def function(x, w, z):
+        x, _ = jax.lax.scan(lambda x, _: (x @ w, None), x, length=5)
+        return x, z @ z
+
+    jaxpr = jax.jit(function).trace(jnp.ones((3, 4)), jnp.ones((4, 4)), jnp.ones((2, 2), jnp.complex64)).jaxpr
+    assert measure.product_flops(jaxpr.jaxpr) == 5 * 2 * 3 * 4 * 4 + 8 * 2 * 2 * 2

@@ -262,3 +262,24 @@ def test_the_readme_s_layers_run():
 def test_shell_scripts_parse():
     for name in ("install", "quickstart", "test", "lock"):
         subprocess.run(["bash", "-n", f"scripts/{name}"], cwd=tiny.ROOT, check=True)
+
+
+def test_a_benchmark_of_nothing_known_is_told(call):
+    assert call("benchmark.py", "lstops")[0::2] == (
+        1,
+        "error: no case 'lstops'; there are image, text, pathfinder, listops, s4d, s4, s4d-long\n",
+    )
+    assert call("benchmark.py", "listops", "--repeats=0")[0::2] == (
+        1,
+        "error: --batch and --repeats must be at least 1\n",
+    )
+
+
+@pytest.mark.slow
+def test_a_benchmark_writes_its_numbers(call, tmp_path):
+    status, output, _ = call("benchmark.py", "listops", "--batch=1", "--repeats=1", f"--out={tmp_path / 'new' / 'b'}")
+    assert status == 0
+    assert (tmp_path / "new" / "b.md").read_text() == output
+    case = json.loads((tmp_path / "new" / "b.json").read_text())["cases"]["listops"]
+    assert case["tokens"] == 2048
+    assert case["baseline train"]["scratch_bytes"] > 2 * case["s5jax train"]["scratch_bytes"]

@@ -1,0 +1,133 @@
+"""What is compared: training steps and evaluations of recipes, by s5jax and by the baseline."""
+
+import dataclasses
+import functools
+import importlib
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+from benchmarks import baseline
+from s5jax.models.layers import per_layer
+from s5jax.training import config as configs
+from s5jax.training import optimizer as optimizers
+from s5jax.training import state as states
+from s5jax.training import step
+from s5jax.training.config import Config
+
+__all__ = ["CASES", "Case", "Side", "build", "ours", "published"]
+
+CASES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "image": ("lra/image.py:s5", ()),
+    "text": ("lra/text.py:s5", ()),
+    "pathfinder": ("lra/pathfinder.py:s5", ()),
+    "listops": ("lra/listops.py:s5", ()),
+    "s4d": ("lra/image.py:s4d-lin", ()),
+    "s4": ("lra/image.py:s4-legs", ()),
+    "s4d-long": ("lra/text.py:s4d-lin", ("--config.model.d_model=128",)),
+}
+"""A recipe each, and what differs from it: four of S5; S4D and S4, 6 x 512, L = 1024; S4D, 6 x 128, L = 4096."""
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A recipe with the smallest of data: one batch of random inputs of full length."""
+
+    config: Config
+    experiment: states.Experiment
+    state: states.TrainState
+    batch: dict[str, Array]
+
+    @property
+    def tokens(self) -> int:
+        """Samples in a batch."""
+        return self.batch["inputs"].shape[0] * self.batch["inputs"].shape[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One implementation of a case: `train(state, batch)` gives (state, metrics), `evaluate(state, batch)` metrics."""
+
+    train: Callable[..., Any]
+    evaluate: Callable[..., Any]
+    state: states.TrainState
+
+
+def build(name: str, batch_size: int, *overrides: str) -> Case:
+    """The case of a name.
+
+    Args:
+      name: one of CASES.
+      batch_size: sequences in the batch.
+      overrides: of the config's fields, as on a command line.
+    """
+    recipe, changes = CASES[name]
+    values = configs.load_config(f"{ROOT}/configs/{recipe}")
+    configs.override(
+        values, [*changes, f"--config.train.batch_size={batch_size}", "--config.num_devices=1", *overrides]
+    )
+    config = configs.resolve(values)
+    task = configs.load_task(config, blank=True)
+    experiment, state = states.build(config, task)
+    rng = np.random.default_rng(0)
+    if task.num_tokens is None:
+        inputs = jnp.asarray(rng.normal(size=(batch_size, task.length, task.channels)), jnp.float32)
+    else:
+        inputs = jnp.asarray(rng.integers(0, task.num_tokens, (batch_size, task.length)), jnp.int32)
+    labels = jnp.asarray(rng.integers(0, task.num_classes, batch_size), jnp.int32)
+    return Case(config, experiment, state, {"inputs": inputs, "labels": labels})
+
+
+def ours(case: Case) -> Side:
+    """What training does."""
+    graphdef = case.experiment.graphdef
+
+    def evaluate(state: states.TrainState, batch: dict[str, Array]) -> Any:
+        return step.eval_step(state, batch, jnp.ones(len(batch["labels"]), bool), graphdef=graphdef)
+
+    key = states.random_keys(case.config.seed).dropout
+    train = functools.partial(step.train_step, graphdef=graphdef, optimizer=case.experiment.optimizer, key=key)
+    return Side(train, evaluate, case.state)
+
+
+def published(case: Case) -> Side:
+    """The baseline's model with the same optimizer, layer by layer."""
+    config, params = case.config, per_layer(case.state.params)
+    ssm_params = importlib.import_module(f"s5jax.ssm.{config.ssm.name}").SSM_PARAMS
+    optimizer = optimizers.make_optimizer(
+        config.optim,
+        optimizers.label(params, config.optim, ssm_params),
+        case.experiment.warmup_steps,
+        case.experiment.schedule_steps,
+    )
+    state = states.TrainState(case.state.step, params, per_layer(case.state.batch_stats), optimizer.init(params))
+    logits = functools.partial(baseline.logits, model=config.model, ssm=(config.ssm.name, config.ssm.options))
+    dropout = states.random_keys(config.seed).dropout
+
+    def loss(params: Any, batch_stats: Any, batch: dict[str, Array], key: Array) -> tuple[Array, Any]:
+        outputs, batch_stats = logits(params, batch_stats, batch["inputs"], train=True, key=key)
+        return step.classification(outputs, batch["labels"])[0].mean(), batch_stats
+
+    def train(state: states.TrainState, batch: dict[str, Array]) -> tuple[states.TrainState, Any]:
+        key = jax.random.fold_in(dropout, state.step)
+        value_and_grad = jax.value_and_grad(loss, has_aux=True)
+        (mean_loss, batch_stats), grads = value_and_grad(state.params, state.batch_stats, batch, key)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {"loss": mean_loss, "grad_norm": optax.tree.norm(grads)}
+        return states.TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+
+    def evaluate(state: states.TrainState, batch: dict[str, Array]) -> Any:
+        outputs, _ = logits(state.params, state.batch_stats, batch["inputs"], train=False)
+        losses, correct = step.classification(outputs, batch["labels"])
+        return {"loss": losses.sum(), "correct": correct.sum()}
+
+    return Side(train, evaluate, state)

@@ -1,0 +1,89 @@
+"""Compiled programs, what they take, and how long."""
+
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+__all__ = ["Program", "alternate", "ceilings", "compile_program", "product_flops"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled function, and what is known of it without running it.
+
+    seconds: from the Python function to the compiled program.
+    scratch: bytes besides arguments and results.
+    flops: of the matrix products, counted in the traced function with every pass of every scan.
+    """
+
+    run: Callable[..., Any]
+    seconds: float
+    scratch: int
+    flops: float
+
+
+def compile_program(function: Callable[..., Any], *arguments: Any, donate: bool = False) -> Program:
+    """Compiles anew; `donate`: the first argument's memory is used for the results."""
+    jitted = jax.jit(function, donate_argnums=(0,) if donate else ())
+    begin = time.perf_counter()
+    traced = jitted.trace(*arguments)
+    compiled = traced.lower().compile()
+    seconds = time.perf_counter() - begin
+    memory: Any = compiled.memory_analysis()
+    return Program(compiled, seconds, memory.temp_size_in_bytes, product_flops(traced.jaxpr.jaxpr))
+
+
+def product_flops(jaxpr: Any) -> float:
+    """Floating-point operations of all matrix products: 2 for a real multiply-add, 8 for a complex one.
+
+    Products in a loop whose passes are not known beforehand count once; s5jax has none.
+    """
+    total = 0.0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left, result = equation.invars[0].aval, equation.outvars[0].aval
+            depth = math.prod(left.shape[axis] for axis in contracted)
+            total += (8 if jnp.issubdtype(result.dtype, jnp.complexfloating) else 2) * depth * result.size
+        passes = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        total += passes * sum(product_flops(inner) for inner in core.jaxprs_in_params(equation.params))
+    return total
+
+
+def alternate(
+    runs: dict[str, Callable[[], Any]], repeats: int, advance: Callable[[], Any] = lambda: None
+) -> dict[str, float]:
+    """Median seconds of each of some functions, which take turns; the first turn does not count.
+
+    Args:
+      runs: functions of nothing.
+      repeats: turns that count.
+      advance: called after each run, for a progress bar.
+    """
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(repeats + 1):
+        for name, run in runs.items():
+            begin = time.perf_counter()
+            jax.block_until_ready(run())
+            if turn:
+                times[name].append(time.perf_counter() - begin)
+            advance()
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def ceilings() -> tuple[float, float]:
+    """What this device does at best: FLOP/s of a product of 2048 x 2048 float32 matrices, bytes/s of copying 256 MiB
+    (read and written)."""
+    square = jnp.ones((2048, 2048))
+    product = jax.jit(lambda x: x @ x)
+    long = jnp.ones(2**26)
+    copy = jax.jit(lambda x: x + 1)
+    times = alternate({"product": lambda: product(square), "copy": lambda: copy(long)}, 5)
+    return 2 * 2048**3 / times["product"], 2 * long.nbytes / times["copy"]
