@@ -29,7 +29,8 @@ def choose(method: str) -> str:
     """What a method is on this machine's default device: "auto" is "sequential" on a CPU, otherwise "chunked".
 
     On a CPU a step of a compiled loop takes some 0.2 microseconds besides its arithmetic, and no other method gains on
-    that. The gradient of an S5 layer with two directions on batches of 4 took, on 2 cores, in ms (medians of 8, in turns) and MB of scratch memory:
+    that. The gradient of an S5 layer with two directions on batches of 4 took, on 2 cores, in ms (medians of 8, in
+    turns) and MB of scratch memory:
 
         L, H, state_size     sequential   chunked     associative
         1024, 512, 384       92, 30       90, 33      125, 87
