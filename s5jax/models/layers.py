@@ -19,6 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from s5jax.ssm.parameters import StepRescale
+from s5jax.ssm.product import product, rows
 from s5jax.ssm.scan import valid_steps
 
 __all__ = ["SSM", "Block", "Options", "Stack", "StackState", "per_layer", "pool", "stacked"]
@@ -181,7 +182,7 @@ class Block(nnx.Module):
         return self._drop(value[self.activation]() * jax.nn.sigmoid(self._product(self.out2, g)), keys[1])
 
     def _product(self, layer: nnx.Linear, x: Array) -> Array:
-        return checkpoint_name(layer(x), "product")
+        return checkpoint_name(_add_bias(layer, product(x, layer.kernel[...])), "product")
 
     def _normalize(self, x: Array, lengths: Array | None, train: bool) -> Array:
         if isinstance(self.norm, nnx.LayerNorm):
@@ -191,6 +192,11 @@ class Block(nnx.Module):
 
     def _drop(self, x: Array, key: Array | None) -> Array:
         return self.dropout(x, deterministic=key is None, rngs=key)
+
+
+def _add_bias(layer: nnx.Linear, y: Array) -> Array:
+    assert layer.bias is not None
+    return y + jnp.broadcast_to(layer.bias[...], y.shape)
 
 
 class StackState(NamedTuple):
@@ -268,8 +274,8 @@ class Stack(nnx.Module):
             valid = valid_steps(lengths, inputs.shape[1])
             valid = valid.reshape(valid.shape + (1,) * (inputs.ndim - 2))
             inputs = jnp.where(valid, inputs, jnp.zeros((), inputs.dtype))
-        if self.options.encoder == "one_hot":
-            inputs = jax.nn.one_hot(inputs, self.input_size)
+        if isinstance(self.encoder, nnx.Linear) and self.options.encoder == "one_hot":
+            return _add_bias(self.encoder, rows(self.encoder.kernel[...], inputs))
         return self.encoder(inputs)
 
     def initial_state(self, batch_size: int) -> StackState:

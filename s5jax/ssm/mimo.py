@@ -21,6 +21,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from s5jax.ssm.product import product, weight_gradient
+
 __all__ = ["drive", "response"]
 
 BLOCK = {"cpu": 2**19}
@@ -31,8 +33,7 @@ blocks only save memory; not measured."""
 
 def drive(B: Complex[Array, "P H"], u: Float[Array, "*batch L H"]) -> Float[Array, "*batch L 2 P"]:
     """B u, (re, im) on the second-last axis."""
-    packed = jnp.concatenate([B.real, B.imag])
-    return jnp.einsum("...h,ph->...p", u, packed).reshape(*u.shape[:-1], 2, len(B))
+    return product(u, jnp.concatenate([B.real, B.imag]).T).reshape(*u.shape[:-1], 2, len(B))
 
 
 def response(
@@ -53,6 +54,7 @@ def response(
     *batch, L, _, P = b.shape
     N = math.prod(batch)
     blocks = max(1, min(L, round(2 * len(Cs) * N * L * P / BLOCK.get(jax.default_backend(), 2**28))))
+    blocks = next((n for n in range(blocks, min(L, 2 * blocks) + 1) if L % n == 0), blocks)  # padding costs a copy
     size = -(-L // blocks)
     chunk = math.isqrt(size) if method == "chunked" else size
     size = -(-size // chunk) * chunk
@@ -60,12 +62,8 @@ def response(
     b = b.reshape(N, L, 2, P)
     if size * blocks > L:  # steps after the end: x is 0 there when read from the end, and otherwise read by nobody
         b = jnp.pad(b, ((0, 0), (0, size * blocks - L), (0, 0), (0, 0)))
-    multiplier, readouts = jnp.stack([a.real, a.imag]), [jnp.concatenate([C.real, -C.imag], axis=1) for C in Cs]
-    if blocks == 1:  # one product for both directions
-        y = _response(multiplier, b, jnp.concatenate(readouts, axis=1), (False, True)[: len(Cs)], size, chunk)
-    else:
-        forward, *backward = (_response(multiplier, b, C, (d == 1,), size, chunk) for d, C in enumerate(readouts))
-        y = forward + backward[0] if backward else forward
+    C = jnp.stack([jnp.concatenate([C.real, -C.imag], axis=1) for C in Cs], axis=1)
+    y = _response(jnp.stack([a.real, a.imag]), b, C, (False, True)[: len(Cs)], size, chunk)
     return y[:, :L].reshape(*batch, L, -1)
 
 
@@ -73,12 +71,12 @@ def response(
 def _response(
     a: Float[Array, "2 P"],
     b: Float[Array, "N L 2 P"],
-    C: Float[Array, "H D2P"],
+    C: Float[Array, "H D P2"],
     reverse: tuple[bool, ...],
     size: int,
     chunk: int,
 ) -> Float[Array, "N L H"]:
-    """For the directions `reverse`, in blocks of `size` steps; if there is more than one block, for one direction."""
+    """For the directions `reverse`, in blocks of `size` steps, the last first for a reverse one."""
     return _forward(a, b, C, reverse, size, chunk)[0]
 
 
@@ -87,22 +85,22 @@ Carry = tuple[Array, Array, Array, Array]
 
 
 def _forward(a: Array, b: Array, C: Array, reverse: tuple[bool, ...], size: int, chunk: int) -> tuple[Array, Residuals]:
-    def block(start: Array, b: Array) -> tuple[Array, Array]:
-        states = _run(a, b[:, :, None], start, reverse, chunk)
-        return states, jnp.einsum("nlp,hp->nlh", states.reshape(*states.shape[:2], -1), C)
-
     N, L, _, P = b.shape
-    start = jnp.zeros((N, len(reverse), 2, P), b.dtype)
-    if size == L:
-        return block(start, b)[1], (a, b, C, start[None])
+    D, blocks = len(reverse), L // size
+    zero = jnp.zeros((N, D, 2, P), b.dtype)
+    if blocks == 1:  # one product for both directions
+        states = _run(a, b[:, :, None], zero, reverse, chunk)
+        return jnp.einsum("nldp,hdp->nlh", states.reshape(N, L, D, -1), C), (a, b, C, zero[None])
 
     def advance(carry: tuple[Array, Array], i: Array) -> tuple[tuple[Array, Array], Array]:
         start, y = carry
-        states, y_i = block(start, _take(b, i, size))
-        return (states[:, 0 if reverse[0] else -1], _put(y, y_i, i, size)), start
+        places = [blocks - 1 - i if r else i for r in reverse]  # the block that each direction has come to
+        states = _run(a, jnp.stack([_take(b, place, size) for place in places], 2), start, reverse, chunk)
+        for d, place in enumerate(places):
+            y = _add(y, jnp.einsum("nlp,hp->nlh", states[:, :, d].reshape(N, size, -1), C[:, d]), place, size)
+        return (jnp.stack([states[:, 0 if r else -1, d] for d, r in enumerate(reverse)], 1), y), start
 
-    order = jnp.arange(L // size)[:: -1 if reverse[0] else 1]
-    (_, y), starts = jax.lax.scan(advance, (start, jnp.zeros((N, L, len(C)), b.dtype)), order)
+    (_, y), starts = jax.lax.scan(advance, (zero, jnp.zeros((N, L, len(C)), b.dtype)), jnp.arange(blocks))
     return y, (a, b, C, starts)
 
 
@@ -110,28 +108,34 @@ def _backward(
     reverse: tuple[bool, ...], size: int, chunk: int, residuals: Residuals, cotangent: Array
 ) -> tuple[Array, Array, Array]:
     a, b, C, starts = residuals
-
-    def block(after: Array, b: Array, start: Array, cotangent: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-        """Adjoint states of a block, from those that come after it, and the gradients."""
-        states = _run(a, b[:, :, None], start, reverse, chunk)
-        dC = jnp.einsum("nlh,nlp->hp", cotangent, states.reshape(*states.shape[:2], -1))
-        by_state = jnp.einsum("nlh,hp->nlp", cotangent, C).reshape(states.shape)
-        adjoints, da = _adjoint(a, by_state, states, after, reverse, chunk)
-        return adjoints, (da, adjoints.sum(2), dC)
-
-    L, end = b.shape[1], jnp.zeros_like(starts[0])
-    if size == L:
-        return block(end, b, starts[0], cotangent)[1]
+    N, L, _, P = b.shape
+    D, blocks = len(reverse), L // size
+    zero = jnp.zeros((N, D, 2, P), b.dtype)
+    if blocks == 1:
+        states = _run(a, b[:, :, None], zero, reverse, chunk)
+        dC = weight_gradient(cotangent, states.reshape(N, L, -1)).reshape(C.shape)
+        by_state = jnp.einsum("nlh,hdp->nldp", cotangent, C).reshape(states.shape)
+        adjoints, da = _adjoint(a, by_state, states, zero, reverse, chunk)
+        return da, adjoints.sum(2), dC
 
     def advance(carry: Carry, step: tuple[Array, Array]) -> tuple[Carry, None]:
         after, da, db, dC = carry
         i, start = step
-        adjoints, (da_i, db_i, dC_i) = block(after, _take(b, i, size), start, _take(cotangent, i, size))
-        return (adjoints[:, -1 if reverse[0] else 0], da + da_i, _put(db, db_i, i, size), dC + dC_i), None
+        places = [blocks - 1 - i if r else i for r in reverse]
+        states = _run(a, jnp.stack([_take(b, place, size) for place in places], 2), start, reverse, chunk)
+        by_state, dC_i = [], []
+        for d, place in enumerate(places):
+            part = _take(cotangent, place, size)
+            by_state.append(jnp.einsum("nlh,hp->nlp", part, C[:, d]))
+            dC_i.append(weight_gradient(part, states[:, :, d].reshape(N, size, -1)))
+        adjoints, da_i = _adjoint(a, jnp.stack(by_state, 2).reshape(states.shape), states, after, reverse, chunk)
+        for d, place in enumerate(places):
+            db = _add(db, adjoints[:, :, d], place, size)
+        after = jnp.stack([adjoints[:, -1 if r else 0, d] for d, r in enumerate(reverse)], 1)
+        return (after, da + da_i, db, dC + jnp.stack(dC_i, 1)), None
 
-    order = jnp.arange(L // size)[:: -1 if reverse[0] else 1]
-    carry = (end, jnp.zeros_like(a), jnp.zeros_like(b), jnp.zeros_like(C))
-    (_, da, db, dC), _ = jax.lax.scan(advance, carry, (order, starts), reverse=True)
+    carry = (zero, jnp.zeros_like(a), jnp.zeros_like(b), jnp.zeros_like(C))
+    (_, da, db, dC), _ = jax.lax.scan(advance, carry, (jnp.arange(blocks), starts), reverse=True)
     return da, db, dC
 
 
@@ -218,5 +222,5 @@ def _take(x: Array, i: Array, size: int) -> Array:
     return jax.lax.dynamic_slice_in_dim(x, i * size, size, 1)
 
 
-def _put(x: Array, block: Array, i: Array, size: int) -> Array:
-    return jax.lax.dynamic_update_slice_in_dim(x, block, i * size, 1)
+def _add(x: Array, block: Array, i: Array, size: int) -> Array:
+    return jax.lax.dynamic_update_slice_in_dim(x, _take(x, i, size) + block, i * size, 1)

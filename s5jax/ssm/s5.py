@@ -211,6 +211,7 @@ def apply(
     Lambda_bar, gamma = _discrete(params, options, step_rescale)
     method = scan.choose(options.scan_method)
     if gamma.ndim == 1 and not with_state and method != "associative":
+        gamma = jax.lax.optimization_barrier(gamma)  # else it is computed anew for each element of the product
         b = mimo.drive(gamma[:, None] * parameters.unpair(params["B"]), u)
         Cs = [parameters.unpair(2 * C if options.conj_sym else C) for C in readouts]
         return mimo.response(Lambda_bar, b, Cs, method=method) + parameters.feedthrough(params, u)

@@ -1,0 +1,34 @@
+"""Products with a matrix, values and gradients, against NumPy in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numerics import relative_error
+
+from s5jax.ssm.product import ROWS, product, rows
+
+
+# One sequence, none of the sizes alike; several groups of sequences (3 of them at a time); axes in front; one sample.
+@pytest.mark.parametrize("shape", [(7, 5), (9, ROWS // 2, 5), (2, 3, 11, 5), (1, 5), (4, 0, 5)])
+def test_product_and_gradients(shape):
+    rng = np.random.default_rng(0)
+    x, W, g = rng.normal(size=shape), rng.normal(size=(5, 3)), rng.normal(size=(*shape[:-1], 3))
+    y, vjp = jax.vjp(product, jnp.float32(x), jnp.float32(W))
+    dx, dW = vjp(jnp.float32(g))
+    for got, expected in ((y, x @ W), (dx, g @ W.T), (dW, x.reshape(-1, 5).T @ g.reshape(-1, 3))):
+        assert got.shape == expected.shape
+        assert relative_error(got, expected) < 1e-6
+
+
+def test_rows_and_gradient():
+    rng = np.random.default_rng(0)
+    W, k, g = rng.normal(size=(4, 3)), np.array([[0, 3, 3, 1], [2, -1, 4, 0]]), rng.normal(size=(2, 4, 3))
+    expected, dW = np.zeros((2, 4, 3)), np.zeros((4, 3))
+    for at, row in np.ndenumerate(k):
+        if 0 <= row < 4:
+            expected[at] = W[row]
+            dW[row] += g[at]
+    y, vjp = jax.vjp(lambda W: rows(W, jnp.asarray(k)), jnp.float32(W))
+    np.testing.assert_array_equal(y, np.float32(expected))
+    assert relative_error(vjp(jnp.float32(g))[0], dW) < 1e-6
