@@ -53,21 +53,21 @@ def stream(model: Classifier, inputs: Shaped[Array, "L ..."], prefill: int = 0) 
     graphdef, weights = nnx.split(model)
 
     @jax.jit
-    def step(weights: Any, state: Any, sample: Array) -> tuple[Any, Array]:
-        state, logits = nnx.merge(graphdef, weights).step(state, sample[None])
+    def step(weights: Any, recurrence: Any, state: Any, sample: Array) -> tuple[Any, Array]:
+        state, logits = nnx.merge(graphdef, weights).step(state, sample[None], recurrence)
         return state, jax.nn.softmax(logits[0])
 
     parallel = np.asarray(jax.nn.softmax(model(inputs[None])[0]))
-    state, probabilities = model.initial_state(1), []
+    state, recurrence, probabilities = model.initial_state(1), model.recurrence(), []
     if prefill:
         state, logits = model.prefill(state, inputs[None, :prefill])
         probabilities.append(np.asarray(jax.nn.softmax(logits[0])))
     samples = list(inputs[prefill:])
     if samples:
-        jax.block_until_ready(step(weights, state, samples[0]))  # compiled before the clock starts
+        jax.block_until_ready(step(weights, recurrence, state, samples[0]))  # compiled before the clock starts
     started = time.perf_counter()
     for sample in samples:
-        state, after = step(weights, state, sample)
+        state, after = step(weights, recurrence, state, sample)
         probabilities.append(np.asarray(after))
     seconds = time.perf_counter() - started
     return Stream(np.stack(probabilities), max(prefill, 1), parallel, len(samples) / seconds if samples else 0.0)

@@ -5,7 +5,7 @@ from typing import Any
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
-from s5jax.models.layers import Options, Stack, StackState, pool
+from s5jax.models.layers import Options, Recurrence, Stack, StackState, pool
 from s5jax.ssm.parameters import StepRescale
 
 __all__ = ["Classifier"]
@@ -61,9 +61,34 @@ class Classifier(nnx.Module):
         state, pooled = self.encoder.prefill(state, inputs, lengths, step_rescale=step_rescale)
         return state, self.decoder(pooled)
 
+    def recurrence(self, step_rescale: StepRescale = 1.0) -> Recurrence:
+        """What `step` and `rollout` need of the blocks, with a factor on the step sizes, (B,) or one for all.
+
+        Raises:
+          ValueError: the SSMs read in both directions.
+        """
+        return self.encoder.recurrence(step_rescale)
+
     def step(
-        self, state: StackState, inputs: Shaped[Array, "B ..."], *, step_rescale: StepRescale = 1.0
+        self,
+        state: StackState,
+        inputs: Shaped[Array, "B ..."],
+        recurrence: Recurrence | None = None,
+        *,
+        step_rescale: StepRescale | None = None,
     ) -> tuple[StackState, Float[Array, "B classes"]]:
-        """Reads one sample, values (B, C) or token ids (B,): the next state, and the logits of all read so far."""
-        state, pooled = self.encoder.step(state, inputs, step_rescale=step_rescale)
+        """Reads one sample, values (B, C) or token ids (B,): the next state, and the logits of all read so far.
+
+        Args:
+          recurrence: as from `recurrence`. Without it, it is computed, which takes longer than the step itself.
+          step_rescale: as for `recurrence`, where that is to be computed, as for samples that come irregularly.
+        """
+        state, pooled = self.encoder.step(state, inputs, recurrence, step_rescale=step_rescale)
+        return state, self.decoder(pooled)
+
+    def rollout(
+        self, state: StackState, inputs: Shaped[Array, "B L ..."], recurrence: Recurrence | None = None
+    ) -> tuple[StackState, Float[Array, "B L classes"]]:
+        """Steps through samples in one compiled loop: the state after the last, and the logits after each."""
+        state, pooled = self.encoder.rollout(state, inputs, recurrence)
         return state, self.decoder(pooled)

@@ -22,7 +22,7 @@ from s5jax.ssm.parameters import StepRescale
 from s5jax.ssm.product import product, rows
 from s5jax.ssm.scan import valid_steps
 
-__all__ = ["SSM", "Block", "Options", "Stack", "StackState", "per_layer", "pool", "stacked"]
+__all__ = ["SSM", "Block", "Options", "Recurrence", "Stack", "StackState", "per_layer", "pool", "stacked"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,9 +86,6 @@ class SSM(nnx.Module):
         y = self.layer.apply(self.params, u, self.options, lengths=lengths, **_rescaled(step_rescale))
         return checkpoint_name(y, "product")
 
-    def initial_state(self, batch_size: int) -> Array:
-        return self.layer.initial_state(self.params, (batch_size,))
-
     def prefill(
         self, state: Array, u: Float[Array, "B L H"], lengths: Int[Array, " B"] | None, step_rescale: StepRescale
     ) -> tuple[Array, Float[Array, "B L H"]]:
@@ -103,10 +100,8 @@ class SSM(nnx.Module):
         )
         return state, y
 
-    def step(
-        self, state: Array, u_k: Float[Array, "B H"], step_rescale: StepRescale
-    ) -> tuple[Array, Float[Array, "B H"]]:
-        return self.layer.step(self.params, state, u_k, self.options, **_rescaled(step_rescale))
+    def recurrence(self, step_rescale: StepRescale) -> dict[str, Array]:
+        return self.layer.recurrence(self.params, self.options, **_rescaled(step_rescale))
 
 
 def _rescaled(step_rescale: StepRescale) -> dict[str, StepRescale]:
@@ -161,12 +156,10 @@ class Block(nnx.Module):
         x = self._add(x, self._activate(y, None))
         return state, x if self.prenorm else self._normalize(x, None, False)
 
-    def step(
-        self, state: Array, x_k: Float[Array, "B H"], step_rescale: StepRescale
-    ) -> tuple[Array, Float[Array, "B H"]]:
+    def step(self, recurrence: dict[str, Array], state: Array, x_k: Float[Array, "B H"]) -> tuple[Array, Array]:
         """`prefill` of one sample."""
         u_k = self._normalize(x_k, None, False) if self.prenorm else x_k
-        state, y_k = self.seq.step(state, u_k, step_rescale)
+        state, y_k = self.seq.layer.advance(recurrence, state, u_k)
         x_k = self._add(x_k, self._activate(y_k, None))
         return state, x_k if self.prenorm else self._normalize(x_k, None, False)
 
@@ -210,11 +203,15 @@ class StackState(NamedTuple):
     """(B,): samples read."""
 
 
+Recurrence = list[tuple[dict[str, Any], dict[str, Array]]]
+"""Of each block the parameters, and what `advance` of its SSM needs."""
+
+
 class Stack(nnx.Module):
     """Encoder and residual blocks: values (B, L, C) or token ids (B, L) to features (B, L, H).
 
     A stack whose SSMs read in one direction also runs in pieces, down to single samples: `initial_state`, `prefill`,
-    `step`.
+    `step`, `rollout`.
 
     Args:
       options: the model's.
@@ -280,8 +277,22 @@ class Stack(nnx.Module):
 
     def initial_state(self, batch_size: int) -> StackState:
         """Nothing read yet."""
-        layers = tuple(block.seq.initial_state(batch_size) for block in self.blocks)
-        return StackState(layers, jnp.zeros((batch_size, self.options.d_model)), jnp.zeros((batch_size,), jnp.int32))
+        seq = self.layers.seq
+        layer = seq.layer.initial_state({name: value[0] for name, value in seq.params.items()}, (batch_size,))
+        pooled = jnp.zeros((batch_size, self.options.d_model))
+        return StackState((layer,) * self.options.depth, pooled, jnp.zeros((batch_size,), jnp.int32))
+
+    def recurrence(self, step_rescale: StepRescale = 1.0) -> Recurrence:
+        """What `step` needs of the blocks. To be computed once for many samples.
+
+        Args:
+          step_rescale: factor on the step sizes, one for all or (B,), one for each sequence.
+
+        Raises:
+          ValueError: the SSMs read in both directions.
+        """
+        blocks = self.blocks
+        return [(nnx.to_pure_dict(nnx.state(block)), block.seq.recurrence(step_rescale)) for block in blocks]
 
     def prefill(
         self,
@@ -316,15 +327,42 @@ class Stack(nnx.Module):
         return self._pooled(StackState(tuple(layers), pooled, state.steps + read))
 
     def step(
-        self, state: StackState, inputs: Shaped[Array, "B ..."], *, step_rescale: StepRescale = 1.0
+        self,
+        state: StackState,
+        inputs: Shaped[Array, "B ..."],
+        recurrence: Recurrence | None = None,
+        *,
+        step_rescale: StepRescale | None = None,
     ) -> tuple[StackState, Float[Array, "B H"]]:
-        """`prefill` of one sample: values (B, C) or token ids (B,)."""
-        x, layers = self._encode(inputs, None), []
-        for block, layer_state in zip(self.blocks, state.layers, strict=True):
-            layer_state, x = block.step(layer_state, x, step_rescale)
+        """`prefill` of one sample: values (B, C) or token ids (B,).
+
+        Args:
+          recurrence: as from `recurrence`; without it, it is computed, which takes longer than the step.
+          step_rescale: as for `recurrence`, where that is to be computed.
+
+        Raises:
+          ValueError: the SSMs read in both directions, or both arguments are given.
+        """
+        if recurrence is None:
+            recurrence = self.recurrence(1.0 if step_rescale is None else step_rescale)
+        elif step_rescale is not None:
+            raise ValueError("step_rescale is a part of the recurrence that is given: recurrence(step_rescale)")
+        graphdef, x, layers = nnx.graphdef(self.layers), self._encode(inputs, None), []
+        for (block, arrays), layer_state in zip(recurrence, state.layers, strict=True):
+            layer_state, x = nnx.merge(graphdef, block).step(arrays, layer_state, x)
             layers.append(layer_state)
         pooled = x if self.options.pooling == "last" else state.pooled + x
         return self._pooled(StackState(tuple(layers), pooled, state.steps + 1))
+
+    def rollout(
+        self, state: StackState, inputs: Shaped[Array, "B L ..."], recurrence: Recurrence | None = None
+    ) -> tuple[StackState, Float[Array, "B L H"]]:
+        """`step` for one sample after the other, in one compiled loop."""
+        recurrence = self.recurrence() if recurrence is None else recurrence
+        state, pooled = jax.lax.scan(
+            lambda state, sample: self.step(state, sample, recurrence), state, jnp.moveaxis(inputs, 1, 0)
+        )
+        return state, jnp.moveaxis(pooled, 0, 1)
 
     def _pooled(self, state: StackState) -> tuple[StackState, Float[Array, "B H"]]:
         if self.options.pooling == "last":

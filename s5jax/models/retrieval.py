@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
-from s5jax.models.layers import Options, Stack, StackState, pool
+from s5jax.models.layers import Options, Recurrence, Stack, StackState, pool
 from s5jax.ssm.parameters import StepRescale
 
 __all__ = ["Retrieval"]
@@ -66,12 +66,28 @@ class Retrieval(nnx.Module):
         state, pooled = self.encoder.prefill(state, _merge(inputs), _merge(lengths), step_rescale=_merge(step_rescale))
         return state, self._decode(pooled)
 
+    def recurrence(self, step_rescale: StepRescale = 1.0) -> Recurrence:
+        """As for `Classifier`, with a factor on the step sizes, (B, 2) or one for all."""
+        return self.encoder.recurrence(_merge(step_rescale))
+
     def step(
-        self, state: StackState, inputs: Shaped[Array, "B 2 ..."], *, step_rescale: StepRescale = 1.0
+        self,
+        state: StackState,
+        inputs: Shaped[Array, "B 2 ..."],
+        recurrence: Recurrence | None = None,
+        *,
+        step_rescale: StepRescale | None = None,
     ) -> tuple[StackState, Float[Array, "B classes"]]:
         """As for `Classifier`: one sample of both documents."""
-        state, pooled = self.encoder.step(state, _merge(inputs), step_rescale=_merge(step_rescale))
+        state, pooled = self.encoder.step(state, _merge(inputs), recurrence, step_rescale=_merge(step_rescale))
         return state, self._decode(pooled)
+
+    def rollout(
+        self, state: StackState, inputs: Shaped[Array, "B 2 L ..."], recurrence: Recurrence | None = None
+    ) -> tuple[StackState, Float[Array, "B L classes"]]:
+        """As for `Classifier`, of both documents."""
+        state, pooled = self.encoder.rollout(state, _merge(inputs), recurrence)
+        return state, jax.vmap(self._decode, 1, 1)(pooled)
 
 
 def _merge(x: Any) -> Any:

@@ -54,6 +54,7 @@ def response(
     *batch, L, _, P = b.shape
     N = math.prod(batch)
     blocks = max(1, min(L, round(2 * len(Cs) * N * L * P / BLOCK.get(jax.default_backend(), 2**28))))
+    blocks = max(4, blocks) if blocks > 1 and L >= 4 else blocks
     blocks = next((n for n in range(blocks, min(L, 2 * blocks) + 1) if L % n == 0), blocks)  # padding costs a copy
     size = -(-L // blocks)
     chunk = math.isqrt(size) if method == "chunked" else size

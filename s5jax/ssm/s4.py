@@ -31,7 +31,19 @@ from jaxtyping import Array, Complex, Float, Integer, PRNGKeyArray
 
 from s5jax.ssm import convolution, diagonalize, hippo, parameters, scan
 
-__all__ = ["SSM_PARAMS", "Lambda", "Options", "apply", "init", "initial_state", "kernel", "step", "transfer_function"]
+__all__ = [
+    "SSM_PARAMS",
+    "Lambda",
+    "Options",
+    "advance",
+    "apply",
+    "init",
+    "initial_state",
+    "kernel",
+    "recurrence",
+    "step",
+    "transfer_function",
+]
 
 SSM_PARAMS = ("A_real", "A_imag", "P", "B", "log_step")
 """The parameters that define the state's dynamics, and by default train with the SSM learning rate."""
@@ -133,14 +145,6 @@ def _project(p: Complex[Array, "H N"], x: Complex[Array, "*batch H N"]) -> Compl
     return 2 * jnp.sum(products.real, axis=-1, keepdims=True).astype(x.dtype)
 
 
-def _multiply(Lambda: Array, P: Complex[Array, "R H N"], x: Complex[Array, "*batch H N"]) -> Array:
-    """A x, of halves."""
-    Ax = parameters.with_rank(Lambda, x.ndim) * x
-    for p in P:
-        Ax = Ax - parameters.with_rank(p, x.ndim) * _project(p, x)
-    return Ax
-
-
 def _solve(
     Lambda: Array, P: Complex[Array, "R H N"], Delta: Float[Array, "H 1"], x: Complex[Array, "*batch H N"]
 ) -> Complex[Array, "*batch H N"]:
@@ -162,23 +166,29 @@ def _solve(
 
 def _one_minus_multiplier(
     Lambda: Array, P: Complex[Array, "R H N"], Delta: Float[Array, "H 1"]
-) -> Float[Array, "H M M"]:
-    """I - A_bar = 2 I - 2 (I - Delta/2 A)^-1 of every feature, as a matrix of halves as real vectors (re, im).
+) -> tuple[Complex[Array, "H N"], Complex[Array, "R H N"], Complex[Array, "R H N"]]:
+    """d, u_r and w_r of I - A_bar = 2 I - 2 (I - Delta/2 A)^-1: x to d x + sum_r u_r w_r^* x, of halves.
 
-    The inverse as in `_solve`: diagonal, less one u w^* for every p_r. Nothing cancels, however small Delta is.
+    The inverse as in `_solve`: diagonal, less one product for every p_r. Nothing cancels, however small Delta is.
     """
     half = (Delta / 2).astype(Lambda.dtype)
     inverse = 1 / (1 - half * Lambda)
-    columns, rows, terms = [inverse * p for p in P], [inverse.conj() * p for p in P], []
+    columns, rows, us, ws = [inverse * p for p in P], [inverse.conj() * p for p in P], [], []
     for r, p in enumerate(P):
         u = columns[r] * half / (1 + half * _project(p, columns[r]))
-        terms.append((u, rows[r]))
+        us.append(2 * u)
+        ws.append(rows[r])
         columns = [column - u * _project(p, column) for column in columns]
         rows = [row - _project(q, u) * rows[r] for q, row in zip(P, rows, strict=True)]
-    M = _complex_diagonal(-2 * half * Lambda * inverse)
-    for u, w in terms:  # w^* x of whole vectors is 2 (re w, im w) (re x, im x)
+    return -2 * half * Lambda * inverse, jnp.stack(us), jnp.stack(ws)
+
+
+def _dense(d: Complex[Array, "H N"], us: Complex[Array, "R H N"], ws: Complex[Array, "R H N"]) -> Float[Array, "H M M"]:
+    """x to d x + sum_r u_r w_r^* x as a matrix, of halves as real vectors (re, im)."""
+    M = _complex_diagonal(d)
+    for u, w in zip(us, ws, strict=True):  # w^* x of whole vectors is 2 (re w, im w) (re x, im x)
         u_pair, w_pair = (jnp.concatenate([x.real, x.imag], axis=-1) for x in (u, w))
-        M = M + 4 * u_pair[:, :, None] * w_pair[:, None, :]
+        M = M + 2 * u_pair[:, :, None] * w_pair[:, None, :]
     return M
 
 
@@ -204,7 +214,7 @@ def kernel(
     """
     diagonal, P, B = _continuous(params, options)
     Delta = _Delta(params, step_rescale)
-    M = _one_minus_multiplier(diagonal, P, Delta)
+    M = _dense(*_one_minus_multiplier(diagonal, P, Delta))
     B_bar = _solve(diagonal, P, Delta, Delta.astype(B.dtype) * B)
     columns = jnp.concatenate([B_bar.real, B_bar.imag], axis=-1)[:, :, None]
     rows = jnp.stack([2 * jnp.concatenate([C.real, -C.imag], axis=-1) for C in parameters.readouts(params)], axis=1)
@@ -301,18 +311,50 @@ def _by_steps(
     if start is not None:
         state = jnp.broadcast_to(parameters.with_rank(start, state.ndim), state.shape).astype(state.dtype)
 
-    def advance(state: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
+    arrays = recurrence(params, options, step_rescale=step_rescale)
+
+    def read(state: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
         u_k, valid_k = inputs
-        after, y_k = step(params, state, u_k, options, step_rescale=step_rescale)
+        after, y_k = advance(arrays, state, u_k)
         return jnp.where(valid_k[..., None, None], after, state), y_k
 
-    state, y = jax.lax.scan(advance, state, (jnp.moveaxis(u, -2, 0), jnp.moveaxis(valid, -1, 0)))
+    state, y = jax.lax.scan(read, state, (jnp.moveaxis(u, -2, 0), jnp.moveaxis(valid, -1, 0)))
     return jnp.moveaxis(y, 0, -2), state
 
 
 def initial_state(params: Params, batch_shape: tuple[int, ...] = ()) -> Complex[Array, "*batch H N"]:
     """The zero state, (*batch_shape, H, N), complex64."""
     return jnp.zeros((*batch_shape, *parameters.readouts(params)[0].shape), jnp.complex64)
+
+
+def recurrence(
+    params: Params, options: Options = Options(), *, step_rescale: float | Float[Array, ""] = 1.0
+) -> dict[str, Array]:
+    """What `advance` needs of the parameters: to be computed once for many samples.
+
+    Raises:
+      ValueError: the layer has two directions.
+    """
+    if options.bidirectional:
+        raise ValueError("a layer with two directions has no recurrent mode")
+    diagonal, P, B = _continuous(params, options)
+    Delta = _Delta(params, step_rescale)
+    decay, columns, rows = _one_minus_multiplier(diagonal, P, Delta)
+    (C,) = parameters.readouts(params)
+    B_bar = _solve(diagonal, P, Delta, Delta.astype(B.dtype) * B)
+    return {"decay": decay, "columns": columns, "rows": rows, "B_bar": B_bar, "C": 2 * C, "D": params["D"]}
+
+
+def advance(
+    recurrence: dict[str, Array], state: Complex[Array, "*batch H N"], u_k: Float[Array, "*batch H"]
+) -> tuple[Complex[Array, "*batch H N"], Float[Array, "*batch H"]]:
+    """One sample of what `apply` computes: (state, u_k) to (next state, y_k), in time N R for every feature."""
+    decay, B_bar, C = (parameters.with_rank(recurrence[name], state.ndim) for name in ("decay", "B_bar", "C"))
+    lost = decay * state
+    for column, row in zip(recurrence["columns"], recurrence["rows"], strict=True):
+        lost = lost + parameters.with_rank(column, state.ndim) * _project(row, state)
+    state = state - lost + B_bar * u_k[..., None].astype(B_bar.dtype)
+    return state, jnp.sum((C * state).real, axis=-1) + parameters.feedthrough(recurrence, u_k)
 
 
 def step(
@@ -323,22 +365,8 @@ def step(
     *,
     step_rescale: float | Float[Array, ""] = 1.0,
 ) -> tuple[Complex[Array, "*batch H N"], Float[Array, "*batch H"]]:
-    """One sample of what `apply` computes: (state, u_k) to (next state, y_k), in time N R for every feature.
-
-    x_k = x_(k-1) + (I - Delta/2 A)^-1 Delta (A x_(k-1) + B u_k), which is the bilinear rule rearranged.
-
-    Raises:
-      ValueError: the layer has two directions.
-    """
-    if options.bidirectional:
-        raise ValueError("a layer with two directions has no recurrent mode")
-    diagonal, P, B = _continuous(params, options)
-    Delta = _Delta(params, step_rescale)
-    drive = _multiply(diagonal, P, state) + parameters.with_rank(B, state.ndim) * u_k[..., None].astype(B.dtype)
-    state = state + _solve(diagonal, P, Delta, parameters.with_rank(Delta, state.ndim).astype(B.dtype) * drive)
-    (C,) = parameters.readouts(params)
-    y = 2 * jnp.sum((parameters.with_rank(C, state.ndim) * state).real, axis=-1)
-    return state, y + parameters.feedthrough(params, u_k)
+    """`advance` with the `recurrence` of the parameters, where there are errors described."""
+    return advance(recurrence(params, options, step_rescale=step_rescale), state, u_k)
 
 
 def transfer_function(

@@ -34,7 +34,19 @@ from jaxtyping import Array, Complex, Float, Integer, PRNGKeyArray
 
 from s5jax.ssm import convolution, diagonalize, discretize, hippo, parameters, scan
 
-__all__ = ["SSM_PARAMS", "Lambda", "Options", "apply", "init", "initial_state", "kernel", "step", "transfer_function"]
+__all__ = [
+    "SSM_PARAMS",
+    "Lambda",
+    "Options",
+    "advance",
+    "apply",
+    "init",
+    "initial_state",
+    "kernel",
+    "recurrence",
+    "step",
+    "transfer_function",
+]
 
 SSM_PARAMS = ("A_real", "A_imag", "B", "log_step")
 """The parameters that define the state's dynamics, and by default train with the SSM learning rate."""
@@ -377,15 +389,10 @@ def initial_state(params: Params, batch_shape: tuple[int, ...] = ()) -> Complex[
     return jnp.zeros((*batch_shape, *parameters.readouts(params)[0].shape), jnp.complex64)
 
 
-def step(
-    params: Params,
-    state: Complex[Array, "*batch H N"],
-    u_k: Float[Array, "*batch H"],
-    options: Options = Options(),
-    *,
-    step_rescale: parameters.StepRescale = 1.0,
-) -> tuple[Complex[Array, "*batch H N"], Float[Array, "*batch H"]]:
-    """One sample of what `apply` computes: (state, u_k) to (next state, y_k).
+def recurrence(
+    params: Params, options: Options = Options(), *, step_rescale: parameters.StepRescale = 1.0
+) -> dict[str, Array]:
+    """What `advance` needs of the parameters: to be computed once for many samples.
 
     Args:
       step_rescale: factor on the step sizes, one for all or (...), one for each sequence.
@@ -395,9 +402,29 @@ def step(
     """
     if options.bidirectional:
         raise ValueError("a layer with two directions has no recurrent mode")
-    log_a, B_bar = (parameters.with_rank(x, state.ndim) for x in _discrete(params, options, step_rescale))
-    state = jnp.exp(log_a) * state + B_bar * u_k[..., None].astype(B_bar.dtype)
-    return state, _read_out(_readouts(params, options)[0], state) + parameters.feedthrough(params, u_k)
+    log_a, B_bar = _discrete(params, options, step_rescale)
+    return {"A_bar": jnp.exp(log_a), "B_bar": B_bar, "C": _readouts(params, options)[0], "D": params["D"]}
+
+
+def advance(
+    recurrence: dict[str, Array], state: Complex[Array, "*batch H N"], u_k: Float[Array, "*batch H"]
+) -> tuple[Complex[Array, "*batch H N"], Float[Array, "*batch H"]]:
+    """One sample of what `apply` computes: (state, u_k) to (next state, y_k)."""
+    A_bar, B_bar = (parameters.with_rank(recurrence[name], state.ndim) for name in ("A_bar", "B_bar"))
+    state = A_bar * state + B_bar * u_k[..., None].astype(B_bar.dtype)
+    return state, _read_out(recurrence["C"], state) + parameters.feedthrough(recurrence, u_k)
+
+
+def step(
+    params: Params,
+    state: Complex[Array, "*batch H N"],
+    u_k: Float[Array, "*batch H"],
+    options: Options = Options(),
+    *,
+    step_rescale: parameters.StepRescale = 1.0,
+) -> tuple[Complex[Array, "*batch H N"], Float[Array, "*batch H"]]:
+    """`advance` with the `recurrence` of the parameters, where there are errors described."""
+    return advance(recurrence(params, options, step_rescale=step_rescale), state, u_k)
 
 
 def transfer_function(

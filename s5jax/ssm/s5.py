@@ -25,7 +25,18 @@ from jaxtyping import Array, Complex, Float, Inexact, Integer, PRNGKeyArray
 
 from s5jax.ssm import diagonalize, discretize, hippo, mimo, parameters, scan
 
-__all__ = ["SSM_PARAMS", "Lambda", "Options", "apply", "init", "initial_state", "step", "transfer_function"]
+__all__ = [
+    "SSM_PARAMS",
+    "Lambda",
+    "Options",
+    "advance",
+    "apply",
+    "init",
+    "initial_state",
+    "recurrence",
+    "step",
+    "transfer_function",
+]
 
 SSM_PARAMS = ("Lambda_re", "Lambda_im", "B", "log_step")
 """The parameters that define the state's dynamics, and by default train with the SSM learning rate."""
@@ -233,15 +244,10 @@ def initial_state(params: Params, batch_shape: tuple[int, ...] = ()) -> Complex[
     return jnp.zeros((*batch_shape, params["Lambda_re"].shape[0]), jnp.complex64)
 
 
-def step(
-    params: Params,
-    state: Complex[Array, "*batch P"],
-    u_k: Float[Array, "*batch H"],
-    options: Options = Options(),
-    *,
-    step_rescale: parameters.StepRescale = 1.0,
-) -> tuple[Complex[Array, "*batch P"], Float[Array, "*batch H"]]:
-    """One sample of what `apply` computes: (state, u_k) to (next state, y_k).
+def recurrence(
+    params: Params, options: Options = Options(), *, step_rescale: parameters.StepRescale = 1.0
+) -> dict[str, Array]:
+    """What `advance` needs of the parameters: to be computed once for many samples.
 
     Args:
       step_rescale: factor on the step sizes, one for all or (...), one for each sequence.
@@ -253,8 +259,40 @@ def step(
     if len(readouts) == 2:
         raise ValueError("a layer with two directions has no recurrent mode")
     Lambda_bar, gamma = _discrete(params, options, step_rescale)
-    state = parameters.with_rank(Lambda_bar, state.ndim) * state + _read_in(params, gamma, u_k)
-    return state, _read_out(readouts[0], state, options) + parameters.feedthrough(params, u_k)
+    B, C = parameters.unpair(params["B"]), (2 if options.conj_sym else 1) * readouts[0]
+    arrays = {"Lambda_bar": Lambda_bar, "D": params["D"]}
+    if gamma.ndim == 1:
+        B = gamma[:, None] * B
+    else:
+        arrays["gamma"] = gamma
+    return arrays | {
+        "B": jnp.concatenate([B.real, B.imag]).T,
+        "C": jnp.concatenate([C[..., 0], -C[..., 1]], axis=1).T,
+    }
+
+
+def advance(
+    recurrence: dict[str, Array], state: Complex[Array, "*batch P"], u_k: Float[Array, "*batch H"]
+) -> tuple[Complex[Array, "*batch P"], Float[Array, "*batch H"]]:
+    """One sample of what `apply` computes: (state, u_k) to (next state, y_k)."""
+    Bu = jax.lax.complex(*jnp.split(u_k @ recurrence["B"], 2, axis=-1))
+    if "gamma" in recurrence:
+        Bu = parameters.with_rank(recurrence["gamma"], Bu.ndim) * Bu
+    state = parameters.with_rank(recurrence["Lambda_bar"], state.ndim) * state + Bu
+    y = jnp.concatenate([state.real, state.imag], axis=-1) @ recurrence["C"]
+    return state, y + parameters.feedthrough(recurrence, u_k)
+
+
+def step(
+    params: Params,
+    state: Complex[Array, "*batch P"],
+    u_k: Float[Array, "*batch H"],
+    options: Options = Options(),
+    *,
+    step_rescale: parameters.StepRescale = 1.0,
+) -> tuple[Complex[Array, "*batch P"], Float[Array, "*batch H"]]:
+    """`advance` with the `recurrence` of the parameters, where there are errors described."""
+    return advance(recurrence(params, options, step_rescale=step_rescale), state, u_k)
 
 
 def transfer_function(

@@ -33,6 +33,7 @@ def build(ssm="s5", kind=Classifier, input_size=2, **options):
 whole = nnx.jit(lambda model, *args, **kwargs: model(*args, **kwargs))
 prefill = nnx.jit(lambda model, *args, **kwargs: model.prefill(*args, **kwargs))
 step = nnx.jit(lambda model, *args, **kwargs: model.step(*args, **kwargs))
+rollout = nnx.jit(lambda model, *args: model.rollout(*args))
 
 
 def values(*shape, seed=0):
@@ -53,11 +54,15 @@ def test_samples_pieces_and_the_whole_agree(ssm, options):
     model = build(ssm, **options)
     inputs = values(B, L, 2)
     expected = {n: whole(model, inputs[:, :n]) for n in (L, 9)}
-    state = model.initial_state(B)
+    state, recurrence = model.initial_state(B), model.recurrence()
     for n in range(1, L + 1):
-        state, logits = step(model, state, inputs[:, n - 1])
+        state, logits = step(model, state, inputs[:, n - 1], recurrence)
         if n in expected:
             assert relative_error(logits, expected[n]) < 1e-5
+    end, after_each = rollout(model, model.initial_state(B), inputs)
+    for n in expected:
+        assert relative_error(after_each[:, n - 1], expected[n]) < 1e-5
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), end, state)
     pieces = model.initial_state(B)
     for cut in (slice(0, 9), slice(9, L)):
         pieces, logits = prefill(model, pieces, inputs[:, cut])
@@ -106,6 +111,9 @@ def test_two_documents_one_sample_of_each_at_a_time():
     state, _ = prefill(model, model.initial_state(B), inputs[:, :, :-1])
     state, logits = step(model, state, inputs[:, :, -1])
     assert relative_error(logits, whole(model, inputs)) < 1e-5
+    state, after_each = rollout(model, model.initial_state(B), inputs, model.recurrence())
+    assert relative_error(after_each[:, -1], logits) < 1e-5
+    assert relative_error(after_each[:, 8], whole(model, inputs[:, :, :9])) < 1e-5
 
 
 @pytest.mark.parametrize("ssm", ["s5", "s4d"])
@@ -119,6 +127,10 @@ def test_irregular_samples_in_a_model(ssm):
     state, _ = prefill(model, model.initial_state(B), inputs[:, :-1], step_rescale=factors[:, :-1])
     _, logits = step(model, state, inputs[:, -1], step_rescale=factors[:, -1])
     assert relative_error(logits, expected) < 1e-5
+    _, logits = step(model, state, inputs[:, -1], model.recurrence(factors[:, -1]))
+    assert relative_error(logits, expected) < 1e-5
+    with pytest.raises(ValueError, match="part of the recurrence"):
+        model.step(state, inputs[:, -1], model.recurrence(), step_rescale=2.0)
 
 
 def test_irregular_samples_of_two_documents():
@@ -134,3 +146,5 @@ def test_a_model_of_two_directions_cannot_be_fed_in_pieces():
         model.step(model.initial_state(1), jnp.zeros((1, 2)))
     with pytest.raises(ValueError, match="two directions"):
         prefill(model, model.initial_state(1), jnp.zeros((1, 3, 2)))
+    with pytest.raises(ValueError, match="two directions"):
+        model.rollout(model.initial_state(1), jnp.zeros((1, 3, 2)))
