@@ -9,6 +9,7 @@ algorithm 1); both by FFT of twice the length. All is as autodiff and XLA make i
 The parameters are s5jax's, by the same names, so that outputs can be compared: the models compute the same functions.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ from s5jax.models.layers import Options
 from s5jax.ssm import s4, s4d, s5
 from s5jax.ssm.parameters import unpair
 
-__all__ = ["logits"]
+__all__ = ["State", "logits", "step"]
 
 Tree = dict[str, Any]
 
@@ -48,6 +49,9 @@ def logits(
       key: of dropout.
     """
 
+    layers: dict[str, Callable[..., Array]] = {"s5": _s5, "s4d": _s4d, "s4": _s4}
+    layer = functools.partial(layers[ssm[0]], options=ssm[1])
+
     def one(inputs: Array, keys: Array | None) -> tuple[Array, Tree]:
         stack, stats = params["encoder"], dict(batch_stats.get("encoder", {}))
         if model.encoder == "one_hot":
@@ -55,9 +59,8 @@ def logits(
         x = stack["encoder"]["embedding"][inputs] if model.encoder == "embedding" else _dense(stack["encoder"], inputs)
         for i in range(model.depth):
             name = f"layers_{i}"
-            x, new = _block(
-                stack[name], stats.get(name), x, model, ssm, train, None if keys is None else keys[2 * i : 2 * i + 2]
-            )
+            own = None if keys is None else keys[2 * i : 2 * i + 2]
+            x, new = _block(stack[name], stats.get(name), x, model, layer, train, own)
             if new is not None:
                 stats[name] = new
         pooled = x.mean(0) if model.pooling == "mean" else x[-1]
@@ -67,12 +70,46 @@ def logits(
     return jax.vmap(one, in_axes=(0, None if keys is None else 0), out_axes=(0, None), axis_name="batch")(inputs, keys)
 
 
+State = tuple[list[Complex[Array, "B P"]], Float[Array, "B H"], Float[Array, ""]]
+"""The SSMs' states, the sum of the features so far, and how many they are."""
+
+
+def step(
+    params: Tree, batch_stats: Tree, state: State, sample: Float[Array, "B C"], *, model: Options, options: s5.Options
+) -> tuple[State, Float[Array, "B classes"]]:
+    """One sample of a causal S5 model, all computed from the parameters: the next state, and the logits."""
+    stack, stats = params["encoder"], batch_stats.get("encoder", {})
+
+    def one(states: list[Array], sample: Array) -> tuple[list[Array], Array]:
+        x, after = _dense(stack["encoder"], sample[None]), []
+        for i, state in enumerate(states):
+
+            def layer(params: Tree, u: Array, state: Array = state) -> Array:
+                Lambda_bar, B_bar, C = _discrete(params, options)
+                after.append(Lambda_bar * state + B_bar @ u[0].astype(jnp.complex64))
+                y = (C @ after[-1]).real[None]
+                return (2 * y if options.conj_sym else y) + params["D"][None] * u
+
+            x, _ = _block(stack[f"layers_{i}"], stats.get(f"layers_{i}"), x, model, layer, False, None)
+        return after, x[0]
+
+    after, x = jax.vmap(one)(state[0], sample)
+    total, steps = state[1] + x, state[2] + 1
+    return (after, total, steps), _dense(params["decoder"], total / steps)
+
+
 def _dense(layer: Tree, x: Array) -> Array:
     return x @ layer["kernel"] + jnp.broadcast_to(layer["bias"], (*x.shape[:-1], len(layer["bias"])))
 
 
 def _block(
-    params: Tree, stats: Tree | None, x: Array, model: Options, ssm: tuple[str, Any], train: bool, keys: Array | None
+    params: Tree,
+    stats: Tree | None,
+    x: Array,
+    model: Options,
+    layer: Callable[[Tree, Array], Array],
+    train: bool,
+    keys: Array | None,
 ) -> tuple[Array, Tree | None]:
     def drop(x: Array, i: int) -> Array:
         if keys is None or not model.dropout:
@@ -83,8 +120,7 @@ def _block(
     skip, new = x, None
     if model.prenorm:
         x, new = _norm(params["norm"], stats, x, model, train)
-    layers: dict[str, Callable[..., Array]] = {"s5": _s5, "s4d": _s4d, "s4": _s4}
-    x = layers[ssm[0]](params["seq"], x, ssm[1])
+    x = layer(params["seq"], x)
     g = drop(jax.nn.gelu(x), 0)
     if model.activation == "gelu":
         x = g
@@ -121,17 +157,23 @@ def _norm(params: Tree, stats: Tree | None, x: Array, model: Options, train: boo
     return x * params["scale"][None] + params["bias"][None], new
 
 
-def _s5(params: Tree, u: Float[Array, "L H"], options: s5.Options) -> Float[Array, "L H"]:
+def _discrete(
+    params: Tree, options: s5.Options
+) -> tuple[Complex[Array, " P"], Complex[Array, "P H"], Complex[Array, "H DP"]]:
     Lambda, Delta = s5.Lambda(params, options), jnp.exp(params["log_step"][:, 0]).astype(jnp.complex64)
     Lambda_bar = jnp.exp(Lambda * Delta)
     B_bar = ((Lambda_bar - 1) / Lambda)[:, None] * unpair(params["B"])
-    C = jnp.concatenate([unpair(params[name]) for name in ("C", "C1", "C2") if name in params], axis=1)
+    return Lambda_bar, B_bar, jnp.concatenate([unpair(params[n]) for n in ("C", "C1", "C2") if n in params], axis=1)
+
+
+def _s5(params: Tree, u: Float[Array, "L H"], options: s5.Options) -> Float[Array, "L H"]:
+    Lambda_bar, B_bar, C = _discrete(params, options)
 
     def combine(earlier: tuple[Array, Array], later: tuple[Array, Array]) -> tuple[Array, Array]:
         return later[0] * earlier[0], later[0] * earlier[1] + later[1]
 
     Bu = jax.vmap(lambda u: B_bar @ u.astype(jnp.complex64))(u)
-    elements = (Lambda_bar[None] * jnp.ones((len(u), len(Lambda)), jnp.complex64), Bu)
+    elements = (Lambda_bar[None] * jnp.ones_like(Bu), Bu)
     _, x = jax.lax.associative_scan(combine, elements)
     if options.bidirectional:
         _, back = jax.lax.associative_scan(combine, elements, reverse=True)

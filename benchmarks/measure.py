@@ -1,5 +1,6 @@
 """Compiled programs, what they take, and how long."""
 
+import ctypes
 import dataclasses
 import math
 import statistics
@@ -11,7 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-__all__ = ["Program", "alternate", "ceilings", "compile_program", "product_flops"]
+from benchmarks import hlo
+
+__all__ = ["Program", "aim", "alternate", "ceilings", "compile_program", "keep_memory", "product_flops"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,13 +23,17 @@ class Program:
 
     seconds: from the Python function to the compiled program.
     scratch: bytes besides arguments and results.
+    memory: bytes of all three together.
     flops: of the matrix products, counted in the traced function with every pass of every scan.
+    bytes: read and written by all instructions, from caches or memory.
     """
 
     run: Callable[..., Any]
     seconds: float
     scratch: int
+    memory: int
     flops: float
+    bytes: float
 
 
 def compile_program(function: Callable[..., Any], *arguments: Any, donate: bool = False) -> Program:
@@ -37,7 +44,11 @@ def compile_program(function: Callable[..., Any], *arguments: Any, donate: bool 
     compiled = traced.lower().compile()
     seconds = time.perf_counter() - begin
     memory: Any = compiled.memory_analysis()
-    return Program(compiled, seconds, memory.temp_size_in_bytes, product_flops(traced.jaxpr.jaxpr))
+    scratch = memory.temp_size_in_bytes
+    size = scratch + memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return Program(
+        compiled, seconds, scratch, size, product_flops(traced.jaxpr.jaxpr), hlo.moved_bytes(compiled.as_text())
+    )
 
 
 def product_flops(jaxpr: Any) -> float:
@@ -87,3 +98,19 @@ def ceilings() -> tuple[float, float]:
     copy = jax.jit(lambda x: x + 1)
     times = alternate({"product": lambda: product(square), "copy": lambda: copy(long)}, 5)
     return 2 * 2048**3 / times["product"], 2 * long.nbytes / times["copy"]
+
+
+def keep_memory() -> None:
+    """Keeps freed memory from Linux, which would have to clear its pages once more. To be called before all else.
+
+    A short program's arrays lie where earlier ones did, anyway; those of a long one are new to the process each time,
+    and to touch them can take longer than to compute them.
+    """
+    libc = ctypes.CDLL(None)
+    for option, value in ((-4, 0), (-1, -1), (-8, 1)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX
+        libc.mallopt(option, value)
+
+
+def aim(text: str, wanted: str, reached: bool) -> str:
+    """A line of a list: what was measured, what was aimed at, and whether it was reached."""
+    return f"- {text} (aim: {wanted}): {'reached' if reached else '**missed**'}"

@@ -1,32 +1,47 @@
-"""Measures training steps and evaluations of recipes against the published algorithms, side by side."""
+"""Measures speed and memory: recipes beside the published algorithms, long sequences, recurrent mode, the loop."""
 
 import argparse
+import importlib.metadata
 import json
 import os
 import pathlib
 import platform
+import subprocess
 import sys
+import tempfile
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import tqdm
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # benchmarks/ is no part of the package
 
-from benchmarks import cases, measure
+from benchmarks import cases, lengths, loop_cost, measure, methods, recipes, recurrent
+
+OTHERS = ("methods", "recurrent", "loop", "lengths")
 
 EXAMPLES = """examples:
-  python scripts/benchmark.py --out=results/benchmark-cpu      all cases: some ten minutes on two cores
-  python scripts/benchmark.py listops --repeats=3              one of them, printed
+  python scripts/benchmark.py --out=results/benchmark-cpu      all of it: half an hour on two cores
+  python scripts/benchmark.py listops --repeats=3              one recipe, printed
   python scripts/benchmark.py image text --batch=50            another batch size
+  python scripts/benchmark.py recurrent loop lengths
 
-Each case is a recipe on one batch of random data: s5jax's training step and evaluation, and those of
+Recipes, image to s4d-long: one batch of random data; s5jax's training step and evaluation, and those of
 benchmarks/baseline.py, which computes the same the way the published code does. They take turns; times are medians.
-Scratch memory is what the compiled program says it needs besides arguments and results; FLOP/s count the matrix
-products of the traced function (those that are computed again for the gradient too), "peak" is their share of what a
-product of 2048 x 2048 matrices reaches.
+Scratch memory is what the compiled program says it needs besides arguments and results. FLOP/s count the matrix
+products (those that are computed again for the gradient too), "peak" is their share of what a product of 2048 x 2048
+matrices reaches; GB/s count what the program's instructions read and write, "copy" in parts of what copying 256 MiB
+reaches, which is not in a cache.
+
+methods: S5's scan_method, with and without blocks. recurrent: a causal model sample by sample. loop: the training loop
+besides its steps, on generated ListOps with the recipe's batch size. lengths: a layer at L = 1,024 to 1,048,576, and a
+model at the last, in a process of its own that keeps the memory it frees: the time that Linux takes to clear pages, for
+long sequences alone, is no property of the program.
+
+With --out FILE.md also keeps what stands there from a line "## Notes" on, and for lengths there is FILE-lengths.png.
 """
+
+NOTES = "## Notes"
 
 
 def main() -> int:
@@ -36,28 +51,25 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "cases", nargs="*", default=list(cases.CASES), metavar="CASE", help=f"default: all, {', '.join(cases.CASES)}"
-    )
-    parser.add_argument("--batch", type=int, default=4, metavar="N", help="sequences in a batch (default: 4)")
+    parts = [*cases.CASES, *OTHERS]
+    parser.add_argument("parts", nargs="*", default=parts, metavar="PART", help=f"default: all, {', '.join(parts)}")
+    parser.add_argument("--batch", type=int, default=4, metavar="N", help="sequences in a recipe's batch (default: 4)")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="turns, besides a first (default: 5)")
     parser.add_argument("--out", type=pathlib.Path, metavar="FILE", help="write FILE.json and FILE.md")
     arguments = parser.parse_args()
-    unknown = [name for name in arguments.cases if name not in cases.CASES]
+    unknown = [name for name in arguments.parts if name not in parts]
     if unknown:
-        print(f"error: no case {unknown[0]!r}; there are {', '.join(cases.CASES)}", file=sys.stderr)
+        print(f"error: no part {unknown[0]!r}; there are {', '.join(parts)}", file=sys.stderr)
         return 1
     if min(arguments.batch, arguments.repeats) < 1:
         print("error: --batch and --repeats must be at least 1", file=sys.stderr)
         return 1
     try:
-        result = measure_all(arguments.cases, arguments.batch, arguments.repeats)
+        result = run([name for name in parts if name in arguments.parts], arguments.batch, arguments.repeats)
         report = markdown(result)
-        print(report)
+        print(report, end="")
         if arguments.out:
-            arguments.out.parent.mkdir(parents=True, exist_ok=True)
-            write(arguments.out.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
-            write(arguments.out.with_suffix(".md"), report + "\n")
+            write(arguments.out, result, report)
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -66,18 +78,17 @@ def main() -> int:
     return 0
 
 
-def write(file: pathlib.Path, text: str) -> None:
-    temporary = file.with_name(file.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, file)
-
-
-def measure_all(names: list[str], batch_size: int, repeats: int) -> dict[str, Any]:
-    """Numbers of all cases, of this machine, and of what runs on it, as they are written to JSON."""
+def run(parts: list[str], batch_size: int, repeats: int) -> dict[str, Any]:
+    """Numbers of all parts, of this machine, and of what runs on it, as they are written to JSON."""
+    if parts == ["lengths"]:
+        measure.keep_memory()
     flops, copied = measure.ceilings()
     result: dict[str, Any] = {
         "command": " ".join(["python", "scripts/benchmark.py", *sys.argv[1:]]),
-        "versions": {"python": platform.python_version(), "jax": jax.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("jax", "flax", "optax")},
+        },
         "device": f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores",
         "batch": batch_size,
         "repeats": repeats,
@@ -85,87 +96,81 @@ def measure_all(names: list[str], batch_size: int, repeats: int) -> dict[str, An
         "peak_bytes": copied,
         "cases": {},
     }
-    with tqdm.tqdm(total=len(names) * (repeats + 5), unit="turn", smoothing=0.05) as bar:
-        for name in names:
+    turns = repeats + 1
+    work: dict[str, float] = dict.fromkeys(cases.CASES, float(turns + recipes.TURNS))
+    work["methods"] = turns * len(methods.SHAPES)
+    work["recurrent"] = turns * len(recurrent.BATCHES)
+    work["loop"] = repeats + 0.5
+    work["lengths"] = 2 * turns + 0.4 * len(lengths.LENGTHS) + 1 if parts == ["lengths"] else 0
+    total = sum(work[name] for name in parts) + 1e-6  # never less than its parts, as floats add up
+    with tqdm.tqdm(total=total, unit="turn", smoothing=0.05, bar_format=BAR) as bar:
+        for name in parts:
             bar.set_description(name)
-            result["cases"][name] = measure_case(name, batch_size, repeats, bar)
+            match name:
+                case "methods":
+                    result[name] = methods.run(repeats, bar.update)
+                case "recurrent":
+                    result[name] = recurrent.run(repeats, bar.update)
+                case "loop":
+                    result[name] = loop_cost.run(repeats, bar.update)
+                case "lengths" if parts == ["lengths"]:
+                    result[name] = lengths.run(repeats, bar.update)
+                case "lengths":
+                    result[name] = in_another_process(name, repeats)
+                case _:
+                    result["cases"][name] = recipes.run(name, batch_size, repeats, bar.update)
     return result
 
 
-def measure_case(name: str, batch_size: int, repeats: int, bar: Any) -> dict[str, Any]:
-    case = cases.build(name, batch_size)
-    programs: dict[str, measure.Program] = {}
-    runs = {}
-    for label, side in (("baseline", cases.published(case)), ("s5jax", cases.ours(case))):
-        state = jax.tree.map(jnp.copy, side.state)
-        programs[f"{label} train"] = measure.compile_program(side.train, state, case.batch, donate=True)
-        bar.update()
-        programs[f"{label} evaluate"] = measure.compile_program(side.evaluate, side.state, case.batch)
-        bar.update()
-        runs[f"{label} train"] = trainer(programs[f"{label} train"], state, case.batch)
-        runs[f"{label} evaluate"] = lambda p=programs[f"{label} evaluate"], s=side: p.run(s.state, case.batch)
-    medians = measure.alternate(runs, repeats, lambda: bar.update(1 / len(runs)))
-    return {
-        "tokens": case.tokens,
-        **{
-            key: {
-                "seconds": medians[key],
-                "compile_seconds": program.seconds,
-                "scratch_bytes": program.scratch,
-                "flops": program.flops,
-            }
-            for key, program in programs.items()
-        },
-    }
+def in_another_process(part: str, repeats: int) -> dict[str, Any]:
+    """A part alone, for the sake of `measure.keep_memory`."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, __file__, part, f"--repeats={repeats}", f"--out={folder}/part"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return json.loads(pathlib.Path(folder, "part.json").read_text())[part]
 
 
-def trainer(program: measure.Program, state: Any, batch: Any) -> Any:
-    current = [state]
-
-    def run() -> Any:
-        current[0], metrics = program.run(current[0], batch)
-        return metrics
-
-    return run
+BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The numbers as a table: a line for each case and implementation, and their ratios."""
-    rows = [
-        "| case | | step, ms | tokens/s | evaluation, ms | compile, s | scratch, MB | GFLOP/s (peak) |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, case in result["cases"].items():
-        for label in ("baseline", "s5jax"):
-            train, evaluate = case[f"{label} train"], case[f"{label} evaluate"]
-            rate = train["flops"] / train["seconds"]
-            rows.append(
-                f"| {name} | {label} | {1e3 * train['seconds']:,.0f} | {case['tokens'] / train['seconds']:,.0f} |"
-                f" {1e3 * evaluate['seconds']:,.0f} | {train['compile_seconds']:.1f} |"
-                f" {train['scratch_bytes'] / 1e6:,.0f} | {rate / 1e9:,.0f} ({rate / result['peak_flops']:.0%}) |"
-            )
-        ratios = [
-            case[f"baseline {kind}"][key] / case[f"s5jax {kind}"][key]
-            for kind, key in (
-                ("train", "seconds"),
-                ("evaluate", "seconds"),
-                ("train", "compile_seconds"),
-                ("train", "scratch_bytes"),
-            )
-        ]
-        step, evaluation, compiling, scratch = (f"**{ratio:.2f}**" for ratio in ratios)
-        rows.append(f"| | ratio | {step} | | {evaluation} | {compiling} | {scratch} | |")
+    """The numbers as tables, with what was aimed at."""
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    return "\n".join(
-        [
-            f"`{result['command']}`",
-            "",
-            f"{result['device']}; {versions}; batch {result['batch']}; medians of {result['repeats']}. Measured"
-            f" ceilings: {result['peak_flops'] / 1e9:,.0f} GFLOP/s, {result['peak_bytes'] / 1e9:.1f} GB/s copied.",
-            "",
-            *rows,
-        ]
-    )
+    lines = [
+        f"`{result['command']}`",
+        "",
+        f"{result['device']}; {versions}; batch {result['batch']}; medians of {result['repeats']}. Measured"
+        f" ceilings: {result['peak_flops'] / 1e9:,.0f} GFLOP/s, {result['peak_bytes'] / 1e9:.1f} GB/s copied.",
+    ]
+    if result["cases"]:
+        ceilings = result["peak_flops"], result["peak_bytes"]
+        lines += ["", "## Recipes", "", *recipes.report(result["cases"], result["batch"], *ceilings)]
+    for name, title, module in (
+        ("methods", "Methods", methods),
+        ("recurrent", "Recurrent mode", recurrent),
+        ("loop", "The training loop", loop_cost),
+        ("lengths", "Long sequences", lengths),
+    ):
+        if name in result:
+            lines += ["", f"## {title}", "", *module.report(result[name])]
+    return "\n".join(lines) + "\n"
+
+
+def write(file: pathlib.Path, result: dict[str, Any], report: str) -> None:
+    """JSON, Markdown and the figure, each at once."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    table = file.with_suffix(".md")
+    if "lengths" in result:
+        figure = file.with_name(f"{file.stem}-lengths.png")
+        lengths.plot(result["lengths"], figure)
+        report += f"\n![Time and memory by length]({figure.name})\n"
+    before = table.read_text() if table.exists() else ""
+    if f"\n{NOTES}\n" in before:
+        report += before[before.index(f"\n{NOTES}\n") :]
+    for path, text in ((file.with_suffix(".json"), json.dumps(result, indent=1) + "\n"), (table, report)):
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text(text)
+        os.replace(temporary, path)
 
 
 if __name__ == "__main__":

@@ -20,3 +20,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 install_import_hook("s5jax", "beartype.beartype")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--record-costs", action="store_true", help="write down what the recipes' steps cost now")

@@ -90,3 +90,15 @@ def test_products_are_counted_with_every_pass_of_every_scan():
 
     jaxpr = jax.jit(function).trace(jnp.ones((3, 4)), jnp.ones((4, 4)), jnp.ones((2, 2), jnp.complex64)).jaxpr
     assert measure.product_flops(jaxpr.jaxpr) == 5 * 2 * 3 * 4 * 4 + 8 * 2 * 2 * 2
+
+
+def test_the_same_samples_one_by_one():
+    options = Options(depth=2, d_model=6)
+    model, inputs = build("s5-causal", options, 5)
+    params, stats = map(nnx.to_pure_dict, nnx.split(model, nnx.Param, nnx.BatchStat)[1:])
+    state = ([jnp.zeros((3, 8), jnp.complex64)] * 2, jnp.zeros((3, 6)), jnp.float32(0))
+    for k in range(5):
+        state, got = baseline.step(
+            per_layer(params), per_layer(stats), state, inputs[:, k], model=options, options=SSMS["s5-causal"][1]
+        )
+    assert relative_error(got, model(inputs)) < 1e-5

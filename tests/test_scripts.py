@@ -11,6 +11,7 @@ import jax
 import pytest
 import tiny
 
+from benchmarks import lengths, methods, recurrent
 from s5jax.ssm import s5
 
 
@@ -267,7 +268,8 @@ def test_shell_scripts_parse():
 def test_a_benchmark_of_nothing_known_is_told(call):
     assert call("benchmark.py", "lstops")[0::2] == (
         1,
-        "error: no case 'lstops'; there are image, text, pathfinder, listops, s4d, s4, s4d-long\n",
+        "error: no part 'lstops'; there are image, text, pathfinder, listops, s4d, s4, s4d-long, methods, recurrent,"
+        " loop, lengths\n",
     )
     assert call("benchmark.py", "listops", "--repeats=0")[0::2] == (
         1,
@@ -276,10 +278,27 @@ def test_a_benchmark_of_nothing_known_is_told(call):
 
 
 @pytest.mark.slow
-def test_a_benchmark_writes_its_numbers(call, tmp_path):
-    status, output, _ = call("benchmark.py", "listops", "--batch=1", "--repeats=1", f"--out={tmp_path / 'new' / 'b'}")
+def test_a_benchmark_writes_its_numbers_and_keeps_notes(call, tmp_path):
+    out = tmp_path / "new" / "b"
+    out.parent.mkdir()
+    out.with_suffix(".md").write_text("old\n\n## Notes\n\nwhy\n")
+    status, output, _ = call("benchmark.py", "listops", "--batch=1", "--repeats=1", f"--out={out}")
     assert status == 0
-    assert (tmp_path / "new" / "b.md").read_text() == output
-    case = json.loads((tmp_path / "new" / "b.json").read_text())["cases"]["listops"]
+    assert out.with_suffix(".md").read_text() == f"{output}\n## Notes\n\nwhy\n"
+    case = json.loads(out.with_suffix(".json").read_text())["cases"]["listops"]
     assert case["tokens"] == 2048
     assert case["baseline train"]["scratch_bytes"] > 2 * case["s5jax train"]["scratch_bytes"]
+
+
+@pytest.mark.slow
+def test_benchmarks_of_methods_recurrence_loop_and_lengths(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(lengths, "LENGTHS", [256, 1024])
+    monkeypatch.setattr(recurrent, "BATCHES", {1: 3})
+    monkeypatch.setattr(methods, "SHAPES", {"64, 8, 4": (64, 8, 4)})
+    for part in ("methods", "recurrent", "loop", "lengths"):
+        status, output, errors = call("benchmark.py", part, "--repeats=1", f"--out={tmp_path / part}")
+        assert status == 0, errors
+        assert len(output.splitlines()) > 5
+    assert (tmp_path / "lengths-lengths.png").stat().st_size > 5000
+    measured = json.loads((tmp_path / "loop.json").read_text())["loop"]
+    assert len(measured["loop"]) == len(measured["step"]) == 2

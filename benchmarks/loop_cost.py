@@ -1,0 +1,109 @@
+"""What the training loop takes besides its steps."""
+
+import contextlib
+import io
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import cases, measure
+from s5jax.data import preparation
+from s5jax.training import config as configs
+from s5jax.training import loop, step
+from s5jax.training import state as states
+from s5jax.training.config import Config
+from s5jax.training.program import Feed, Program
+
+__all__ = ["report", "run"]
+
+STEPS = 4
+"""Of a turn: so many by the loop, then as many alone."""
+
+
+def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
+    """Seconds a step of the loop on ListOps, and of the same step alone, on a batch that is ready; they take turns.
+
+    The loop gathers batches, reads metrics and writes them, draws a progress bar, and saves a checkpoint in every
+    other turn, which in the recipe comes every 1,920 steps.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        values = configs.load_config(f"{cases.ROOT}/configs/lra/listops.py:s5")
+        total = STEPS * (2 * repeats + 2)
+        sizes = {"train": total * values.train.batch_size // 2, "val": 50, "test": 50}
+        request = preparation.Request(data_dir=pathlib.Path(folder), generate=True, sizes=sizes)
+        preparation.prepare("listops", request, say=lambda _: None, quiet=True)
+        settings = {"task.data_dir": folder, "num_devices": 1, "train.epochs": 2, "log.every_steps": STEPS}
+        settings |= {"train.eval_every_steps": total, "train.checkpoint_every_steps": 2 * STEPS}
+        configs.override(values, [f"--config.{name}={value}" for name, value in settings.items()])
+        config = configs.resolve(values)
+        times: dict[str, list[float]] = {"loop": [], "step": []}
+
+        class Timed(Program):
+            """Stops the loop after each turn, to take the same number of steps alone."""
+
+            def __init__(self, config: Config, task: Any, experiment: states.Experiment):
+                super().__init__(config, task, experiment)
+                self._alone = _alone(config, task, experiment)
+                self._taken, self._begin = 0, 0.0
+
+            def train_steps(self, state: states.TrainState, feed: Feed) -> Any:
+                if self._taken % STEPS == 0:
+                    jax.block_until_ready(state)
+                    if self._taken:
+                        times["loop"].append((time.perf_counter() - self._begin) / STEPS)
+                        times["step"].append(self._alone())
+                        advance(0.5)
+                    self._begin = time.perf_counter()
+                self._taken += 1
+                return super().train_steps(state, feed)
+
+        kept = loop.Program
+        loop.Program = Timed  # type: ignore[misc]
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                loop.train(config, pathlib.Path(folder) / "run")
+        finally:
+            loop.Program = kept  # type: ignore[misc]
+    return {"batch": config.train.batch_size, **{name: values[1:] for name, values in times.items()}}
+
+
+def _alone(config: Config, task: Any, experiment: states.Experiment) -> Callable[[], float]:
+    """Takes `STEPS` steps on a batch that is ready, and says how long one took."""
+    split = task.splits["train"]
+    assert split.lengths is not None
+    examples = {"inputs": split.inputs, "labels": split.labels, "lengths": split.lengths}
+    index = jnp.arange(config.train.batch_size)
+    batch = step.gather(jax.tree.map(jnp.asarray, examples), index, prepare=task.prepare, time=1)
+    key = states.random_keys(config.seed).dropout
+
+    def train(state: states.TrainState, batch: Any) -> Any:
+        return step.train_step(state, batch, graphdef=experiment.graphdef, optimizer=experiment.optimizer, key=key)
+
+    current = [states.build(config, task)[1]]
+    program = measure.compile_program(train, current[0], batch, donate=True)
+
+    def take() -> float:
+        begin = time.perf_counter()
+        for _ in range(STEPS):
+            current[0], metrics = program.run(current[0], batch)
+        jax.block_until_ready(metrics)
+        return (time.perf_counter() - begin) / STEPS
+
+    return take
+
+
+def report(results: dict[str, Any]) -> list[str]:
+    """Medians, and of the ratio of each turn."""
+    alone, whole = (1e3 * statistics.median(results[name]) for name in ("step", "loop"))
+    extra = statistics.median(a / b for a, b in zip(results["loop"], results["step"], strict=True)) - 1
+    text = (
+        f"ListOps recipe, batch {results['batch']}: a step alone {alone:,.0f} ms, in the training loop {whole:,.0f} ms"
+        f" (medians of {len(results['loop'])} turns of {STEPS}); median of the turns' extra time {extra:+.1%}"
+    )
+    return [measure.aim(text, "5 %", extra <= 0.05)]

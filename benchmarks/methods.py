@@ -1,0 +1,68 @@
+"""The ways to compute the recurrence, and what blocks save: the numbers behind `scan.choose` and `mimo.BLOCK`."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jaxtyping import Array
+
+from benchmarks import measure
+from s5jax.ssm import mimo, s5
+
+__all__ = ["SHAPES", "report", "run"]
+
+SHAPES = {"1024, 512, 384": (1024, 512, 384), "4096, 256, 192": (4096, 256, 192)}
+SHAPES |= {"1024, 192, 256": (1024, 192, 256), "2048, 128, 16": (2048, 128, 16)}
+"""L, H, state_size of the four recipes' layers."""
+
+WAYS = ("sequential", "without blocks", "chunked", "associative")
+
+
+def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
+    """Seconds and scratch bytes of the gradient of a layer with two directions on batches of 4."""
+    result: dict[str, Any] = {}
+    for name, (L, H, size) in SHAPES.items():
+        u, cotangent = (jax.random.normal(jax.random.key(i), (4, L, H)) for i in (1, 2))
+        programs: dict[str, measure.Program] = {}
+        runs: dict[str, Callable[[], Any]] = {}
+        for way in WAYS:
+            method: Any = "sequential" if way == "without blocks" else way
+            options = s5.Options(state_size=size, bidirectional=True, scan_method=method)
+            params = s5.init(jax.random.key(0), H, options)
+
+            def gradient(params: Any, u: Array, cotangent: Array, options: s5.Options = options) -> Any:
+                return jax.vjp(lambda params, u: s5.apply(params, u, options), params, u)[1](cotangent)
+
+            with _without_blocks() if way == "without blocks" else contextlib.nullcontext():
+                programs[way] = measure.compile_program(gradient, params, u, cotangent)
+            runs[way] = functools.partial(programs[way].run, params, u, cotangent)
+        medians = measure.alternate(runs, repeats, lambda: advance(1 / len(WAYS)))
+        result[name] = {way: {"seconds": medians[way], "scratch_bytes": programs[way].scratch} for way in WAYS}
+    return result
+
+
+@contextlib.contextmanager
+def _without_blocks() -> Iterator[None]:
+    kept = dict(mimo.BLOCK)
+    mimo.BLOCK[jax.default_backend()] = 2**60
+    try:
+        yield
+    finally:
+        mimo.BLOCK.clear()
+        mimo.BLOCK.update(kept)
+
+
+def report(results: dict[str, Any]) -> list[str]:
+    """Milliseconds and megabytes."""
+    lines = [
+        "The gradient of an S5 layer with two directions on batches of 4, by `scan_method`: ms, and MB of scratch.",
+        "",
+        f"| L, H, state_size | {' | '.join(WAYS)} |",
+        "|---|" + "---|" * len(WAYS),
+    ]
+    for name, ways in results.items():
+        cells = [f"{1e3 * ways[way]['seconds']:.1f}, {ways[way]['scratch_bytes'] / 1e6:.0f}" for way in WAYS]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
