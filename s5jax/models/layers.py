@@ -187,6 +187,11 @@ class Block(nnx.Module):
         return self.dropout(x, deterministic=key is None, rngs=key)
 
 
+def _is_sum(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Sums, as a norm has them, take a pass over all samples to compute again, and little memory to keep."""
+    return primitive.name == "reduce_sum"
+
+
 def _add_bias(layer: nnx.Linear, y: Array) -> Array:
     assert layer.bias is not None
     return y + jnp.broadcast_to(layer.bias[...], y.shape)
@@ -259,7 +264,9 @@ class Stack(nnx.Module):
 
         if self.options.remat != "none":
             kept = ["product"] if self.options.remat == "pointwise" else []
-            policy = jax.checkpoint_policies.save_only_these_names(*kept)
+            policy = jax.checkpoint_policies.save_from_both_policies(
+                jax.checkpoint_policies.save_only_these_names(*kept), _is_sum
+            )
             advance = jax.checkpoint(advance, prevent_cse=False, policy=policy)
         each: tuple[Any, ...] = (*layers, keys)
         x, batch_stats = jax.lax.scan(advance, self._encode(inputs, lengths), each)
