@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"{workdir} holds a model that reads in both directions, and so needs the whole sequence:"
             " train one with --config.ssm.bidirectional=false"
         )
-    states.require(config, "initial_state", "recurrence", "advance")
+    states.require(config, "initial_state", "step")
     trained = load(workdir, arguments.checkpoint)
     task, model = trained.task, trained.model
     if not isinstance(model, Classifier):

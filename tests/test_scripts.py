@@ -184,11 +184,11 @@ def test_what_a_run_does_not_have(run, call, arguments, message):
 
 
 def test_a_layer_without_a_recurrent_mode_is_told(tmp_path, call, monkeypatch):
-    monkeypatch.delattr(s5, "advance")
+    monkeypatch.delattr(s5, "step")
     monkeypatch.delattr(s5, "transfer_function")
     config = tiny.config("--config.ssm.bidirectional=false").to_dict()
     (tmp_path / "config.json").write_text(json.dumps(config))
-    for script, message in (("stream.py", "has no advance, which"), ("bode.py", "has no transfer_function, which")):
+    for script, message in (("stream.py", "has no step, which"), ("bode.py", "has no transfer_function, which")):
         status, _, errors = call(script, f"--workdir={tmp_path}")
         assert status == 1 and f"error: s5jax/ssm/s5.py {message} this needs" in errors
 

@@ -100,8 +100,18 @@ class SSM(nnx.Module):
         )
         return state, y
 
-    def recurrence(self, step_rescale: StepRescale) -> dict[str, Array]:
-        return self.layer.recurrence(self.params, self.options, **_rescaled(step_rescale))
+    def recurrence(self, step_rescale: StepRescale) -> dict[str, Any]:
+        """What `step` needs besides the parameters: where the layer does not say, the factor on the step sizes."""
+        if hasattr(self.layer, "recurrence"):
+            return self.layer.recurrence(self.params, self.options, **_rescaled(step_rescale))
+        return _rescaled(step_rescale)
+
+    def step(
+        self, recurrence: dict[str, Any], state: Array, u_k: Float[Array, "B H"]
+    ) -> tuple[Array, Float[Array, "B H"]]:
+        if hasattr(self.layer, "recurrence"):
+            return self.layer.advance(recurrence, state, u_k)
+        return self.layer.step(self.params, state, u_k, self.options, **recurrence)
 
 
 def _rescaled(step_rescale: StepRescale) -> dict[str, StepRescale]:
@@ -156,10 +166,12 @@ class Block(nnx.Module):
         x = self._add(x, self._activate(y, None))
         return state, x if self.prenorm else self._normalize(x, None, False)
 
-    def step(self, recurrence: dict[str, Array], state: Array, x_k: Float[Array, "B H"]) -> tuple[Array, Array]:
+    def step(
+        self, recurrence: dict[str, Any], state: Array, x_k: Float[Array, "B H"]
+    ) -> tuple[Array, Float[Array, "B H"]]:
         """`prefill` of one sample."""
         u_k = self._normalize(x_k, None, False) if self.prenorm else x_k
-        state, y_k = self.seq.layer.advance(recurrence, state, u_k)
+        state, y_k = self.seq.step(recurrence, state, u_k)
         x_k = self._add(x_k, self._activate(y_k, None))
         return state, x_k if self.prenorm else self._normalize(x_k, None, False)
 
@@ -208,8 +220,8 @@ class StackState(NamedTuple):
     """(B,): samples read."""
 
 
-Recurrence = list[tuple[dict[str, Any], dict[str, Array]]]
-"""Of each block the parameters, and what `advance` of its SSM needs."""
+Recurrence = list[tuple[dict[str, Any], dict[str, Any]]]
+"""Of each block the parameters, and what a step of its SSM needs besides."""
 
 
 class Stack(nnx.Module):

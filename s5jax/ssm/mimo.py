@@ -5,7 +5,8 @@
 - All arithmetic is real, on states packed as (re, im). A real output then takes two real products where a complex one
   takes four, and nothing of the length of the sequence is complex.
 - The states are made block by block along the sequence and used at once, by the product with C. Only those between
-  blocks are kept. The gradient makes a block's states again from there, when it needs them.
+  blocks are kept. The gradient makes a block's states again from there, when it needs them. Two directions go through
+  the blocks from both ends in one loop, which is one to compile.
 - The adjoint of the recurrence is the recurrence the other way with the conjugate multiplier. The same loop collects
   the gradient of a, so that no product of states and adjoints is stored.
 
@@ -26,9 +27,8 @@ from s5jax.ssm.product import product, weight_gradient
 __all__ = ["drive", "response"]
 
 BLOCK = {"cpu": 2**19}
-"""Numbers in the states of a block, about, by platform: 2 MiB, which stay in a CPU's cache until they are used (on 2
-cores with 1 MiB each the gradient of a layer takes 0.65 to 1 times as long as without blocks). 1 GiB elsewhere, where
-blocks only save memory; not measured."""
+"""Numbers in the states of a block, about, by platform: 2 MiB, which stay in a CPU's cache until they are used (see
+`scan.choose` for what that saves). 1 GiB elsewhere, where blocks only save memory; not measured."""
 
 
 def drive(B: Complex[Array, "P H"], u: Float[Array, "*batch L H"]) -> Float[Array, "*batch L 2 P"]:

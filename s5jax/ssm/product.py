@@ -52,8 +52,8 @@ rows.defvjp(_rows_forward, _rows_backward)
 def weight_gradient(x: Float[Array, "*batch L H"], y: Float[Array, "*batch L P"]) -> Float[Array, "H P"]:
     """The sum over all samples of x_k y_k^T.
 
-    On a CPU it is taken over a few sequences at a time: the product of (H, N L) and (N L, P) for a long N L, in place
-    of which the compiler transposes x first, takes 1.3 to 1.8 times as long.
+    On a CPU it is taken over a few sequences at a time: for one product over all of them the compiler transposes x
+    first, and multiplies more slowly.
     """
     *batch, L, H = x.shape
     N = math.prod(batch)

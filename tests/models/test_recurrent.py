@@ -1,5 +1,7 @@
 """Causal models in pieces: read at once, in halves, or sample by sample, they say the same."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,6 +133,17 @@ def test_irregular_samples_in_a_model(ssm):
     assert relative_error(logits, expected) < 1e-5
     with pytest.raises(ValueError, match="part of the recurrence"):
         model.step(state, inputs[:, -1], model.recurrence(), step_rescale=2.0)
+
+
+@pytest.mark.parametrize("step_rescale", [None, 2.0])
+def test_a_layer_may_have_a_step_and_no_recurrence(monkeypatch, step_rescale):
+    model, inputs = build("s5"), values(B, 3, 2)
+    recurrence = None if step_rescale is None else model.recurrence(step_rescale)
+    expected = model.rollout(model.initial_state(B), inputs, recurrence)[1]
+    plain = types.SimpleNamespace(initial_state=s5.initial_state, step=s5.step)
+    monkeypatch.setattr(layers.SSM, "layer", plain)
+    recurrence = None if step_rescale is None else model.recurrence(step_rescale)
+    assert relative_error(model.rollout(model.initial_state(B), inputs, recurrence)[1], expected) < 1e-6
 
 
 def test_irregular_samples_of_two_documents():
