@@ -206,8 +206,8 @@ def kernel(
     With l = q T + t, K is the product of the rows C (A_bar^T)^q and the columns A_bar^t B_bar, and each of both is
     had from those before it by doubling, with A_bar to a power of 2. That is a product of small dense matrices, H of
     them, for each doubling of the length. The published way, by its generating function and a Cauchy product of size
-    H N L (arXiv 2111.00396, section 3), needs them too, for C (I - A_bar^L), unless C is stored for one length; and that
-    product is what takes time on a CPU.
+    H N L (arXiv 2111.00396, section 3), needs them too, for C (I - A_bar^L), unless C is stored for one length; and
+    that product is what takes time on a CPU.
 
     Powers are kept as M_l = I - A_bar^l, M_2l = 2 M_l - M_l^2, so that slow modes, for which A_bar^l is next to I, keep
     their digits.
