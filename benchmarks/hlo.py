@@ -35,7 +35,8 @@ def moved_bytes(text: str) -> float:
     """Bytes that all instructions read and write, with every pass of every loop.
 
     A fusion reads its operands and writes its result once; what it or another instruction slices, or updates in place,
-    counts with the part alone.
+    counts with the part alone. Branches of a condition do not count, and a loop whose passes the program does not say
+    counts once; a training step has neither.
     """
     computations, entry = _parse(text)
     totals: dict[str, float] = {}

@@ -26,7 +26,8 @@ WIDTH = 64
 def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
     """Seconds and bytes of one S5 layer at each length, forward and backward, and of a step of a model at the last.
 
-    The lengths take turns. In each a short sequence is run as often as makes as many samples as the longest has.
+    The lengths take turns. In each a sequence is run as often as makes as many samples as the longest has, and twice
+    at least.
     """
     result: dict[str, Any] = {}
     for name, bidirectional in (("one direction", False), ("two directions", True)):

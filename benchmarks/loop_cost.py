@@ -17,6 +17,7 @@ from s5jax.data import preparation
 from s5jax.training import config as configs
 from s5jax.training import loop, step
 from s5jax.training import state as states
+from s5jax.training.checkpoint import Checkpoints
 from s5jax.training.config import Config
 from s5jax.training.program import Feed, Program
 
@@ -63,13 +64,20 @@ def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
                 self._taken += 1
                 return super().train_steps(state, feed)
 
-        kept = loop.Program
-        loop.Program = Timed  # type: ignore[misc]
+        class Waiting(Checkpoints):
+            """Writes while the loop's time runs, not beside the steps alone."""
+
+            def save(self, *arguments: Any) -> None:
+                super().save(*arguments)
+                self.wait()
+
+        kept = loop.Program, loop.Checkpoints
+        loop.Program, loop.Checkpoints = Timed, Waiting  # type: ignore[misc]
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 loop.train(config, pathlib.Path(folder) / "run")
         finally:
-            loop.Program = kept  # type: ignore[misc]
+            loop.Program, loop.Checkpoints = kept  # type: ignore[misc]
     return {"batch": config.train.batch_size, **{name: values[1:] for name, values in times.items()}}
 
 

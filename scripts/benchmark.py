@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -116,7 +117,10 @@ def run(parts: list[str], batch_size: int, repeats: int) -> dict[str, Any]:
                 case "lengths" if parts == ["lengths"]:
                     result[name] = lengths.run(repeats, bar.update)
                 case "lengths":
-                    result[name] = in_another_process(name, repeats)
+                    try:
+                        result[name] = in_another_process(name, repeats)
+                    except subprocess.CalledProcessError as error:  # short of memory? The other parts are not lost
+                        print(f"\nwarning: no numbers of lengths: {error}", file=sys.stderr)
                 case _:
                     result["cases"][name] = recipes.run(name, batch_size, repeats, bar.update)
     return result
@@ -159,18 +163,18 @@ def markdown(result: dict[str, Any]) -> str:
 def write(file: pathlib.Path, result: dict[str, Any], report: str) -> None:
     """JSON, Markdown and the figure, each at once."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    table = file.with_suffix(".md")
+    table, figure = file.with_name(f"{file.name}.md"), file.with_name(f"{file.name}-lengths.png")
     if "lengths" in result:
-        figure = file.with_name(f"{file.stem}-lengths.png")
-        lengths.plot(result["lengths"], figure)
         report += f"\n![Time and memory by length]({figure.name})\n"
-    before = table.read_text() if table.exists() else ""
-    if f"\n{NOTES}\n" in before:
-        report += before[before.index(f"\n{NOTES}\n") :]
-    for path, text in ((file.with_suffix(".json"), json.dumps(result, indent=1) + "\n"), (table, report)):
+    notes = re.search(rf"^{NOTES}[ \t]*$", table.read_text() if table.exists() else "", re.MULTILINE)
+    if notes:
+        report += f"\n{notes.string[notes.start() :]}"
+    for path, text in ((file.with_name(f"{file.name}.json"), json.dumps(result, indent=1) + "\n"), (table, report)):
         temporary = path.with_name(path.name + ".tmp")
         temporary.write_text(text)
         os.replace(temporary, path)
+    if "lengths" in result:
+        lengths.plot(result["lengths"], figure)
 
 
 if __name__ == "__main__":

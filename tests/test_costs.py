@@ -56,9 +56,10 @@ def test_a_training_step_costs_no_more_than_it_did(name, request):
     if request.config.getoption("--record-costs"):
         recorded.setdefault(jax.__version__, {})[name] = now
         FILE.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n")
-    if jax.__version__ not in recorded:
-        pytest.skip(f"{FILE.name} has no numbers of jax {jax.__version__}: record them by --record-costs")
-    more = excess(now, recorded[jax.__version__][name])
+    before = recorded.get(jax.__version__, {}).get(name)
+    assert before, f"{FILE.name} has no numbers of {name} and jax {jax.__version__}: --record-costs"
+    assert before.keys() == now.keys()
+    more = excess(now, before)
     assert not more, (
         f"{name} costs more: {'; '.join(more)}. If that is meant: pytest tests/test_costs.py --record-costs"
     )

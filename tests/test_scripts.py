@@ -11,7 +11,7 @@ import jax
 import pytest
 import tiny
 
-from benchmarks import lengths, methods, recurrent
+from benchmarks import lengths, measure, methods, recurrent
 from s5jax.ssm import s5
 
 
@@ -279,13 +279,13 @@ def test_a_benchmark_of_nothing_known_is_told(call):
 
 @pytest.mark.slow
 def test_a_benchmark_writes_its_numbers_and_keeps_notes(call, tmp_path):
-    out = tmp_path / "new" / "b"
+    out = tmp_path / "new" / "b-1.0"
     out.parent.mkdir()
-    out.with_suffix(".md").write_text("old\n\n## Notes\n\nwhy\n")
+    (tmp_path / "new" / "b-1.0.md").write_text("old\n\n## Notes \n\nwhy\n")
     status, output, _ = call("benchmark.py", "listops", "--batch=1", "--repeats=1", f"--out={out}")
     assert status == 0
-    assert out.with_suffix(".md").read_text() == f"{output}\n## Notes\n\nwhy\n"
-    case = json.loads(out.with_suffix(".json").read_text())["cases"]["listops"]
+    assert (tmp_path / "new" / "b-1.0.md").read_text() == f"{output}\n## Notes \n\nwhy\n"
+    case = json.loads((tmp_path / "new" / "b-1.0.json").read_text())["cases"]["listops"]
     assert case["tokens"] == 2048
     assert case["baseline train"]["scratch_bytes"] > 2 * case["s5jax train"]["scratch_bytes"]
 
@@ -294,6 +294,7 @@ def test_a_benchmark_writes_its_numbers_and_keeps_notes(call, tmp_path):
 def test_benchmarks_of_methods_recurrence_loop_and_lengths(call, tmp_path, monkeypatch):
     monkeypatch.setattr(lengths, "LENGTHS", [256, 1024])
     monkeypatch.setattr(recurrent, "BATCHES", {1: 3})
+    monkeypatch.setattr(measure, "keep_memory", lambda: None)  # it would hold for the tests after this
     monkeypatch.setattr(methods, "SHAPES", {"64, 8, 4": (64, 8, 4)})
     for part in ("methods", "recurrent", "loop", "lengths"):
         status, output, errors = call("benchmark.py", part, "--repeats=1", f"--out={tmp_path / part}")

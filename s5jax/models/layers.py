@@ -51,7 +51,7 @@ class Options:
     """Keep padding out of the SSM and the batch statistics too; otherwise, as published, out of pooling alone."""
     remat: Literal["none", "pointwise", "full"] = "pointwise"
     """What of a block the gradient computes again rather than keep: nothing; all but the outputs of the SSM and of the
-    gate's products, which is cheap; or all but the block's input."""
+    gate's products, which is cheap; or all but the block's input. Statistics of batches are kept in any case."""
 
     def __post_init__(self) -> None:
         for name in ("depth", "d_model"):
@@ -199,9 +199,9 @@ class Block(nnx.Module):
         return self.dropout(x, deterministic=key is None, rngs=key)
 
 
-def _is_sum(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Sums, as a norm has them, take a pass over all samples to compute again, and little memory to keep."""
-    return primitive.name == "reduce_sum"
+def _is_statistic(primitive: Any, *arguments: Any, **params: Any) -> bool:
+    """Sums over all samples take a pass over them to compute again, and next to no memory to keep."""
+    return primitive.name == "reduce_sum" and len(params["axes"]) >= arguments[0].ndim - 1
 
 
 def _add_bias(layer: nnx.Linear, y: Array) -> Array:
@@ -277,7 +277,7 @@ class Stack(nnx.Module):
         if self.options.remat != "none":
             kept = ["product"] if self.options.remat == "pointwise" else []
             policy = jax.checkpoint_policies.save_from_both_policies(
-                jax.checkpoint_policies.save_only_these_names(*kept), _is_sum
+                jax.checkpoint_policies.save_only_these_names(*kept), _is_statistic
             )
             advance = jax.checkpoint(advance, prevent_cse=False, policy=policy)
         each: tuple[Any, ...] = (*layers, keys)

@@ -33,6 +33,7 @@ product.defvjp(_forward, _backward)
 @jax.custom_vjp
 def rows(W: Float[Array, "H P"], k: Integer[Array, "*batch L"]) -> Float[Array, "*batch L P"]:
     """The product of one-hot vectors and W: rows k of W, and zero where there is none."""
+    k = k.astype(jnp.int32)  # a narrow integer may hold every k, but not their number
     valid = (k >= 0) & (k < len(W))
     return jnp.where(valid[..., None], W[jnp.where(valid, k, 0)], 0)
 
@@ -43,7 +44,7 @@ def _rows_forward(W: Array, k: Array) -> tuple[Array, tuple[Array, Array]]:
 
 def _rows_backward(residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, None]:
     W, k = residuals
-    return weight_gradient(jax.nn.one_hot(k, len(W), dtype=W.dtype), cotangent), None
+    return weight_gradient(jax.nn.one_hot(k.astype(jnp.int32), len(W), dtype=W.dtype), cotangent), None
 
 
 rows.defvjp(_rows_forward, _rows_backward)

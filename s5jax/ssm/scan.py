@@ -29,14 +29,14 @@ def choose(method: str) -> str:
     """What a method is on this machine's default device: "auto" is "sequential" on a CPU, otherwise "chunked".
 
     On a CPU a step of a compiled loop takes some 0.2 microseconds besides its arithmetic, and no other method gains on
-    that. The gradient of an S5 layer with two directions on batches of 4 took, on 2 cores, in ms (medians of 8, in
-    turns) and MB of scratch memory:
+    that. `python scripts/benchmark.py methods` measures the gradient of an S5 layer with two directions on batches of
+    4; on 2 cores, in ms and MB of scratch memory (results/benchmark-cpu.md):
 
-        L, H, state_size     sequential   chunked     associative
-        1024, 512, 384       92, 30       90, 33      125, 87
-        4096, 256, 192       111, 55      111, 55     190, 175
-        1024, 192, 256       23, 18       24, 18      48, 55
-        2048, 128, 16        3.4, 4       4.8, 15     6.8, 21
+        L, H, state_size     sequential   without blocks   chunked     associative
+        1024, 512, 384       94, 16       94, 38           107, 28     144, 87
+        4096, 256, 192       98, 21       117, 76          108, 24     215, 175
+        1024, 192, 256       25, 17       24, 29           26, 19      50, 55
+        2048, 128, 16        4.1, 5       4.6, 5           4.6, 11     6.6, 21
 
     On other devices "chunked" is chosen since a step of a loop is dear there, and traffic too; it was not measured.
     """

@@ -32,3 +32,11 @@ def test_rows_and_gradient():
     y, vjp = jax.vjp(lambda W: rows(W, jnp.asarray(k)), jnp.float32(W))
     np.testing.assert_array_equal(y, np.float32(expected))
     assert relative_error(vjp(jnp.float32(g))[0], dW) < 1e-6
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("uint8", 256), ("int8", 128), ("uint8", 300)])
+def test_rows_by_narrow_integers(dtype, size):
+    W, k = jnp.arange(1.0, size + 1)[:, None], jnp.array([0, 2, 127], dtype)
+    y, vjp = jax.vjp(lambda W: rows(W, k), W)
+    np.testing.assert_array_equal(y[:, 0], [1, 3, 128])
+    np.testing.assert_array_equal(np.flatnonzero(vjp(jnp.ones_like(y))[0]), [0, 2, 127])
