@@ -4,6 +4,7 @@ import ctypes
 import dataclasses
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -104,8 +105,10 @@ def keep_memory() -> None:
     """Keeps freed memory from Linux, which would have to clear its pages once more. To be called before all else.
 
     A short program's arrays lie where earlier ones did, anyway; those of a long one are new to the process each time,
-    and to touch them can take longer than to compute them.
+    and to touch them can take longer than to compute them. On other systems nothing is done.
     """
+    if sys.platform != "linux":
+        return
     libc = ctypes.CDLL(None)
     for option, value in ((-4, 0), (-1, -1), (-8, 1)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX
         libc.mallopt(option, value)

@@ -90,7 +90,7 @@ def run(parts: list[str], batch_size: int, repeats: int) -> dict[str, Any]:
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in ("jax", "flax", "optax")},
         },
-        "device": f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores",
+        "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores",
         "batch": batch_size,
         "repeats": repeats,
         "peak_flops": flops,

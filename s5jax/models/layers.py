@@ -305,7 +305,7 @@ class Stack(nnx.Module):
         """What `step` needs of the blocks. To be computed once for many samples.
 
         Args:
-          step_rescale: factor on the step sizes, one for all or (B,), one for each sequence.
+          step_rescale: factor on the step sizes, one for all or, for s5 and s4d, (B,), one for each sequence.
 
         Raises:
           ValueError: the SSMs read in both directions.
