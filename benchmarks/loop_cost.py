@@ -126,7 +126,7 @@ def report(results: dict[str, Any]) -> list[str]:
     cost = ratio + checkpoint / (EPOCH * step)
     text = (
         f"ListOps recipe, batch {results['batch']}: a step alone {1e3 * step:,.0f} ms; in the training loop"
-        f" {ratio:+.1%} (median of {len(alone[1::2])} turns of {STEPS} steps), and {checkpoint:.1f} s for a checkpoint, every"
-        f" {EPOCH:,} steps: {cost:+.1%}"
+        f" {ratio:+.1%} (median of {len(alone[1::2])} turns of {STEPS} steps), and {checkpoint:.1f} s for a"
+        f" checkpoint, every {EPOCH:,} steps: {cost:+.1%}"
     )
     return [measure.aim(text, "5 %", cost <= 0.05)]
