@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 from s5jax.ssm.parameters import StepRescale
 from s5jax.ssm.product import product, rows
 from s5jax.ssm.scan import valid_steps
 
-__all__ = ["SSM", "Block", "Options", "Recurrence", "Stack", "StackState", "per_layer", "pool", "stacked"]
+__all__ = ["SSM", "Block", "Options", "Recurrence", "Stack", "StackState", "dropout_masks", "per_layer", "pool", "stacked"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,6 +133,7 @@ class Block(nnx.Module):
         H = options.d_model
         self.seq = seq
         self.activation, self.prenorm, self.residual = options.activation, options.prenorm, options.residual
+        self.dropout = options.dropout
         self.norm: nnx.BatchNorm | nnx.LayerNorm
         if options.norm == "batch":
             self.norm = nnx.BatchNorm(H, momentum=options.bn_momentum, epsilon=1e-5, rngs=rngs)
@@ -142,19 +143,21 @@ class Block(nnx.Module):
             self.out1 = nnx.Linear(H, H, rngs=rngs)
         if options.activation != "gelu":
             self.out2 = nnx.Linear(H, H, rngs=rngs)
-        self.dropout = nnx.Dropout(options.dropout, broadcast_dims=(1,))
 
     def __call__(
         self,
         x: Float[Array, "B L H"],
         lengths: Int[Array, " B"] | None,
         train: bool,
-        key: PRNGKeyArray | None,
+        kept: Bool[Array, "2 B 1 H"] | None,
         step_rescale: StepRescale = 1.0,
     ) -> Float[Array, "B L H"]:
-        """What stands from `lengths` on is kept out of the SSM and of the batch statistics; `None`: all is valid."""
+        """What stands from `lengths` on is kept out of the SSM and of the batch statistics; `None`: all is valid.
+
+        `kept` are dropout's masks, from `dropout_masks`; `None`: no dropout.
+        """
         u = self._normalize(x, lengths, train) if self.prenorm else x
-        x = self._add(x, self._activate(self.seq(u, lengths, step_rescale), key))
+        x = self._add(x, self._activate(self.seq(u, lengths, step_rescale), kept))
         return x if self.prenorm else self._normalize(x, lengths, train)
 
     def prefill(
@@ -178,13 +181,13 @@ class Block(nnx.Module):
     def _add(self, x: Array, y: Array) -> Array:
         return x + y if self.residual else y
 
-    def _activate(self, x: Array, key: PRNGKeyArray | None) -> Array:
-        keys = (None, None) if key is None else jax.random.split(key)
-        g = self._drop(jax.nn.gelu(x), keys[0])
+    def _activate(self, x: Array, kept: Array | None) -> Array:
+        first, second = (None, None) if kept is None else kept
+        g = self._drop(jax.nn.gelu(x), first)
         if self.activation == "gelu":
             return g
         value = {"full_glu": lambda: self._product(self.out1, g), "half_glu1": lambda: g, "half_glu2": lambda: x}
-        return self._drop(value[self.activation]() * jax.nn.sigmoid(self._product(self.out2, g)), keys[1])
+        return self._drop(value[self.activation]() * jax.nn.sigmoid(self._product(self.out2, g)), second)
 
     def _product(self, layer: nnx.Linear, x: Array) -> Array:
         return checkpoint_name(_add_bias(layer, product(x, layer.kernel[...])), "product")
@@ -195,8 +198,19 @@ class Block(nnx.Module):
         mask = None if lengths is None else valid_steps(lengths, x.shape[1])[..., None]
         return self.norm(x, use_running_average=not train, mask=mask)
 
-    def _drop(self, x: Array, key: Array | None) -> Array:
-        return self.dropout(x, deterministic=key is None, rngs=key)
+    def _drop(self, x: Array, kept: Array | None) -> Array:
+        return x if kept is None else jnp.where(kept, x / (1 - self.dropout), 0)
+
+
+def dropout_masks(options: Options, key: PRNGKeyArray, batch_size: int) -> Bool[Array, "depth 2 B 1 H"] | None:
+    """What the blocks' dropout keeps; `None`: all.
+
+    The masks are drawn for all blocks at once, since the generator's loops within a block, and once more in its
+    gradient, make a quarter of what is to be compiled.
+    """
+    if not options.dropout:
+        return None
+    return jax.random.bernoulli(key, 1 - options.dropout, (options.depth, 2, batch_size, 1, options.d_model))
 
 
 def _is_statistic(primitive: Any, *arguments: Any, **params: Any) -> bool:
@@ -265,22 +279,21 @@ class Stack(nnx.Module):
         if not self.options.mask_padding:
             lengths = None
         graphdef, *layers = nnx.split(self.layers, nnx.BatchStat, ...)
-        depth = jnp.arange(self.options.depth)
-        keys = None if key is None else jax.vmap(functools.partial(jax.random.fold_in, key))(depth)
+        kept = None if key is None else dropout_masks(self.options, key, len(inputs))
 
         def advance(x: Array, layer: tuple[Any, ...]) -> tuple[Array, Any]:
-            batch_stats, rest, key = layer
+            batch_stats, rest, kept = layer
             block = nnx.merge(graphdef, batch_stats, rest)
-            x = block(x, lengths, train, key, step_rescale)
+            x = block(x, lengths, train, kept, step_rescale)
             return x, nnx.state(block, nnx.BatchStat)
 
         if self.options.remat != "none":
-            kept = ["product"] if self.options.remat == "pointwise" else []
+            names = ["product"] if self.options.remat == "pointwise" else []
             policy = jax.checkpoint_policies.save_from_both_policies(
-                jax.checkpoint_policies.save_only_these_names(*kept), _is_statistic
+                jax.checkpoint_policies.save_only_these_names(*names), _is_statistic
             )
             advance = jax.checkpoint(advance, prevent_cse=False, policy=policy)
-        each: tuple[Any, ...] = (*layers, keys)
+        each: tuple[Any, ...] = (*layers, kept)
         x, batch_stats = jax.lax.scan(advance, self._encode(inputs, lengths), each)
         nnx.update(self.layers, batch_stats)
         return x

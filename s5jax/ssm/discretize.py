@@ -4,6 +4,7 @@ Both rules return the pair (Lambda_bar, gamma) rather than a discrete B: gamma h
 scaled where it is used and nothing grows when there is one step size per sample.
 """
 
+import math
 from typing import Literal, get_args
 
 import jax
@@ -24,9 +25,9 @@ def _phi1(z: Complex[Array, "*shape"]) -> Complex[Array, "*shape"]:
     small = jnp.abs(z) < 0.5
     series_z = jnp.where(small, z, 0)  # the double `where` keeps infinities out of the gradient
     quotient_z = jnp.where(small, 1, z)
-    series = jnp.ones_like(z)
-    for k in range(14, 1, -1):
-        series = 1 + series_z * series / k
+    series = jnp.zeros_like(z)
+    for k in range(14, 0, -1):
+        series = series_z * series + 1 / math.factorial(k)
     return jnp.where(small, series, (jnp.exp(quotient_z) - 1) / quotient_z)
 
 

@@ -174,12 +174,13 @@ def test_one_hot_is_the_row_of_the_kernel():
 
 def test_dropout_is_tied_over_time_and_needs_a_key():
     model = build(depth=1, dropout=0.5, norm="layer")
-    (block,) = model.encoder.blocks
-    x = jnp.ones((B, L, H))
-    ones = block._drop(x, jax.random.key(0))
+    kept = layers.dropout_masks(model.encoder.options, jax.random.key(0), B)
+    ones = model.encoder.blocks[0]._drop(jnp.ones((B, L, H)), kept[0, 0])
     assert set(np.unique(ones)) == {0.0, 2.0}
     np.testing.assert_array_equal(ones, np.broadcast_to(ones[:, :1], ones.shape))
-    assert not np.array_equal(ones[0], ones[1])
+    masks = layers.dropout_masks(layers.Options(depth=4, d_model=500, dropout=0.1), jax.random.key(0), 10)
+    assert abs(masks.mean() - 0.9) < 5 * (0.09 / masks.size) ** 0.5
+    assert len(np.unique(masks.reshape(-1, 500), axis=0)) == 4 * 2 * 10  # each block, place and sequence has its own
     inputs = values(B, L, 2)
     np.testing.assert_array_equal(model(inputs, train=True), model(inputs, train=True))
     one, same, other = (model(inputs, train=True, key=jax.random.key(k)) for k in (1, 1, 2))
