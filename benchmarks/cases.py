@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array
 
 from benchmarks import baseline
-from s5jax.models.layers import per_layer
+from s5jax.models.names import per_layer
 from s5jax.training import config as configs
 from s5jax.training import optimizer as optimizers
 from s5jax.training import state as states

@@ -11,7 +11,8 @@ from jaxtyping import Array
 
 from benchmarks import baseline, measure
 from s5jax.models.classifier import Classifier
-from s5jax.models.layers import Options, per_layer
+from s5jax.models.layers import Options
+from s5jax.models.names import per_layer
 from s5jax.ssm import s5
 
 __all__ = ["BATCHES", "report", "run"]

@@ -9,7 +9,8 @@ from numerics import relative_error
 
 from benchmarks import baseline, measure
 from s5jax.models.classifier import Classifier
-from s5jax.models.layers import Options, per_layer, stacked
+from s5jax.models.layers import Options
+from s5jax.models.names import per_layer, stacked
 from s5jax.ssm import s4, s4d, s5
 
 SSMS = {

@@ -5,7 +5,8 @@ from typing import Any
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
-from s5jax.models.layers import Options, Recurrence, Stack, StackState, pool
+from s5jax.models.layers import Options, pool
+from s5jax.models.stack import Recurrence, Stack, StackState
 from s5jax.ssm.parameters import StepRescale
 
 __all__ = ["Classifier"]

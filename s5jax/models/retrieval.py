@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
-from s5jax.models.layers import Options, Recurrence, Stack, StackState, pool
+from s5jax.models.layers import Options, pool
+from s5jax.models.stack import Recurrence, Stack, StackState
 from s5jax.ssm.parameters import StepRescale
 
 __all__ = ["Retrieval"]

@@ -26,7 +26,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from s5jax.models.layers import per_layer, stacked
+from s5jax.models.names import per_layer, stacked
 from s5jax.training.config import UserError
 from s5jax.training.state import TrainState
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from s5jax.models.layers import per_layer
+from s5jax.models.names import per_layer
 from s5jax.training import optimizer as optimizers
 from s5jax.training import state as states
 from s5jax.training.config import Config, TaskConfig, UnpreparedError, known_modules, load_task

@@ -12,7 +12,7 @@ from flax import nnx
 from s5jax.data import batches
 from s5jax.data.task import Task
 from s5jax.models.classifier import Classifier
-from s5jax.models.layers import per_layer
+from s5jax.models.names import per_layer
 from s5jax.models.retrieval import Retrieval
 from s5jax.training import optimizer as optimizers
 from s5jax.training.config import Config, UserError
@@ -21,7 +21,7 @@ __all__ = ["Experiment", "RandomKeys", "TrainState", "build", "random_keys", "re
 
 
 class TrainState(NamedTuple):
-    """All that a training step takes and gives back. Trees are nested dicts, by the names of `models.layers`."""
+    """All that a training step takes and gives back. Trees are nested dicts, by the names of the models."""
 
     step: jax.Array
     """Steps done, int32."""

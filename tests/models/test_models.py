@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 from numerics import relative_error
 
-from s5jax.models import layers
+from s5jax.models import layers, stack
 from s5jax.models.classifier import Classifier
 from s5jax.models.retrieval import Retrieval
 from s5jax.ssm import s5, scan
@@ -165,7 +165,7 @@ def test_pooling():
 def test_one_hot_is_the_row_of_the_kernel():
     tokens = jnp.array([[1, 0, 4]])
     options = layers.Options(depth=1, d_model=H, encoder="one_hot")
-    model = layers.Stack(options, ("s5", s5.Options(state_size=2)), 5, rngs=nnx.Rngs(0))
+    model = stack.Stack(options, ("s5", s5.Options(state_size=2)), 5, rngs=nnx.Rngs(0))
     # With a block that adds nothing the stack's output is its encoder's.
     model.layers.out2.bias[...] = jnp.full((1, H), -1e9)
     kernel, bias = model.encoder.kernel[...], model.encoder.bias[...]

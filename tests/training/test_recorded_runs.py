@@ -12,7 +12,7 @@ from flax import nnx
 from numerics import load_case, relative_error
 
 from s5jax.data.task import Split, Task
-from s5jax.models.layers import per_layer, stacked
+from s5jax.models.names import per_layer, stacked
 from s5jax.ssm import scan
 from s5jax.training import optimizer as optimizers
 from s5jax.training import state as states
