@@ -21,7 +21,8 @@ BATCHES = {1: 400, 64: 40}
 """Batch sizes, and the samples of a measurement."""
 
 WAYS = {
-    "baseline": "the published algorithm, a jitted step called from Python",
+    "baseline": "the published algorithm, a jitted step called from Python, which discretises each time",
+    "alone": "`model.step` alone, jitted and called from Python",
     "step": "`model.step` with a recurrence, jitted and called from Python",
     "rollout": "`model.rollout`, one compiled loop",
 }
@@ -41,6 +42,10 @@ def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
         return nnx.merge(graphdef, params, *others).step(state, sample, recurrence)
 
     @jax.jit
+    def alone(params: Any, state: Any, sample: Array) -> Any:
+        return nnx.merge(graphdef, params, *others).step(state, sample)
+
+    @jax.jit
     def rollout(params: Any, state: Any, samples: Array) -> Any:
         return nnx.merge(graphdef, params, *others).rollout(state, samples)
 
@@ -53,6 +58,7 @@ def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
         published_state = states, jnp.zeros((batch, 512)), jnp.float32(0)
         runs = {
             "baseline": functools.partial(_loop, functools.partial(published_step, *published), published_state),
+            "alone": functools.partial(_loop, functools.partial(alone, params), state),
             "step": functools.partial(_loop, functools.partial(step, params, recurrence), state),
         }
         calls: dict[str, Callable[[], Any]] = {name: functools.partial(loop, one_by_one) for name, loop in runs.items()}

@@ -18,6 +18,8 @@ import tqdm
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # benchmarks/ is no part of the package
 
 from benchmarks import cases, lengths, loop_cost, measure, methods, recipes, recurrent
+from s5jax.training.config import UserError
+from s5jax.training.loop import Interrupted
 
 OTHERS = ("methods", "recurrent", "loop", "lengths")
 
@@ -28,11 +30,12 @@ EXAMPLES = """examples:
   python scripts/benchmark.py recurrent loop lengths
 
 Recipes, image to s4d-long: one batch of random data; s5jax's training step and evaluation, and those of
-benchmarks/baseline.py, which computes the same the way the published code does. They take turns; times are medians.
+benchmarks/baseline.py, which computes the same the way the published code does. They take turns; times are medians,
+but compilation is timed once.
 Scratch memory is what the compiled program says it needs besides arguments and results. FLOP/s count the matrix
 products (those that are computed again for the gradient too), "peak" is their share of what a product of 2048 x 2048
-matrices reaches; GB/s count what the program's instructions read and write, "copy" in parts of what copying 256 MiB
-reaches, which is not in a cache.
+matrices reaches; GB/s count what the program's instructions read and write, "copy" in parts of what adding 1 to 256 MiB
+reaches, which are in no cache.
 
 methods: S5's scan_method, with and without blocks. recurrent: a causal model sample by sample. loop: the training loop
 besides its steps, on generated ListOps with the recipe's batch size. lengths: a layer at L = 1,024 to 1,048,576, and a
@@ -65,16 +68,19 @@ def main() -> int:
     if min(arguments.batch, arguments.repeats) < 1:
         print("error: --batch and --repeats must be at least 1", file=sys.stderr)
         return 1
+    jax.config.update("jax_enable_compilation_cache", False)  # or the time of reading from it would be measured
     try:
+        if arguments.out:
+            check(arguments.out)
         result = run([name for name in parts if name in arguments.parts], arguments.batch, arguments.repeats)
         report = markdown(result)
         print(report, end="")
         if arguments.out:
             write(arguments.out, result, report)
-    except OSError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         return 130
     return 0
 
@@ -160,9 +166,16 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def check(file: pathlib.Path) -> None:
+    """Raises before anything is measured what `write` would raise after it."""
+    if not file.name:
+        raise UserError(f"--out={file}: give a name for the files, as in --out={file / 'benchmark'}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=file.parent).close()
+
+
 def write(file: pathlib.Path, result: dict[str, Any], report: str) -> None:
     """JSON, Markdown and the figure, each at once."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     table, figure = file.with_name(f"{file.name}.md"), file.with_name(f"{file.name}-lengths.png")
     if "lengths" in result:
         report += f"\n![Time and memory by length]({figure.name})\n"

@@ -7,11 +7,12 @@ import pytest
 from flax import nnx
 from numerics import relative_error
 
-from benchmarks import baseline, measure
+from benchmarks import baseline, cases, measure
 from s5jax.models.classifier import Classifier
 from s5jax.models.layers import Options
 from s5jax.models.names import per_layer, stacked
 from s5jax.ssm import s4, s4d, s5
+from s5jax.ssm.parameters import unpair
 
 SSMS = {
     "s5": ("s5", s5.Options(state_size=8, blocks=2, bidirectional=True)),
@@ -75,13 +76,40 @@ def test_names_of_layers_there_and_back():
     jax.tree.map(np.testing.assert_array_equal, stacked(named), tree)
 
 
-def test_the_plain_kernel_of_s4_has_its_size_and_is_finite():
-    """Its C is the published C (I - A_bar^L), so that the numbers are not those of s5jax's."""
-    options = s4.Options(state_size=8, bidirectional=True)
-    params = s4.init(jax.random.key(0), 6, options)
-    u = jax.random.normal(jax.random.key(1), (16, 6))
-    y = baseline._s4(params, u, options)
-    assert y.shape == u.shape and np.isfinite(y).all()
+def test_the_plain_kernel_of_s4():
+    """Its C is the published one, C (I - A_bar^L), here by the dense matrices of all states in float64."""
+    L, H, options = 17, 6, s4.Options(state_size=8, bidirectional=True)
+    params = s4.init(jax.random.key(0), H, options)
+    Lambda, P = (np.tile(x, (H, 1)).astype(complex) for x in (s4.Lambda(params, options), unpair(params["P"])[0]))
+    truncated = dict(params)
+    for name in ("C1", "C2"):
+        C = np.array(unpair(params[name]), complex)
+        for h, step in enumerate(np.exp(np.float64(params["log_step"][:, 0]))):
+            p = np.r_[P[h], P[h].conj()]
+            A = step / 2 * (np.diag(np.r_[Lambda[h], Lambda[h].conj()]) - np.outer(p, p.conj()))
+            A_bar = np.linalg.solve(np.eye(8) - A, np.eye(8) + A)
+            C[h] = (np.r_[C[h], C[h].conj()] @ (np.eye(8) - np.linalg.matrix_power(A_bar, L)))[:4]
+        truncated[name] = jnp.stack([C.real, C.imag], -1).astype(jnp.float32)
+    u = jax.random.normal(jax.random.key(1), (L, H))
+    assert relative_error(baseline._s4(truncated, u, options), s4.apply(params, u, options)) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "ssm"), [("listops", ("--config.ssm.blocks=1",)), ("s4d", ())])
+def test_a_training_step_of_either_side_does_the_same(name, ssm):
+    small = ("--config.model.depth=2", "--config.model.d_model=8", "--config.ssm.state_size=16", *ssm)
+    case = cases.build(name, 2, *small, "--config.model.dropout=0.0", "--config.train.warmup_epochs=0")
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # the optimizer's
+        (state, metrics), (other, others) = (
+            jax.jit(side.train)(side.state, case.batch) for side in (cases.ours(case), cases.published(case))
+        )
+    for key in ("loss", "grad_norm"):
+        assert float(metrics[key]) == pytest.approx(float(others[key]), rel=1e-4)
+    before, after, expected = (per_layer(params) for params in (case.state.params, state.params, other.params))
+    for (path, p), a, b in zip(
+        jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), jax.tree.leaves(expected), strict=True
+    ):
+        assert relative_error(a - p, b - p) < 0.05, jax.tree_util.keystr(path)
 
 
 def test_products_are_counted_with_every_pass_of_every_scan():

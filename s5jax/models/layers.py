@@ -4,6 +4,7 @@ Modules and parameters have the names of the published S5 code (`seq/B`, `out2/k
 """
 
 import dataclasses
+import functools
 import importlib
 from typing import Any, Literal
 
@@ -205,7 +206,9 @@ def dropout_masks(options: Options, key: PRNGKeyArray, batch_size: int) -> Bool[
     """
     if not options.dropout:
         return None
-    return jax.random.bernoulli(key, 1 - options.dropout, (options.depth, 2, batch_size, 1, options.d_model))
+    keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(jnp.arange(options.depth))
+    draw = functools.partial(jax.random.bernoulli, p=1 - options.dropout, shape=(batch_size, 1, options.d_model))
+    return jax.vmap(jax.vmap(draw))(keys)
 
 
 def add_bias(layer: nnx.Linear, y: Array) -> Array:

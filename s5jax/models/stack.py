@@ -91,7 +91,8 @@ class Stack(nnx.Module):
             advance = jax.checkpoint(advance, prevent_cse=False, policy=policy)
         each: tuple[Any, ...] = (*layers, kept)
         x, batch_stats = jax.lax.scan(advance, self._encode(inputs, lengths), each)
-        nnx.update(self.layers, batch_stats)
+        if train:  # else nothing changes, and a model that is only read can be jitted as it is
+            nnx.update(self.layers, batch_stats)
         return x
 
     def _encode(self, inputs: Shaped[Array, "B ..."], lengths: Int[Array, " B"] | None) -> Float[Array, "B ..."]:
@@ -195,7 +196,7 @@ class Stack(nnx.Module):
     def _pooled(self, state: StackState) -> tuple[StackState, Float[Array, "B H"]]:
         if self.options.pooling == "last":
             return state, state.pooled
-        return state, state.pooled / state.steps[:, None].astype(state.pooled.dtype)
+        return state, state.pooled / jnp.maximum(state.steps, 1)[:, None].astype(state.pooled.dtype)
 
 
 def _is_statistic(primitive: Any, *arguments: Any, **params: Any) -> bool:

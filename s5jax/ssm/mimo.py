@@ -52,7 +52,7 @@ def response(
       method: "sequential" or "chunked"; see the head of this file.
     """
     *batch, L, _, P = b.shape
-    N = math.prod(batch)
+    N, dtype = math.prod(batch), jnp.promote_types(b.dtype, a.real.dtype)
     blocks = max(1, min(L, round(2 * len(Cs) * N * L * P / BLOCK.get(jax.default_backend(), 2**28))))
     blocks = max(4, blocks) if blocks > 1 and L >= 4 else blocks
     blocks = next((n for n in range(blocks, min(L, 2 * blocks) + 1) if L % n == 0), blocks)  # padding costs a copy
@@ -60,11 +60,11 @@ def response(
     chunk = math.isqrt(size) if method == "chunked" else size
     size = -(-size // chunk) * chunk
     blocks = -(-L // size)
-    b = b.reshape(N, L, 2, P)
+    b = b.reshape(N, L, 2, P).astype(dtype)
     if size * blocks > L:  # steps after the end: x is 0 there when read from the end, and otherwise read by nobody
         b = jnp.pad(b, ((0, 0), (0, size * blocks - L), (0, 0), (0, 0)))
-    C = jnp.stack([jnp.concatenate([C.real, -C.imag], axis=1) for C in Cs], axis=1)
-    y = _response(jnp.stack([a.real, a.imag]), b, C, (False, True)[: len(Cs)], size, chunk)
+    C = jnp.stack([jnp.concatenate([C.real, -C.imag], axis=1) for C in Cs], axis=1).astype(dtype)
+    y = _response(jnp.stack([a.real, a.imag]).astype(dtype), b, C, (False, True)[: len(Cs)], size, chunk)
     return y[:, :L].reshape(*batch, L, -1)
 
 

@@ -23,8 +23,8 @@ def _forward(x: Array, W: Array) -> tuple[Array, tuple[Array, Array]]:
 
 
 def _backward(residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
-    x, W = residuals
-    return cotangent @ W.T, weight_gradient(x, cotangent)
+    x, W = residuals  # of narrower types than their product, perhaps
+    return (cotangent @ W.T).astype(x.dtype), weight_gradient(x, cotangent).astype(W.dtype)
 
 
 product.defvjp(_forward, _backward)

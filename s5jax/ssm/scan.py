@@ -22,6 +22,8 @@ from s5jax.ssm.parameters import StepRescale, with_rank
 
 __all__ = ["Method", "choose", "regular_in_padding", "scan", "valid_steps", "without_padding"]
 
+NO_STEP = "a sequence has at least one step, got length 0"
+
 Method = Literal["auto", "sequential", "chunked", "associative"]
 
 
@@ -74,7 +76,7 @@ def scan(
     """
     method = choose(method)
     if b.shape[-2] == 0:
-        raise ValueError("a sequence has at least one step, got length 0")
+        raise ValueError(NO_STEP)
     if a.dtype != b.dtype:
         raise ValueError(f"a and b must have the same dtype, got {a.dtype} and {b.dtype}")
     if mask is not None:
@@ -98,7 +100,13 @@ def valid_steps(lengths: Integer[Array, "*batch"], L: int) -> Bool[Array, "*batc
 def without_padding(
     u: Float[Array, "*batch L H"], lengths: Integer[Array, "*batch"] | None
 ) -> Float[Array, "*batch L H"]:
-    """Zero, whatever there was, from each sequence's end on; `None`: there is no padding."""
+    """Zero, whatever there was, from each sequence's end on; `None`: there is no padding.
+
+    Raises:
+      ValueError: L is 0.
+    """
+    if not u.shape[-2]:
+        raise ValueError(NO_STEP)
     return u if lengths is None else jnp.where(valid_steps(lengths, u.shape[-2])[..., None], u, 0)
 
 

@@ -204,3 +204,11 @@ def test_retrieval_head_against_numpy():
 def test_impossible_options(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         layers.Options(**options)
+
+
+def test_a_model_that_is_only_read_can_be_transformed_as_it_is():
+    model, inputs = build(), values(B, L, 2)
+    expected = model(inputs)
+    assert relative_error(jax.jit(model)(inputs), expected) < 1e-6
+    assert relative_error(jax.vmap(lambda x: model(x[None])[0])(inputs), expected) < 1e-5
+    assert np.isfinite(jax.grad(lambda x: model(x)[0, 0])(inputs)).all()

@@ -93,6 +93,9 @@ def test_a_sequence_of_which_nothing_came_keeps_its_answer(pooling):
     assert relative_error(after[0], before[0]) < 1e-6
     assert relative_error(after[1], whole(model, inputs)[1]) < 1e-5
     assert relative_error(after[2], whole(model, inputs, jnp.array([L, L, 12]))[2]) < 1e-5
+    state, none = prefill(model, model.initial_state(B), inputs, jnp.array([0, L, 0]))
+    assert np.isfinite(none).all()
+    assert relative_error(prefill(model, state, inputs, jnp.array([L, 0, L]))[1], whole(model, inputs)) < 1e-5
 
 
 @pytest.mark.parametrize("encoder", ["one_hot", "embedding"])

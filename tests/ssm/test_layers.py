@@ -371,7 +371,20 @@ def test_inputs_of_half_precision(name):
     u = jnp.asarray(draw(9, H), jnp.bfloat16)
     with jax.numpy_dtype_promotion("standard"):
         y = layer.apply(params, u, options)
+        loss = lambda params, u: jnp.sum(jnp.sin(layer.apply(params, u, options)))  # noqa: E731
+        gradients = jax.grad(loss, (0, 1))(params, u)
     assert relative_error(y, layer.apply(params, u.astype(jnp.float32), options)) < 1e-5 and y.dtype == jnp.float32
+    expected = jax.grad(loss, (0, 1))(params, u.astype(jnp.float32))
+    assert gradients[1].dtype == jnp.bfloat16 and relative_error(gradients[1].astype(jnp.float32), expected[1]) < 0.01
+    for parameter in params:
+        assert relative_error(gradients[0][parameter], expected[0][parameter]) < 1e-4, parameter
+
+
+@layers("s5", "s4d_lin", "s4_legs")
+def test_a_sequence_without_steps_is_refused(name):
+    layer, params, options = make(name)
+    with pytest.raises(ValueError, match="a sequence has at least one step"):
+        layer.apply(params, jnp.zeros((2, 0, H)), options)
 
 
 def test_the_exponential_that_stands_for_exact_solutions_is_scipys():

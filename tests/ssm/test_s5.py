@@ -280,3 +280,18 @@ def test_any_shape_and_method_and_gradient(L, H, P, batch, bidirectional, block,
     shift = rng.normal(size=u.shape)  # the layer is linear in u
     error = np.sum(np.float64(du) * shift) - (w * exact(0, shift)).sum()
     assert abs(error) < 1e-5 * L * np.linalg.norm(du) * np.linalg.norm(shift)
+
+
+def test_inputs_of_double_precision(monkeypatch):
+    monkeypatch.setitem(mimo.BLOCK, "cpu", 64)
+    options = s5.Options(state_size=4, bidirectional=True)
+    params = s5.init(jax.random.key(0), 3, options)
+    u = np.random.default_rng(0).normal(size=(2, 40, 3))
+    gradient = jax.grad(lambda params, u: jnp.sum(jnp.sin(s5.apply(params, u, options))), (0, 1))
+    expected = gradient(params, jnp.asarray(u, jnp.float32))
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        actual = gradient(params, jnp.asarray(u))
+    assert actual[1].dtype == np.float64 and actual[0]["B"].dtype == np.float32
+    assert relative_error(actual[1], expected[1]) < 1e-5
+    for name in params:
+        assert relative_error(actual[0][name], expected[0][name]) < 1e-4, name
