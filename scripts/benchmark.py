@@ -37,7 +37,7 @@ products (those that are computed again for the gradient too), "peak" is their s
 matrices reaches; GB/s count what the program's instructions read and write, "copy" in parts of what adding 1 to 256 MiB
 reaches, which are in no cache.
 
-methods: S5's scan_method, with and without blocks. recurrent: a causal model sample by sample. loop: the training loop
+methods: S5's scan_method, and smaller blocks. recurrent: a causal model sample by sample. loop: the training loop
 besides its steps, on generated ListOps with the recipe's batch size. lengths: a layer at L = 1,024 to 1,048,576, and a
 model at the last, in a process of its own that keeps the memory it frees: the time that Linux takes to clear pages, for
 long sequences alone, is no property of the program.

@@ -4,9 +4,9 @@
 
 - All arithmetic is real, on states packed as (re, im). A real output then takes two real products where a complex one
   takes four, and nothing of the length of the sequence is complex.
-- The states are made block by block along the sequence and used at once, by the product with C. Only those between
-  blocks are kept. The gradient makes a block's states again from there, when it needs them. Two directions go through
-  the blocks from both ends in one loop, which is one to compile.
+- The states are used at once, by the product with C, and not kept: the gradient makes them again. Those of a long
+  sequence are made block by block, and only the ones between blocks are kept, for the gradient to start from. Two
+  directions go through the blocks from both ends in one loop, which is one to compile.
 - The adjoint of the recurrence is the recurrence the other way with the conjugate multiplier. The same loop collects
   the gradient of a, so that no product of states and adjoints is stored.
 
@@ -26,9 +26,11 @@ from s5jax.ssm.product import product, weight_gradient
 
 __all__ = ["drive", "response"]
 
-BLOCK = {"cpu": 2**19}
-"""Numbers in the states of a block, about, by platform: 2 MiB, which stay in a CPU's cache until they are used (see
-`scan.choose` for what that saves). 1 GiB elsewhere, where blocks only save memory; not measured."""
+BLOCKS = {"cpu": (2**26, 2**19)}
+"""By platform, how many numbers the states of all steps may have without being made in blocks, and about how many those
+of a block then have. On a CPU 256 MiB: blocks take more time (see `scan.choose`), but XLA's loops over arrays of 512
+MiB take ten times as long as over smaller ones. And 2 MiB, which a cache holds until they are used; larger blocks are
+slower. Elsewhere both are 1 GiB, which was not measured."""
 
 
 def drive(B: Complex[Array, "P H"], u: Float[Array, "*batch L H"]) -> Float[Array, "*batch L 2 P"]:
@@ -53,8 +55,9 @@ def response(
     """
     *batch, L, _, P = b.shape
     N, dtype = math.prod(batch), jnp.promote_types(b.dtype, a.real.dtype)
-    blocks = max(1, min(L, round(2 * len(Cs) * N * L * P / BLOCK.get(jax.default_backend(), 2**28))))
-    blocks = max(4, blocks) if blocks > 1 and L >= 4 else blocks
+    limit, block = BLOCKS.get(jax.default_backend(), (2**28, 2**28))
+    numbers = 2 * len(Cs) * N * L * P
+    blocks = 1 if numbers <= limit else min(L, -(-numbers // block))
     blocks = next((n for n in range(blocks, min(L, 2 * blocks) + 1) if L % n == 0), blocks)  # padding costs a copy
     size = -(-L // blocks)
     chunk = math.isqrt(size) if method == "chunked" else size
@@ -65,7 +68,7 @@ def response(
         b = jnp.pad(b, ((0, 0), (0, size * blocks - L), (0, 0), (0, 0)))
     C = jnp.stack([jnp.concatenate([C.real, -C.imag], axis=1) for C in Cs], axis=1).astype(dtype)
     y = _response(jnp.stack([a.real, a.imag]).astype(dtype), b, C, (False, True)[: len(Cs)], size, chunk)
-    return y[:, :L].reshape(*batch, L, -1)
+    return y[:, :L].reshape(*batch, L, len(C))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
@@ -91,7 +94,7 @@ def _forward(a: Array, b: Array, C: Array, reverse: tuple[bool, ...], size: int,
     zero = jnp.zeros((N, D, 2, P), b.dtype)
     if blocks == 1:  # one product for both directions
         states = _run(a, b[:, :, None], zero, reverse, chunk)
-        return jnp.einsum("nldp,hdp->nlh", states.reshape(N, L, D, -1), C), (a, b, C, zero[None])
+        return jnp.einsum("nldp,hdp->nlh", states.reshape(N, L, D, 2 * P), C), (a, b, C, zero[None])
 
     def advance(carry: tuple[Array, Array], i: Array) -> tuple[tuple[Array, Array], Array]:
         start, y = carry
@@ -114,7 +117,7 @@ def _backward(
     zero = jnp.zeros((N, D, 2, P), b.dtype)
     if blocks == 1:
         states = _run(a, b[:, :, None], zero, reverse, chunk)
-        dC = weight_gradient(cotangent, states.reshape(N, L, -1)).reshape(C.shape)
+        dC = weight_gradient(cotangent, states.reshape(N, L, D * 2 * P)).reshape(C.shape)
         by_state = jnp.einsum("nlh,hdp->nldp", cotangent, C).reshape(states.shape)
         adjoints, da = _adjoint(a, by_state, states, zero, reverse, chunk)
         return da, adjoints.sum(2), dC

@@ -31,8 +31,8 @@ def choose(method: str) -> str:
     """What a method is on this machine's default device: "auto" is "sequential" on a CPU, otherwise "chunked".
 
     On a CPU a step of a compiled loop takes some 0.2 microseconds besides its arithmetic, and no other method gains on
-    that. `python scripts/benchmark.py methods` measures the gradient of an S5 layer with two directions on batches of
-    4; on 2 cores, in ms and MB of scratch memory (results/benchmark-cpu.md):
+    that. `python scripts/benchmark.py methods` measures an S5 layer with two directions on batches of 4, forward and
+    backward; on 2 cores, in ms and MB of scratch memory (results/benchmark-cpu.md):
 
         L, H, state_size     sequential   without blocks   chunked     associative
         1024, 512, 384       94, 16       94, 38           107, 28     144, 87

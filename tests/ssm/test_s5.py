@@ -263,7 +263,7 @@ def test_any_shape_and_method_and_gradient(L, H, P, batch, bidirectional, block,
     rng = np.random.default_rng(seed)
     u, w = (rng.normal(size=(*batch, L, H)).astype(np.float32) for _ in range(2))
     towards = {name: rng.normal(size=x.shape) * (0.1 if "Lambda" in name else 1) for name, x in params.items()}
-    with mock.patch.dict(mimo.BLOCK, cpu=block):
+    with mock.patch.dict(mimo.BLOCKS, cpu=(block, block)):
         value = jax.jit(lambda p, u: (jnp.sum(w * (y := s5.apply(p, u, options))), y))
         (gradients, du), y = jax.grad(value, argnums=(0, 1), has_aux=True)(params, jnp.asarray(u))
 
@@ -283,7 +283,7 @@ def test_any_shape_and_method_and_gradient(L, H, P, batch, bidirectional, block,
 
 
 def test_inputs_of_double_precision(monkeypatch):
-    monkeypatch.setitem(mimo.BLOCK, "cpu", 64)
+    monkeypatch.setitem(mimo.BLOCKS, "cpu", (0, 64))
     options = s5.Options(state_size=4, bidirectional=True)
     params = s5.init(jax.random.key(0), 3, options)
     u = np.random.default_rng(0).normal(size=(2, 40, 3))
