@@ -276,6 +276,12 @@ def test_a_benchmark_of_nothing_known_is_told(call):
         1,
         "error: --batch and --repeats must be at least 1\n",
     )
+    assert call("benchmark.py", "listops", "--out=.")[0::2] == (
+        1,
+        "error: --out=.: give a name for the files, as in --out=benchmark\n",
+    )
+    code, _, error = call("benchmark.py", "listops", "--out=/proc/none/benchmark")
+    assert code == 1 and error.startswith("error: ") and "/proc/none" in error
 
 
 @pytest.mark.slow
