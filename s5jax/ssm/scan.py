@@ -30,15 +30,15 @@ Method = Literal["auto", "sequential", "chunked", "associative"]
 def choose(method: str) -> str:
     """What a method is on this machine's default device: "auto" is "sequential" on a CPU, otherwise "chunked".
 
-    On a CPU a step of a compiled loop takes some 0.2 microseconds besides its arithmetic, and no other method gains on
+    On a CPU a step of a compiled loop takes some 0.2 microseconds besides its arithmetic, and other methods gain little on
     that. `python scripts/benchmark.py methods` measures an S5 layer with two directions on batches of 4, forward and
     backward; on 2 cores, in ms and MB of scratch memory (results/benchmark-cpu.md):
 
-        L, H, state_size     sequential   without blocks   chunked     associative
-        1024, 512, 384       94, 16       94, 38           107, 28     144, 87
-        4096, 256, 192       98, 21       117, 76          108, 24     215, 175
-        1024, 192, 256       25, 17       24, 29           26, 19      50, 55
-        2048, 128, 16        4.1, 5       4.6, 5           4.6, 11     6.6, 21
+        L, H, state_size     sequential   blocks of 2 MiB   chunked     associative
+        1024, 512, 384       136, 38      118, 21           112, 40     153, 83
+        4096, 256, 192       150, 76      128, 33           149, 77     243, 178
+        1024, 192, 256       34, 29       30, 17            33, 31      63, 54
+        2048, 128, 16        5.7, 4       5.6, 4            5.5, 10     9.1, 22
 
     On other devices "chunked" is chosen since a step of a loop is dear there, and traffic too; it was not measured.
     """
