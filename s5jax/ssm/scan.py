@@ -30,8 +30,8 @@ Method = Literal["auto", "sequential", "chunked", "associative"]
 def choose(method: str) -> str:
     """What a method is on this machine's default device: "auto" is "sequential" on a CPU, otherwise "chunked".
 
-    On a CPU a step of a compiled loop takes some 0.2 microseconds besides its arithmetic, and other methods gain little on
-    that. `python scripts/benchmark.py methods` measures an S5 layer with two directions on batches of 4, forward and
+    On a CPU a step of a compiled loop takes some 0.2 microseconds besides its arithmetic, and other methods gain little
+    on that. `python scripts/benchmark.py methods` measures an S5 layer with two directions on batches of 4, forward and
     backward; on 2 cores, in ms and MB of scratch memory (results/benchmark-cpu.md):
 
         L, H, state_size     sequential   blocks of 2 MiB   chunked     associative
