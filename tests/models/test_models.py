@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,24 +75,21 @@ def test_block_against_numpy(activation, norm, prenorm):
         np.testing.assert_allclose(block.norm.var[...], 0.9 + 0.1 * normalized.var((0, 1)), rtol=1e-4)
 
 
+# Each of them with every other takes long.
+QUICK = {
+    (Classifier, "dense", "batch", "mean"),
+    (Classifier, "one_hot", "layer", "last"),
+    (Retrieval, "embedding", "batch", "mean"),
+}
+
+
 @pytest.mark.parametrize(
-    ("kind", "encoder"),
+    ("kind", "encoder", "norm", "pooling"),
     [
-        (Classifier, "dense"),
-        (Classifier, "one_hot"),
-        (Retrieval, "embedding"),
-        pytest.param(Classifier, "embedding", marks=pytest.mark.slow),
-        pytest.param(Retrieval, "dense", marks=pytest.mark.slow),
-        pytest.param(Retrieval, "one_hot", marks=pytest.mark.slow),
-    ],
-)
-@pytest.mark.parametrize(
-    ("norm", "pooling"),
-    [
-        ("batch", "mean"),
-        ("layer", "last"),
-        pytest.param("batch", "last", marks=pytest.mark.slow),
-        pytest.param("layer", "mean", marks=pytest.mark.slow),
+        pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow)
+        for case in itertools.product(
+            (Classifier, Retrieval), ("dense", "one_hot", "embedding"), ("batch", "layer"), ("mean", "last")
+        )
     ],
 )
 def test_garbage_in_the_padding_changes_nothing(kind, norm, pooling, encoder):

@@ -92,7 +92,7 @@ def remember_gradient():
 
 # All cases with both methods take long.
 QUICK = {(case, "sequential") for case in ("listops", "image", "retrieval", "pathx")}
-QUICK |= {("pathx", "associative"), ("postnorm_ln", "associative")}
+QUICK |= {("postnorm_ln", "associative")}
 BOTH = [
     pytest.param(case, method, marks=[] if (case, method) in QUICK else pytest.mark.slow)
     for case in CASES
