@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-import scipy.io.wavfile
-import scipy.signal
 from jaxtyping import Array, Float, Int16, Shaped
 
 from s5jax.data.store import Arrays, Format, Stored
@@ -84,6 +82,8 @@ def read(path: pathlib.Path) -> tuple[Int16[np.ndarray, " samples"], int]:
     Raises:
       DataError: the file is damaged or cut off, or of a type other than integers of 8, 16, 24, 32 bits and floats.
     """
+    import scipy.io.wavfile
+
     header(path)
     try:
         with warnings.catch_warnings():
@@ -107,6 +107,8 @@ def read(path: pathlib.Path) -> tuple[Int16[np.ndarray, " samples"], int]:
 
 def resample(samples: Int16[np.ndarray, " samples"], rate: int, to: int) -> Int16[np.ndarray, " resampled"]:
     """From one rate to another, by the polyphase filter of `scipy.signal.resample_poly`."""
+    import scipy.signal  # takes two seconds
+
     return _int16(scipy.signal.resample_poly(samples.astype(np.float64), to, rate))
 
 

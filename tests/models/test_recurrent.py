@@ -47,7 +47,7 @@ def values(*shape, seed=0):
     [
         ("s5", {}),
         ("s4d", {"pooling": "last", "norm": "layer", "prenorm": False}),
-        ("s4", {}),
+        pytest.param("s4", {}, marks=pytest.mark.slow),
         pytest.param("s4d-scan", {}, marks=pytest.mark.slow),
         pytest.param("dss", {}, marks=pytest.mark.slow),
     ],

@@ -165,7 +165,7 @@ def padded(u, lengths, filler=np.nan):
 # --- values ---
 
 
-@every_layer
+@every_layer_in_time
 @hypothesis.settings(max_examples=8, derandomize=True, deadline=None, database=None)
 @hypothesis.given(
     size=strategies.sampled_from([(8, 1), (2, 131), (16, 50)]),  # each is a compilation

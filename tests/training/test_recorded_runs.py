@@ -91,7 +91,7 @@ def remember_gradient():
 
 
 # All cases with both methods take long.
-QUICK = {(case, "sequential") for case in ("listops", "image", "retrieval", "pathx")}
+QUICK = {(case, "sequential") for case in ("listops", "image", "retrieval")}
 QUICK |= {("postnorm_ln", "associative")}
 BOTH = [
     pytest.param(case, method, marks=[] if (case, method) in QUICK else pytest.mark.slow)
