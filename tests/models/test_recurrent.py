@@ -85,7 +85,7 @@ def test_a_padded_prefill_goes_on_after_each_sequence_s_end(pooling, mask_paddin
     assert relative_error(logits, whole(model, longer, lengths + 1)) < 1e-5
 
 
-@pytest.mark.parametrize("pooling", ["mean", "last"])
+@pytest.mark.parametrize("pooling", ["mean", pytest.param("last", marks=pytest.mark.slow)])
 def test_a_sequence_of_which_nothing_came_keeps_its_answer(pooling):
     model, inputs = build("s5", pooling=pooling), values(B, L, 2)
     state, before = prefill(model, model.initial_state(B), inputs[:, :9])
@@ -121,7 +121,7 @@ def test_two_documents_one_sample_of_each_at_a_time():
     assert relative_error(after_each[:, 8], whole(model, inputs[:, :, :9])) < 1e-5
 
 
-@pytest.mark.parametrize("ssm", ["s5", "s4d"])
+@pytest.mark.parametrize("ssm", ["s5", pytest.param("s4d", marks=pytest.mark.slow)])
 def test_irregular_samples_in_a_model(ssm):
     model, inputs = build(ssm), values(B, L, 2)
     factors = jnp.exp(values(B, L, seed=1))

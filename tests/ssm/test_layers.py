@@ -365,7 +365,7 @@ def test_step_sizes_of_padding_have_no_part(name, bidirectional):
     assert np.isfinite(clean[0])
 
 
-@layers("s5", "s4d_lin", "s4_legs")
+@layers("s5", "s4d_lin", "s4_legs", slow={"s4d_lin"})
 def test_inputs_of_half_precision(name):
     layer, params, options = make(name)
     u = jnp.asarray(draw(9, H), jnp.bfloat16)

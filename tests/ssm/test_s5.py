@@ -55,8 +55,14 @@ def slow_apply(params, u, options, step_rescale=1.0, start=None):
     return outputs
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("case", range(6))
+@pytest.mark.parametrize(
+    ("case", "method"),
+    [
+        pytest.param(case, method, marks=[] if method == "sequential" or case % 2 else pytest.mark.slow)
+        for case in range(6)
+        for method in METHODS
+    ],
+)
 def test_recorded_outputs_and_gradients(case, method):
     meta, data = load_case(f"s5_ssm_{case}")
     keys = ("discretization", "bidirectional", "conj_sym", "clip_eigs")
