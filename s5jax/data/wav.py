@@ -107,7 +107,7 @@ def read(path: pathlib.Path) -> tuple[Int16[np.ndarray, " samples"], int]:
 
 def resample(samples: Int16[np.ndarray, " samples"], rate: int, to: int) -> Int16[np.ndarray, " resampled"]:
     """From one rate to another, by the polyphase filter of `scipy.signal.resample_poly`."""
-    import scipy.signal  # takes two seconds
+    import scipy.signal  # heavy, and only other sampling rates need it
 
     return _int16(scipy.signal.resample_poly(samples.astype(np.float64), to, rate))
 
