@@ -1,0 +1,68 @@
+"""Where sequences in a batch end, what is missing in them, where new ones start, and how much time passes between samples."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Integer
+
+__all__ = ["backward_gaps", "clean", "end_before", "gaps", "valid_steps"]
+
+
+def valid_steps(lengths: Integer[Array, "*batch"], L: int) -> Bool[Array, "*batch {L}"]:
+    """True at the steps before each sequence's end."""
+    lengths = lengths.astype(jnp.int32)  # a narrow integer may hold every length, but not L
+    return jax.lax.broadcasted_iota(jnp.int32, (*lengths.shape, L), lengths.ndim) < lengths[..., None]
+
+
+def clean(
+    x: Float[Array, "B L H"],
+    lengths: Integer[Array, " B"] | None = None,
+    mask: Bool[Array, "B L"] | None = None,
+) -> Float[Array, "B L H"]:
+    """Zero after each sequence's end and at missing samples, whatever stood there, NaN included.
+
+    Raises:
+      ValueError: L is 0.
+    """
+    L = x.shape[1]
+    if L == 0:
+        raise ValueError("a sequence has at least one step, got length 0")
+    if lengths is not None:
+        x = jnp.where(valid_steps(lengths, L)[..., None], x, 0)
+    return x if mask is None else jnp.where(mask[..., None], 0, x)
+
+
+def end_before(
+    reset: Bool[Array, "B L"] | None, lengths: Integer[Array, " B"] | None, L: int
+) -> Bool[Array, "#B L"]:
+    """True at the last step of each sequence: before the batch's end, its own, or the start of another."""
+    last = jnp.arange(L)[None] == L - 1
+    if lengths is not None:
+        last = last | (jnp.arange(L)[None] == lengths.astype(jnp.int32)[:, None] - 1)
+    if reset is not None:
+        last = last | jnp.concatenate([reset[:, 1:], jnp.ones_like(reset[:, :1])], 1)
+    return last
+
+
+def gaps(
+    rate: Float[Array, "..."] | float | None, lengths: Integer[Array, " B"] | None
+) -> Float[Array, "..."] | float:
+    """The time before each sample, in step sizes: a rate (), (B,) or (B, L), 1 after each sequence's end; `None` is 1."""
+    if rate is None:
+        return 1.0
+    if lengths is None or jnp.ndim(rate) < 2:
+        return rate
+    rate = jnp.asarray(rate)
+    return jnp.where(valid_steps(lengths, rate.shape[1]), rate, 1)
+
+
+def backward_gaps(
+    rate: Float[Array, "..."] | float | None,
+    lengths: Integer[Array, " B"] | None,
+    reset: Bool[Array, "B L"] | None,
+) -> Float[Array, "..."] | float:
+    """The time after each sample, which a state crosses on its way backwards; 1 at the end of each sequence."""
+    rate = gaps(rate, lengths)
+    if jnp.ndim(rate) < 2:
+        return rate
+    following = jnp.concatenate([rate[:, 1:], jnp.ones_like(rate[:, :1])], 1)
+    return jnp.where(end_before(reset, lengths, rate.shape[1]), 1, following)
