@@ -34,12 +34,15 @@ ABILITIES: dict[str, Any] = {
     "MASK": False,
     "RESET": False,
     "OWN_RESIDUAL": False,
+    "DROPOUT": False,
     "GROUPS": {},
 }
-"""`CAUSAL`: outputs depend on earlier inputs only. `RATE`: "none", "scalar", a factor for a sequence, or "step", one for
+"""What an absent constant means.
+
+`CAUSAL`: outputs depend on earlier inputs only. `RATE`: "none"; "scalar", one factor for a sequence; or "step", one for
 each step. `PADDING`: "exact", or "zeros" where outputs depend on how far a sequence is padded. `MASK`, `RESET`: takes
-these arguments. `OWN_RESIDUAL`: gets `skip=x` and adds it itself. `GROUPS`: named sets of leaves, regular expressions
-that match a leaf's whole name. Any of them but `GROUPS` may be a function of the options instead."""
+these arguments. `OWN_RESIDUAL`: gets `skip=x` and adds it itself. `DROPOUT`: uses `key` and `dropout`. `GROUPS`: named
+sets of leaves, regular expressions that match a leaf's whole name. All but `GROUPS` may be functions of the options."""
 
 
 def find(name: str) -> ModuleType:

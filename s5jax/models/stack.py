@@ -1,202 +1,259 @@
 """The stack: an encoder, and residual blocks one after the other.
 
-The blocks are one module whose arrays have an axis for the blocks in front: one compiled block serves all of them.
-A module keeps no random state: `key` is an argument, and without it there is no dropout.
+Blocks in the same place of the pattern are one module whose arrays have an axis for the repetitions in front: one
+compiled repetition serves all of them. A module keeps no random state: `key` is an argument, and without it nothing
+is dropped.
 """
 
+import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
-from s5jax.models.layers import SSM, Block, Options, add_bias, dropout_masks, pool
-from s5jax.ssm.parameters import StepRescale
-from s5jax.ssm.product import rows
-from s5jax.ssm.scan import valid_steps
+from s5jax import mixers
+from s5jax.models.block import Block, Dropout, dropout_masks
+from s5jax.models.encoders import make_encoder
+from s5jax.models.options import Options
+from s5jax.ssm.sequence import valid_steps
 
-__all__ = ["Recurrence", "Stack", "StackState"]
-
-
-class StackState(NamedTuple):
-    """All that a causal stack remembers of the samples it has read."""
-
-    layers: tuple[Array, ...]
-    """The state of each SSM."""
-    pooled: Array
-    """(B, H): the sum of the features so far, or the last ones."""
-    steps: Array
-    """(B,): samples read."""
+__all__ = ["Cells", "Sequences", "Stack"]
 
 
-Recurrence = list[tuple[dict[str, Any], dict[str, Any]]]
-"""Of each block the parameters, and what a step of its SSM needs besides."""
+class Sequences(NamedTuple):
+    """What is known of a batch of sequences besides their samples; `None` where there is nothing to know."""
+
+    lengths: Int[Array, " B"] | None = None
+    """Valid steps."""
+    mask: Bool[Array, "B L"] | None = None
+    """True where a sample is missing."""
+    reset: Bool[Array, "B L"] | None = None
+    """True where a new sequence starts."""
+    rate: Float[Array, "..."] | float | None = None
+    """Factor on time, (), (B,) or (B, L)."""
+
+    def counted(self, L: int) -> Bool[Array, "B L"] | None:
+        """True at samples that are valid and not missing; `None`: all are."""
+        valid = None if self.lengths is None else valid_steps(self.lengths, L)
+        if self.mask is None:
+            return valid
+        return ~self.mask if valid is None else valid & ~self.mask
+
+
+Cells = list[tuple[Any, Any]]
+"""Of each block its parameters, and what a step of its mixer needs."""
 
 
 class Stack(nnx.Module):
     """Encoder and residual blocks: values (B, L, C) or token ids (B, L) to features (B, L, H).
 
-    A stack whose SSMs read in one direction also runs in pieces, down to single samples: `initial_state`, `prefill`,
-    `step`, `rollout`.
-
     Args:
       options: the model's.
-      ssm: the name of the layer and its options.
+      mixer_options: for each name in the pattern, the mixer and its options.
       input_size: C, or the number of tokens.
+      length: steps that the model will be trained on.
     """
 
-    def __init__(self, options: Options, ssm: tuple[str, Any], input_size: int, *, rngs: nnx.Rngs):
-        self.options, self.input_size = options, input_size
-        self.encoder: nnx.Linear | nnx.Embed
-        if options.encoder == "embedding":
-            self.encoder = nnx.Embed(input_size, options.d_model, rngs=rngs)
-        else:
-            self.encoder = nnx.Linear(input_size, options.d_model, rngs=rngs)
-        blocks = [Block(options, SSM(*ssm, options.d_model, rngs=rngs), rngs=rngs) for _ in range(options.depth)]
-        graphdefs, states = zip(*map(nnx.split, blocks), strict=True)
-        self.layers: Block = nnx.merge(graphdefs[0], jax.tree.map(lambda *x: jnp.stack(x), *states))
-
-    @property
-    def blocks(self) -> list[Block]:
-        """The blocks one by one, as copies."""
-        graphdef, state = nnx.split(self.layers)
-        return [nnx.merge(graphdef, jax.tree.map(lambda x, i=i: x[i], state)) for i in range(self.options.depth)]
+    def __init__(
+        self,
+        options: Options,
+        mixer_options: Mapping[str, tuple[str, Any]],
+        input_size: int,
+        length: int,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.options = options
+        self.encoder = make_encoder(options, input_size, rngs)
+        places = len(options.pattern)
+        names = [options.pattern[i % places] for i in range(options.depth)]
+        blocks = [Block(options, mixer_options[name], length, rngs=rngs) for name in names]
+        self.layers = nnx.List([_stacked(blocks[place::places]) for place in range(places)])
 
     def __call__(
         self,
         inputs: Shaped[Array, "B L ..."],
-        lengths: Int[Array, " B"] | None = None,
+        sequences: Sequences = Sequences(),
         *,
+        state: tuple[Any, ...] | None = None,
         train: bool = False,
         key: PRNGKeyArray | None = None,
-        step_rescale: StepRescale = 1.0,
-    ) -> Float[Array, "B L H"]:
-        if not self.options.mask_padding:
-            lengths = None
-        graphdef, *layers = nnx.split(self.layers, nnx.BatchStat, ...)
-        kept = None if key is None else dropout_masks(self.options, key, len(inputs))
+        dropout: Float[Array, ""] | float | None = None,
+    ) -> tuple[Float[Array, "B L H"], tuple[Any, ...] | None]:
+        """Features, and the states of the mixers after the last valid step if states were given.
 
-        def advance(x: Array, layer: tuple[Any, ...]) -> tuple[Array, Any]:
-            batch_stats, rest, kept = layer
-            block = nnx.merge(graphdef, batch_stats, rest)
-            x = block(x, lengths, train, kept, step_rescale)
-            return x, nnx.state(block, nnx.BatchStat)
+        Args:
+          inputs: values or token ids.
+          sequences: their lengths, missing samples, resets and rate.
+          state: as from `init_state` or an earlier call.
+          train: normalise by the statistics of this batch, and update the running ones.
+          key: of dropout; without it nothing is dropped.
+          dropout: probability; default: that of the options.
+        """
+        options, batch, places = self.options, len(inputs), len(self.layers)
+        if not options.mask_padding and state is None:
+            sequences = sequences._replace(lengths=None)
+        counted = sequences.counted(inputs.shape[1])
+        for block in self.layers:
+            mixers.check(
+                mixers.find(block.mixer),
+                block.mixer_options,
+                mask=sequences.mask,
+                reset=sequences.reset,
+                rate=sequences.rate,
+                state=state,
+            )
+        rate = options.dropout if dropout is None else dropout
+        graphdefs, stats, rest = zip(*(nnx.split(layer, nnx.BatchStat, ...) for layer in self.layers), strict=True)
+        masks, keys = None, None
+        if key is not None and options.dropout:
+            kept = dropout_masks(options.depth, options.d_model, batch, key, rate)
+            masks = Dropout(kept, jnp.broadcast_to(1 / (1 - jnp.asarray(rate)), options.depth))
+            if any(mixers.ability(mixers.find(b.mixer), "DROPOUT", b.mixer_options) for b in self.layers):
+                keys = jax.random.split(jax.random.fold_in(key, options.depth), options.depth)
+        states = [None if state is None else _stack(state[place::places]) for place in range(places)]
 
-        if self.options.remat != "none":
-            names = ["product"] if self.options.remat == "pointwise" else []
+        def repetition(x: Array, layers: tuple[Any, ...]) -> tuple[Array, Any]:
+            """The blocks of the pattern, one after the other."""
+            new_stats, new_states = [], []
+            for graphdef, (stats, rest, dropped, block_key, start) in zip(graphdefs, layers, strict=False):
+                block: Block = nnx.merge(graphdef, stats, rest)
+                mix = functools.partial(
+                    mixers.find(block.mixer).apply,
+                    block.params,
+                    options=block.mixer_options,
+                    **sequences._asdict(),
+                    state=start,
+                    key=block_key,
+                    dropout=0.0 if block_key is None else rate,
+                )
+                x, end = block(x, mix, counted=counted, train=train, dropout=dropped)
+                new_stats.append(nnx.state(block, nnx.BatchStat))
+                new_states.append(end)
+            return x, (new_stats, new_states)
+
+        if options.remat != "none":
+            names = ["product"] if options.remat == "pointwise" else []
             policy = jax.checkpoint_policies.save_from_both_policies(
                 jax.checkpoint_policies.save_only_these_names(*names), _is_statistic
             )
-            advance = jax.checkpoint(advance, prevent_cse=False, policy=policy)
-        each: tuple[Any, ...] = (*layers, kept)
-        x, batch_stats = jax.lax.scan(advance, self._encode(inputs, lengths), each)
+            repetition = jax.checkpoint(repetition, prevent_cse=False, policy=policy)
+        each = list(zip(stats, rest, *(_dealt(tree, places) for tree in (masks, keys)), states, strict=True))
+        x, (new_stats, new_states) = _repeat(repetition, self.encode(inputs, counted), each, options)
         if train:  # else nothing changes, and a model that is only read can be jitted as it is
-            nnx.update(self.layers, batch_stats)
-        return x
+            for layer, new in zip(self.layers, new_stats, strict=True):
+                nnx.update(layer, new)
+        if state is None:
+            return x, None
+        return x, tuple(_take(new_states[i % places], i // places) for i in range(options.depth))
 
-    def _encode(self, inputs: Shaped[Array, "B ..."], lengths: Int[Array, " B"] | None) -> Float[Array, "B ..."]:
-        if lengths is not None:  # so that not even a NaN in the padding gets further than here
-            valid = valid_steps(lengths, inputs.shape[1])
-            valid = valid.reshape(valid.shape + (1,) * (inputs.ndim - 2))
-            inputs = jnp.where(valid, inputs, jnp.zeros((), inputs.dtype))
-        if isinstance(self.encoder, nnx.Linear) and self.options.encoder == "one_hot":
-            return add_bias(self.encoder, rows(self.encoder.kernel[...], inputs))
+    def encode(
+        self, inputs: Shaped[Array, "B ..."], counted: Bool[Array, "B ..."] | None = None
+    ) -> Float[Array, "B ..."]:
+        """Inputs as the first block takes them: zero, even for NaN, where they do not count."""
+        if counted is not None:
+            counted = counted.reshape(counted.shape + (1,) * (inputs.ndim - counted.ndim))
+            inputs = jnp.where(counted, inputs, jnp.zeros((), inputs.dtype))
         return self.encoder(inputs)
 
-    def initial_state(self, batch_size: int) -> StackState:
-        """Nothing read yet."""
-        seq = self.layers.seq
-        layer = seq.layer.initial_state({name: value[0] for name, value in seq.params.items()}, (batch_size,))
-        pooled = jnp.zeros((batch_size, self.options.d_model))
-        return StackState((layer,) * self.options.depth, pooled, jnp.zeros((batch_size,), jnp.int32))
+    def blocks(self) -> list[tuple[nnx.GraphDef, Any]]:
+        """The blocks one by one: definition and arrays, to be merged."""
+        places = len(self.layers)
+        split = [nnx.split(layer) for layer in self.layers]
+        return [(split[i % places][0], _take(split[i % places][1], i // places)) for i in range(self.options.depth)]
 
-    def recurrence(self, step_rescale: StepRescale = 1.0) -> Recurrence:
-        """What `step` needs of the blocks. To be computed once for many samples.
+    def init_state(self, batch: int, *, max_length: int | None = None) -> tuple[Any, ...]:
+        """The mixers' states when nothing has been read.
 
         Args:
-          step_rescale: factor on the step sizes, one for all or, for s5 and s4d, (B,), one for each sequence.
+          batch: sequences.
+          max_length: samples that will be read at most; mixers with a cache need it.
 
         Raises:
-          ValueError: the SSMs read in both directions.
+          ValueError: a mixer has no recurrent mode.
         """
-        blocks = self.blocks
-        return [(nnx.to_pure_dict(nnx.state(block)), block.seq.recurrence(step_rescale)) for block in blocks]
+        states = []
+        for graphdef, arrays in self.blocks():
+            block: Block = nnx.merge(graphdef, arrays)
+            mixer = mixers.find(block.mixer)
+            mixers.require(mixer, "init_state", "step")
+            states.append(mixer.init_state(block.params, block.mixer_options, batch, max_length=max_length))
+        return tuple(states)
 
-    def prefill(
-        self,
-        state: StackState,
-        inputs: Shaped[Array, "B L ..."],
-        lengths: Int[Array, " B"] | None = None,
-        *,
-        step_rescale: StepRescale = 1.0,
-    ) -> tuple[StackState, Float[Array, "B H"]]:
-        """Reads on from a state, all samples at once; of some sequences there may be none, lengths 0.
+    def discretize(self, rate: Float[Array, "..."] | float | None = None) -> Cells:
+        """What `step` needs of the blocks: to be computed once for many samples.
 
-        Returns:
-          The state after the last valid step, and the features pooled over all that was read up to it. Padding never
-          has a part in either.
+        Args:
+          rate: factor on time, () or (B,).
 
         Raises:
-          ValueError: the SSMs read in both directions.
+          ValueError: a mixer has no recurrent mode, or does not understand a rate.
         """
-        x, layers = self._encode(inputs, lengths), []
-        for block, layer_state in zip(self.blocks, state.layers, strict=True):
-            layer_state, x = block.prefill(layer_state, x, lengths, step_rescale)
-            layers.append(layer_state)
-        if self.options.pooling == "last":
-            pooled = pool(x, lengths, "last")
-            if lengths is not None:  # a sequence of which nothing came keeps its answer
-                pooled = jnp.where(lengths[:, None] > 0, pooled, state.pooled)
-        elif lengths is None:
-            pooled = state.pooled + x.sum(1)
-        else:
-            pooled = state.pooled + jnp.sum(jnp.where(valid_steps(lengths, x.shape[1])[..., None], x, 0), 1)
-        read = x.shape[1] if lengths is None else lengths.astype(jnp.int32)
-        return self._pooled(StackState(tuple(layers), pooled, state.steps + read))
+        cells = []
+        for graphdef, arrays in self.blocks():
+            block: Block = nnx.merge(graphdef, arrays)
+            mixer = mixers.find(block.mixer)
+            mixers.check(mixer, block.mixer_options, rate=rate)
+            discretize = getattr(mixer, "discretize", None)
+            cell = block.params if discretize is None else discretize(block.params, block.mixer_options, rate=rate)
+            cells.append((arrays, cell))
+        return cells
 
     def step(
         self,
-        state: StackState,
+        state: tuple[Any, ...],
         inputs: Shaped[Array, "B ..."],
-        recurrence: Recurrence | None = None,
+        cells: Cells,
         *,
-        step_rescale: StepRescale | None = None,
-    ) -> tuple[StackState, Float[Array, "B H"]]:
-        """`prefill` of one sample: values (B, C) or token ids (B,).
+        mask: Bool[Array, " B"] | None = None,
+        reset: Bool[Array, " B"] | None = None,
+    ) -> tuple[Float[Array, "B H"], tuple[Any, ...]]:
+        """One sample, values (B, C) or token ids (B,): features, and the next states."""
+        x, states = self.encode(inputs, None if mask is None else ~mask), []
+        graphdefs = [nnx.graphdef(layer) for layer in self.layers]
+        for i, ((arrays, cell), start) in enumerate(zip(cells, state, strict=True)):
+            block: Block = nnx.merge(graphdefs[i % len(graphdefs)], arrays)
+            step = mixers.find(block.mixer).step
+            mix = functools.partial(step, cell, start, options=block.mixer_options, mask=mask, reset=reset)
+            x, end = block(x, mix)
+            states.append(end)
+        return x, tuple(states)
 
-        Args:
-          recurrence: as from `recurrence`; without it, it is computed, which takes longer than the step.
-          step_rescale: as for `recurrence`, where that is to be computed.
 
-        Raises:
-          ValueError: the SSMs read in both directions, or both arguments are given.
-        """
-        if recurrence is None:
-            recurrence = self.recurrence(1.0 if step_rescale is None else step_rescale)
-        elif step_rescale is not None:
-            raise ValueError("step_rescale is a part of the recurrence that is given: recurrence(step_rescale)")
-        graphdef, x, layers = nnx.graphdef(self.layers), self._encode(inputs, None), []
-        for (block, arrays), layer_state in zip(recurrence, state.layers, strict=True):
-            layer_state, x = nnx.merge(graphdef, block).step(arrays, layer_state, x)
-            layers.append(layer_state)
-        pooled = x if self.options.pooling == "last" else state.pooled + x
-        return self._pooled(StackState(tuple(layers), pooled, state.steps + 1))
+def _repeat(body: Any, x: Array, each: list[Any], options: Options) -> tuple[Array, tuple[list[Any], list[Any]]]:
+    """The repetitions of the pattern in one scanned loop, and then, if the last one is incomplete, its beginning."""
+    places = len(each)
+    whole, left = divmod(options.depth, places)
+    full = each if not left else jax.tree.map(lambda a: a[:whole], each)
+    x, (stats, states) = jax.lax.scan(body, x, full, length=whole, unroll=options.unroll)
+    if left:
+        x, tail = body(x, _take(each[:left], whole))
+        for all_of, last in zip((stats, states), tail, strict=True):
+            joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), all_of[:left], last)
+            all_of[:left] = joined
+    return x, (stats, states)
 
-    def rollout(
-        self, state: StackState, inputs: Shaped[Array, "B L ..."], recurrence: Recurrence | None = None
-    ) -> tuple[StackState, Float[Array, "B L H"]]:
-        """`step` for one sample after the other, in one compiled loop."""
-        recurrence = self.recurrence() if recurrence is None else recurrence
-        state, pooled = jax.lax.scan(
-            lambda state, sample: self.step(state, sample, recurrence), state, jnp.moveaxis(inputs, 1, 0)
-        )
-        return state, jnp.moveaxis(pooled, 0, 1)
 
-    def _pooled(self, state: StackState) -> tuple[StackState, Float[Array, "B H"]]:
-        if self.options.pooling == "last":
-            return state, state.pooled
-        return state, state.pooled / jnp.maximum(state.steps, 1)[:, None].astype(state.pooled.dtype)
+def _stacked(blocks: list[Block]) -> Block:
+    """One block whose arrays are those of all, with an axis in front."""
+    graphdefs, states = zip(*map(nnx.split, blocks), strict=True)
+    return nnx.merge(graphdefs[0], _stack(states))
+
+
+def _stack(trees: Any) -> Any:
+    return jax.tree.map(lambda *x: jnp.stack(x), *trees)
+
+
+def _dealt(tree: Any, places: int) -> list[Any]:
+    """What there is for each block, dealt to the places of the pattern."""
+    return [jax.tree.map(lambda x, place=place: x[place::places], tree) for place in range(places)]
+
+
+def _take(tree: Any, i: int) -> Any:
+    return jax.tree.map(lambda x: x[i], tree)
 
 
 def _is_statistic(primitive: Any, *arguments: Any, **params: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Where sequences in a batch end, what is missing in them, where new ones start, and how much time passes between samples."""
+"""Where sequences end, what is missing in them, where new ones start, and how much time passes between samples."""
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +31,7 @@ def clean(
     return x if mask is None else jnp.where(mask[..., None], 0, x)
 
 
-def end_before(
-    reset: Bool[Array, "B L"] | None, lengths: Integer[Array, " B"] | None, L: int
-) -> Bool[Array, "#B L"]:
+def end_before(reset: Bool[Array, "B L"] | None, lengths: Integer[Array, " B"] | None, L: int) -> Bool[Array, "#B L"]:
     """True at the last step of each sequence: before the batch's end, its own, or the start of another."""
     last = jnp.arange(L)[None] == L - 1
     if lengths is not None:
@@ -43,10 +41,8 @@ def end_before(
     return last
 
 
-def gaps(
-    rate: Float[Array, "..."] | float | None, lengths: Integer[Array, " B"] | None
-) -> Float[Array, "..."] | float:
-    """The time before each sample, in step sizes: a rate (), (B,) or (B, L), 1 after each sequence's end; `None` is 1."""
+def gaps(rate: Float[Array, "..."] | float | None, lengths: Integer[Array, " B"] | None) -> Float[Array, "..."] | float:
+    """The time before each sample, in step sizes: the rate, 1 after each sequence's end; `None` is 1."""
     if rate is None:
         return 1.0
     if lengths is None or jnp.ndim(rate) < 2:

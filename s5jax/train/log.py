@@ -9,7 +9,7 @@ from typing import Any
 
 import tqdm
 
-from s5jax.training.config import Config, UserError
+from s5jax.train.config import Config, UserError
 
 __all__ = ["Writer"]
 

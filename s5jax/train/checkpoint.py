@@ -1,6 +1,7 @@
 """Checkpoints by orbax: the two newest and the best.
 
-    checkpoints/<step>/             the state after that many steps and, as JSON, the loop's own progress
+    checkpoints/<step>/             the state after that many steps, as its tree of arrays is, by name; and as JSON the
+                                    config that it belongs to and the loop's own progress
     checkpoints/<step>/SEAL.json    checksums of the files, written when all of them are there
     checkpoints/damaged/            what no longer agreed with its seal
 
@@ -26,9 +27,8 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from s5jax.models.names import per_layer, stacked
-from s5jax.training.config import UserError
-from s5jax.training.state import TrainState
+from s5jax.train.config import Config, UserError, differences
+from s5jax.train.step import TrainState
 
 __all__ = ["Checkpoints", "read", "saved_steps"]
 
@@ -53,8 +53,9 @@ class Checkpoints:
     Use as a context manager: leaving it waits for a save under way.
     """
 
-    def __init__(self, workdir: pathlib.Path):
+    def __init__(self, workdir: pathlib.Path, config: Config):
         self.directory = workdir.absolute() / "checkpoints"
+        self._config = config
         self._keep = _NewestAndBest()
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._saving: concurrent.futures.Future[None] | None = None
@@ -92,8 +93,8 @@ class Checkpoints:
         self._keep.former_best_step, self._keep.best_step = self._keep.best_step, progress["best_step"]
         # Copies, since the next steps reuse the state's buffers and go on with the progress while these are written.
         host = jax.tree.map(np.array, jax.device_get(state))
-        step, progress = int(host.step), copy.deepcopy(progress)
-        writing = self._orbax.save_async(step, _to_stored(host), custom_metadata=progress, overwrite=True)
+        step, metadata = int(host.step), {"progress": copy.deepcopy(progress), "config": self._config.to_dict()}
+        writing = self._orbax.save_async(step, _to_stored(host), custom_metadata=metadata, overwrite=True)
         self._saving = self._thread.submit(self._seal, writing, step)
 
     def wait(self) -> None:
@@ -119,7 +120,7 @@ class Checkpoints:
         `progress["best_step"]` is `None`. Unfinished ones are removed.
 
         Raises:
-          UserError: there are checkpoints, and all are damaged.
+          UserError: there are checkpoints, and all are damaged, or they belong to another config.
         """
         faults = {step: _fault(self.directory / str(step)) for step in saved_steps(self.directory)}
         intact = [step for step, fault in faults.items() if fault is None]
@@ -130,7 +131,7 @@ class Checkpoints:
                 self._put_aside(step, fault)
         if not intact:
             return None
-        progress: Any = ocp.metadata(self.directory / str(intact[-1])).custom_metadata
+        progress = _metadata(self.directory, intact[-1], self._config)["progress"]
         if progress["best_step"] not in intact:
             progress |= {"best_step": None, "best": None}
         self._keep.best_step = progress["best_step"]
@@ -157,11 +158,11 @@ class Checkpoints:
         return _load(self.directory, step, like)
 
 
-def read(workdir: pathlib.Path, which: Literal["best", "latest"], like: TrainState) -> TrainState:
+def read(workdir: pathlib.Path, which: Literal["best", "latest"], like: TrainState, config: Config) -> TrainState:
     """The best or the newest checkpoint of a run that may be going on in another process; touches nothing.
 
     Raises:
-      UserError: there is none, or it is damaged.
+      UserError: there is none, it is damaged, or it belongs to another config.
     """
     directory = workdir.absolute() / "checkpoints"
     for _ in range(10):  # what is listed may be gone when it is read: then the run has something newer
@@ -170,8 +171,9 @@ def read(workdir: pathlib.Path, which: Literal["best", "latest"], like: TrainSta
             if not intact:
                 break
             step = intact[-1]
+            metadata = _metadata(directory, step, config)
             if which == "best":
-                step = ocp.metadata(directory / str(step)).custom_metadata["best_step"]
+                step = metadata["progress"]["best_step"]
                 if step is None:
                     raise UserError(
                         f"{workdir} has not been evaluated yet, and so has no best checkpoint; take the latest"
@@ -198,26 +200,27 @@ def _load(directory: pathlib.Path, step: int, like: TrainState) -> TrainState:
     return _from_stored(ocp.load(directory / str(step), _to_stored(host)), host)
 
 
-def _to_stored(host: TrainState) -> dict[str, Any]:
-    """Parameters and statistics by name, layer by layer, the optimizer's state as one vector per dtype.
+def _metadata(directory: pathlib.Path, step: int, config: Config) -> dict[str, Any]:
+    """The config and the progress that a checkpoint carries.
 
-    Orbax takes over a millisecond an array, most of it for moments that nobody looks at one by one.
+    Raises:
+      UserError: it belongs to another config.
     """
-    host = per_layer(host)
-    packed: dict[str, list[np.ndarray]] = {}
-    for leaf in jax.tree.leaves(host.opt_state):
-        packed.setdefault(leaf.dtype.name, []).append(leaf.ravel())
-    return host._asdict() | {"opt_state": {dtype: np.concatenate(leaves) for dtype, leaves in packed.items()}}
+    metadata: Any = ocp.metadata(directory / str(step)).custom_metadata
+    different = differences(metadata["config"], config.to_dict())
+    if different:
+        raise UserError(f"checkpoint {directory / str(step)} belongs to another config; {different}")
+    return metadata
+
+
+def _to_stored(host: TrainState) -> dict[str, Any]:
+    """The arrays of a state by their names."""
+    leaves = jax.tree_util.tree_leaves_with_path(host)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _from_stored(stored: dict[str, Any], like: TrainState) -> TrainState:
-    leaves, structure = jax.tree.flatten(per_layer(like.opt_state))
-    at = dict.fromkeys(stored["opt_state"], 0)
-    for i, leaf in enumerate(leaves):
-        dtype = leaf.dtype.name
-        leaves[i] = stored["opt_state"][dtype][at[dtype] : at[dtype] + leaf.size].reshape(leaf.shape)
-        at[dtype] += leaf.size
-    return stacked(TrainState(**(stored | {"opt_state": jax.tree.unflatten(structure, leaves)})))
+    return jax.tree.unflatten(jax.tree.structure(like), [stored[name] for name in _to_stored(like)])
 
 
 SEAL = "SEAL.json"

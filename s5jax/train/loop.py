@@ -2,25 +2,30 @@
 
 import contextlib
 import datetime
+import itertools
 import math
 import pathlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
 from s5jax.data import batches
-from s5jax.training import optimizer as optimizers
-from s5jax.training import state as states
-from s5jax.training import workdir as workdirs
-from s5jax.training.checkpoint import Checkpoints
-from s5jax.training.config import Config, UserError, load_task
-from s5jax.training.metrics import Writer
-from s5jax.training.program import Program
+from s5jax.data.task import Task
+from s5jax.evaluators import Context
+from s5jax.evaluators.eigenvalues import report_unstable
+from s5jax.objectives import Metrics
+from s5jax.train import workdir as workdirs
+from s5jax.train.build import Experiment, build, load_task, random_keys
+from s5jax.train.checkpoint import Checkpoints
+from s5jax.train.config import Config, UserError
+from s5jax.train.log import Writer
+from s5jax.train.program import Program
+from s5jax.train.resolve import load_module
 
 __all__ = ["Diverged", "Interrupted", "train"]
 
@@ -49,7 +54,7 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
       started: `time.perf_counter()` at the program's start, for the report of how long the start took.
 
     Returns:
-      What result.json holds: steps, accuracy and loss on the validation and test splits.
+      What result.json holds: steps, and the objective's metrics on the validation and test splits.
 
     Raises:
       UserError: the workdir is another config's, or the config cannot be run.
@@ -65,22 +70,18 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
 
 
 def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, Any]:
-    if config.log.eigenvalues_every_steps:
-        states.require(config, "Lambda")
+    print(f"loading {config.task.name}", flush=True)
     task = load_task(config)
     origin = workdirs.claim_data(workdir, config)
-    experiment, state = states.build(config, task)
-    program = Program(config, task, experiment)
+    experiment, state = build(config, task)
+    program = Program(experiment)
     total_steps, steps_per_epoch = experiment.total_steps, experiment.steps_per_epoch
-    keys = states.random_keys(config.seed)
     eval_every = config.train.eval_every_steps or steps_per_epoch
-    learning_rate = jax.jit(
-        optimizers.make_schedule(config.optim, config.optim.lr, experiment.warmup_steps, experiment.schedule_steps)
-    )
+    evaluators = {name: load_module("evaluators", section.module) for name, section in config.evaluators.items()}
 
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(_catch_signals())
-        checkpoints = stack.enter_context(Checkpoints(workdir))
+        checkpoints = stack.enter_context(Checkpoints(workdir, config))
         restored = checkpoints.restore_latest(state)
         # What a checkpoint keeps besides the state: all that later reports and decisions depend on.
         progress: dict[str, Any] = {"best": None, "best_step": None, "stale": 0, "window": {}, "seconds": 0.0}
@@ -92,36 +93,47 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
         writer = stack.enter_context(Writer(workdir, config, step, total_steps))
 
         workdirs.record(workdir, config)
-        run = _describe_run(workdir, state, program)
+        run = workdirs.describe_run(workdir, config, state.params, program.mesh.size)
+        for warning in run.pop("warnings"):
+            writer.say(f"warning: {warning}")
         writer.say(
-            f"{workdir}: {config.ssm.name} on {task.name}, {run['parameters']:,} parameters, {run['device']};"
-            f" {total_steps} steps of {config.train.batch_size} examples, {steps_per_epoch} an epoch"
+            f"{workdir}: {'+'.join(config.model.pattern)} on {task.name}, {run['parameters']:,} parameters,"
+            f" {run['device']}; {total_steps} steps of {config.train.batch_size} examples, {steps_per_epoch} an epoch"
             + (f"; resuming after step {step}" if step else "")
         )
         if origin is not None:
             writer.say(f"data: {origin}")
-        if config.log.eigenvalues_every_steps and step == 0:
-            workdirs.write_eigenvalues(workdir, config, step, state.params)
 
-        def epoch_order(epoch: int) -> np.ndarray:
-            size = len(task.splits["train"])
-            return batches.epoch_order(keys.order, epoch, size, config.train.batch_size, program.bucket("train"))
+        def evaluate_further(step: int, *, evaluating: bool, starting: bool = False) -> dict[str, float]:
+            """What the evaluators report that are due."""
+            values = {}
+            for name, module in evaluators.items():
+                options = config.evaluators[name].options
+                every = getattr(options, "every_steps", 0)
+                due = getattr(module, "AT_START", False) if starting else _divides(every, step) if every else evaluating
+                if due or (every and step == total_steps):
+                    context = Context(config, task, workdir, step, program.evaluate)
+                    values |= module.evaluate(context, state, options)
+            return values
 
+        if step == 0:
+            evaluate_further(0, evaluating=False, starting=True)
+        if step < total_steps:
+            writer.say("compiling the training step")
         clock = _Clock(started, before=progress["seconds"])
-        calls = _calls(config, step, total_steps, steps_per_epoch, eval_every, epoch_order)
-        feeds = stack.enter_context(contextlib.closing(program.feeds("train", calls)))
+        order = _order(experiment, program.feeder.bucket("train"), step)
+        feeds = stack.enter_context(contextlib.closing(program.feeder.feeds("train", order)))
         while step < total_steps and not _out_of_patience(config, progress):
-            feed = next(feeds)
-            state, metrics = program.train_steps(state, feed)
-            step += feed.steps
+            state, metrics = program.step(state, next(feeds), step)
+            step += 1
             window.add(step, metrics)
-            writer.advance(feed.steps)
+            writer.advance(1)
             if clock.is_first():
                 window.read()
                 writer.say(f"start, import to first step: {clock.seconds_to_first_step(step):.1f} s")
 
             if step % config.log.every_steps == 0:
-                rate = float(learning_rate(step - 1))
+                rate = float(experiment.rates(step - 1)[-1])
                 report = {"epoch": step / steps_per_epoch, **window.take_means(), "train/lr": rate}
                 speed = clock.lap(step)
                 writer.write(step, report, {"steps_per_second": speed} if speed else {})
@@ -134,20 +146,17 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
                 with clock.paused():
                     values = {f"val/{name}": value for name, value in program.evaluate(state, "val").items()}
                 _check_finite(step, values)
-                _judge(progress, step, values)
-                writer.write(step, {"epoch": step / steps_per_epoch, **values})
+                _judge(progress, step, values, task)
                 writer.say(_evaluation_line(step, steps_per_epoch, values, progress))
-                warning = states.report_unstable(config, state.params)
+                warning = report_unstable(config, state.params)
                 if warning is not None:
                     writer.say(f"warning: {warning}")
-
             # Before the checkpoint of the same step, from which a resumed run would go on without writing them.
             ending = step == total_steps or _out_of_patience(config, progress)
-            every = config.log.eigenvalues_every_steps
-            if _divides(every, step) or (every and ending):
-                window.read()  # raises where this step diverged
-                with clock.paused():
-                    workdirs.write_eigenvalues(workdir, config, step, state.params)
+            with clock.paused():
+                further = evaluate_further(step, evaluating=evaluating or ending)
+            if evaluating or further:
+                writer.write(step, {"epoch": step / steps_per_epoch, **(values if evaluating else {}), **further})
 
             stopping = bool(signals)  # asked once: one that comes from here on waits for the next step
             if evaluating or stopping or _divides(config.train.checkpoint_every_steps, step):
@@ -161,77 +170,57 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
 
         checkpoints.wait()
         if progress["best"] is None:  # its checkpoint was damaged
-            _judge(progress, step, {f"val/{name}": value for name, value in program.evaluate(state, "val").items()})
+            values = {f"val/{name}": value for name, value in program.evaluate(state, "val").items()}
+            _judge(progress, step, values, task)
         best = program.place(checkpoints.restore(progress["best_step"], state))
         result = {"steps": step, "best_step": progress["best_step"], **progress["best"]}
         result |= {f"test/{name}": value for name, value in program.evaluate(best, "test").items()}
         seconds = clock.seconds()
-        workdirs.write_json(workdir / "run.json", {**run, "finished": _now(), "seconds": round(seconds, 1)})
+        workdirs.write_json(workdir / "run.json", {**run, "finished": workdirs.now(), "seconds": round(seconds, 1)})
         workdirs.write_json(workdir / "result.json", result)
         writer.summarize(result)
+        judge = task.judge[0]
         writer.say(
-            f"done in {seconds:.0f} s: test accuracy {result['test/accuracy']:.4f}, loss {result['test/loss']:.4f}"
-            f" at the best validation accuracy ({result['val/accuracy']:.4f}, step {result['best_step']})"
+            f"done in {seconds:.0f} s: {_in_words(result, 'test', judge)}"
+            f" at the best validation {judge} ({result[f'val/{judge}']:.4f}, step {result['best_step']})"
         )
         return result
 
 
-def _calls(
-    config: Config,
-    step: int,
-    total_steps: int,
-    steps_per_epoch: int,
-    eval_every: int,
-    epoch_order: Callable[[int], np.ndarray],
-) -> Iterator[np.ndarray]:
-    """The examples of all batches from a step on, (steps, batch) for each call of the device.
-
-    A call has as many steps as the config asks for, or half of them, a quarter, ..., if something is to be done before
-    their end. What a step is in the same call with thus does not depend on where a run was resumed.
-    """
-    intervals = [steps_per_epoch, eval_every, config.log.every_steps]
-    intervals += [n for n in (config.train.checkpoint_every_steps, config.log.eigenvalues_every_steps) if n]
-    order, epoch = None, -1
-    while step < total_steps:
-        if order is None or step // steps_per_epoch != epoch:
-            epoch = step // steps_per_epoch
-            order = epoch_order(epoch)
-        until_next = min([n - step % n for n in intervals])
-        count = config.train.steps_per_call
-        while count > until_next:
-            count //= 2
-        at = step % steps_per_epoch
-        yield order[at : at + count]
-        step += count
+def _order(experiment: Experiment, bucket: np.ndarray | None, step: int) -> Iterator[np.ndarray]:
+    """The examples of each batch from a step on: a function of the seed and the step."""
+    size, batch_size = len(experiment.task.splits["train"]), experiment.config.train.batch_size
+    key, per_epoch = random_keys(experiment.config.seed).order, experiment.steps_per_epoch
+    for epoch in itertools.count(step // per_epoch):
+        order = batches.epoch_order(key, epoch, size, batch_size, bucket)
+        yield from order[step - epoch * per_epoch :] if epoch == step // per_epoch else order
 
 
 class _Window:
     """Training metrics since the last report. They are read one step late, so that the device never waits for us."""
 
-    def __init__(self, sums: dict[str, float]):
+    def __init__(self, sums: dict[str, list[float]]):
         self.sums = sums
-        self._unread: tuple[int, dict[str, jax.Array]] | None = None
+        self._unread: tuple[int, Metrics] | None = None
 
-    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Metrics of the last steps up to this one, each an array over them."""
+    def add(self, step: int, metrics: Metrics) -> None:
+        """Metrics of a step."""
         self.read()
         self._unread = step, metrics
 
     def read(self) -> None:
         if self._unread is None:
             return
-        (last, metrics), self._unread = self._unread, None
-        columns = {f"train/{name}": np.asarray(values).tolist() for name, values in metrics.items()}
-        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        for step, values in enumerate(rows, last - len(rows) + 1):
-            _check_finite(step, values)
-            for name, value in {**values, "count": 1}.items():
-                self.sums[name] = self.sums.get(name, 0) + value
+        (step, metrics), self._unread = self._unread, None
+        for name, (value, weight) in jax.device_get(metrics).items():
+            _check_finite(step, {f"train/{name}": float(value)})
+            total = self.sums.setdefault(f"train/{name}", [0.0, 0.0])
+            total[0] += float(value)
+            total[1] += float(weight)
 
     def take_means(self) -> dict[str, float]:
         self.read()
-        count = self.sums.pop("count")
-        means = {name: total / count for name, total in self.sums.items()}
+        means = {name: total / weight if weight else 0.0 for name, (total, weight) in self.sums.items()}
         self.sums = {}
         return means
 
@@ -272,7 +261,7 @@ class _Clock:
 
 @contextlib.contextmanager
 def _catch_signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT instead of dying of them; a second SIGINT acts as ever."""
+    """Records SIGTERM and SIGINT so that the loop can save first; a second SIGINT interrupts at once."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # Python lets no other thread handle signals
         yield received
@@ -301,11 +290,15 @@ def _check_finite(step: int, values: dict[str, float]) -> None:
             )
 
 
-def _judge(progress: dict[str, Any], step: int, values: dict[str, float]) -> None:
-    """Keeps the best validation accuracy, of equals the one with the least loss, and counts evaluations since."""
+def _judge(progress: dict[str, Any], step: int, values: dict[str, float], task: Task) -> None:
+    """Keeps the best validation metrics by the task's judge, of equals those with less loss; counts the rest."""
+    name, direction = task.judge
+    if f"val/{name}" not in values:
+        known = ", ".join(key.removeprefix("val/") for key in values)
+        raise UserError(f"task {task.name} is judged by {name}, but its objective reports {known}")
 
     def rank(v: dict[str, float]) -> tuple[float, float]:
-        return v["val/accuracy"], -v["val/loss"]
+        return v[f"val/{name}"] * (1 if direction == "max" else -1), -v["val/loss"]
 
     if progress["best"] is None or rank(values) > rank(progress["best"]):
         progress.update(best=values, best_step=step, stale=0)
@@ -322,10 +315,8 @@ def _divides(interval: int, step: int) -> bool:
 
 
 def _training_line(step: int, total_steps: int, report: dict[str, float], speed: float) -> str:
-    line = (
-        f"step {step}/{total_steps}  epoch {report['epoch']:.2f}  loss {report['train/loss']:.4f}"
-        f"  accuracy {report['train/accuracy']:.4f}"
-    )
+    shown = {name: value for name, value in report.items() if name not in ("train/grad_norm", "train/lr")}
+    line = f"step {step}/{total_steps}  epoch {report['epoch']:.2f}  {_in_words(shown, 'train', 'loss', '  ')}"
     if speed:
         left = datetime.timedelta(seconds=round((total_steps - step) / speed))
         line += f"  {speed:.1f} steps/s  {left} left"
@@ -334,21 +325,12 @@ def _training_line(step: int, total_steps: int, report: dict[str, float], speed:
 
 def _evaluation_line(step: int, steps_per_epoch: int, values: dict[str, float], progress: dict[str, Any]) -> str:
     best = "  best so far" if progress["best_step"] == step else ""
-    return (
-        f"epoch {step / steps_per_epoch:.2f}  step {step}  validation loss {values['val/loss']:.4f}"
-        f"  accuracy {values['val/accuracy']:.4f}{best}"
-    )
+    words = _in_words(values, "val", "loss", "  ")
+    return f"epoch {step / steps_per_epoch:.2f}  step {step}  validation {words.removeprefix('val ')}{best}"
 
 
-def _describe_run(workdir: pathlib.Path, state: states.TrainState, program: Program) -> dict[str, Any]:
-    """Writes run.json, and returns it."""
-    path = workdir / "run.json"
-    first_started = workdirs.read_json(path)["started"] if path.exists() else _now()
-    num_parameters = sum(x.size for x in jax.tree.leaves(state.params))
-    run = {"started": first_started, **workdirs.describe(num_parameters, program.mesh.size)}
-    workdirs.write_json(path, run)
-    return run
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+def _in_words(values: dict[str, float], split: str, first: str, between: str = ", ") -> str:
+    """Metrics of a split, one of them first: "test accuracy 0.9861, loss 0.0513"."""
+    names = [name.removeprefix(f"{split}/") for name in values if name.startswith(f"{split}/")]
+    words = between.join(f"{name} {values[f'{split}/{name}']:.4f}" for name in sorted(names, key=lambda n: n != first))
+    return words if split == "train" else f"{split} {words}"

@@ -1,16 +1,18 @@
 """The directory of a run: what it holds besides checkpoints, and whose it is.
 
 config.json      the config as run, every field
-run.json         versions, commit, device, parameter count, how long it took
+run.json         versions, commit, hashes of code from elsewhere, device, parameter count, how long it took
 data.json        prepared data: their SHA-256, and where they are from
 metrics.jsonl    a line of metrics per report; holds nothing that depends on time or machine
-eigenvalues/     <step>.npz with the eigenvalues and step sizes of every SSM, where the config asks for them
+eigenvalues/     <step>.npz with the eigenvalues and step sizes of every mixer, where the config asks for them
 result.json      written last: the run is finished
 """
 
 import contextlib
 import dataclasses
+import datetime
 import fcntl
+import hashlib
 import importlib
 import importlib.metadata
 import json
@@ -22,14 +24,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 
 import s5jax
 from s5jax.data import store
-from s5jax.training import state as states
-from s5jax.training.config import Config, UserError, resolve
+from s5jax.train.config import Config, UserError, differences
+from s5jax.train.resolve import load_module, resolve
 
-__all__ = ["claim", "claim_data", "describe", "read_config", "read_json", "record", "write_eigenvalues", "write_json"]
+__all__ = ["claim", "claim_data", "describe_run", "now", "read_config", "read_json", "record", "write_json"]
 
 
 @contextlib.contextmanager
@@ -53,15 +54,9 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
             raise UserError(f"workdir {workdir} is in use by another process") from None
         recorded = workdir / "config.json"
         if recorded.exists():
-            old, new = resolve(read_json(recorded)).to_dict(), config.to_dict()
-            for values in (old, new):  # the same data may lie elsewhere by now, and on another device
-                del values["task"]["data_dir"], values["train"]["resident_gib"]
-            differences = _differences(old, new)
-            if differences:
-                raise UserError(
-                    f"workdir {workdir} belongs to another config; take another one, or make these fields agree:\n"
-                    + "\n".join(f"  config.{name}: {old!r} there, {new!r} now" for name, old, new in differences)
-                )
+            different = differences(resolve(read_json(recorded)).to_dict(), config.to_dict())
+            if different:
+                raise UserError(f"workdir {workdir} belongs to another config; take another one, or {different}")
         yield
 
 
@@ -75,7 +70,7 @@ def claim_data(workdir: pathlib.Path, config: Config) -> str | None:
       UserError: they are not.
     """
     task, data_dir = config.task.name, config.task.data_dir
-    if not hasattr(importlib.import_module(f"s5jax.data.{task}"), "FORMAT"):
+    if not hasattr(load_module("task", task), "FORMAT"):
         return None
     origin = store.read_manifest(data_dir, task)["origin"]
     now = {"task": task, "sha256": store.fingerprint(data_dir, task), "origin": origin}
@@ -102,7 +97,7 @@ def read_config(workdir: pathlib.Path, data_dir: pathlib.Path | str | None = Non
       UserError: there is no run in this directory.
     """
     if not (workdir / "config.json").is_file():
-        raise UserError(f"{workdir} is no run's directory: it has no config.json")
+        raise UserError(f"{workdir} is not a run's directory: it has no config.json")
     config = resolve(read_json(workdir / "config.json"))
     if data_dir is None:
         return config
@@ -113,7 +108,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise UserError(f"{path} is no valid JSON: {error}") from error
+        raise UserError(f"{path} is not valid JSON: {error}") from error
 
 
 def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
@@ -123,44 +118,38 @@ def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
-def write_eigenvalues(workdir: pathlib.Path, config: Config, step: int, params: dict[str, Any]) -> None:
-    """Writes eigenvalues/<step, 8 digits>.npz, the same bytes for the same parameters.
-
-    It holds `<layer>/Lambda`, (P,) or (S, N), complex, in radians per unit of the layer's time (of S4, the diagonal
-    part of A), and `<layer>/step_size` in that unit, in the shape of log_step, for each `layers_0`, `layers_1`, ...
-
-    Args:
-      workdir: of the run.
-      config: of the run; its SSM has a function `Lambda`.
-      step: number of steps done.
-      params: of the model after them.
-    """
-    layer = importlib.import_module(f"s5jax.ssm.{config.ssm.name}")
-    arrays: dict[str, Any] = {}
-    for name, ssm in states.ssm_layers(params).items():
-        arrays[f"{name}/Lambda"] = np.asarray(layer.Lambda(ssm, config.ssm.options))
-        arrays[f"{name}/step_size"] = np.exp(np.asarray(ssm["log_step"]))
-    file = workdir / "eigenvalues" / f"{step:08d}.npz"
-    file.parent.mkdir(exist_ok=True)
-    temporary = file.with_name(file.name + ".tmp")
-    with temporary.open("wb") as stream:
-        np.savez(stream, **arrays)
-    os.replace(temporary, file)
-
-
-def describe(num_parameters: int, num_devices: int) -> dict[str, Any]:
-    """What a run depends on besides its config."""
+def describe_run(workdir: pathlib.Path, config: Config, params: Any, num_devices: int) -> dict[str, Any]:
+    """Writes run.json, what a run depends on besides its config, and returns it with `warnings` for the user."""
+    path = workdir / "run.json"
+    before = read_json(path) if path.exists() else {}
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
-    return {
-        "parameters": num_parameters,
+    run = {
+        "started": before.get("started", now()),
+        "parameters": sum(x.size for x in jax.tree.leaves(params)),
         "device": f"{num_devices} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "git_commit": _git_commit(),
+        "code": _hashes(config),
         "versions": {
             "s5jax": s5jax.__version__,
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in packages},
         },
     }
+    changed = [name for name, value in before.get("code", {}).items() if run["code"].get(name, value) != value]
+    write_json(path, run)
+    return {**run, "warnings": [f"{name} has changed since this run started" for name in changed]}
+
+
+def _hashes(config: Config) -> dict[str, str]:
+    """SHA-256 of the files of modules that are not of this package."""
+    sections = [*config.mixers.values(), *config.evaluators.values(), *([config.objective] if config.objective else [])]
+    names = sorted({name for name in (config.task.name, *(s.module for s in sections)) if "." in name})
+    files = {name: importlib.import_module(name).__file__ for name in names}
+    return {name: hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest() for name, file in files.items() if file}
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _git_commit() -> str | None:
@@ -171,10 +160,3 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
-
-
-def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(old.keys() | new.keys())
-        return [d for key in keys for d in _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))]
-    return [] if old == new else [(name, old, new)]

@@ -1,17 +1,17 @@
 """What a config means, in words and tables: for `--dry_run` and `--help`."""
 
 import dataclasses
-import importlib
 import typing
 from typing import Any
 
 import jax
 
-from s5jax.models.names import per_layer
-from s5jax.training import optimizer as optimizers
-from s5jax.training import state as states
-from s5jax.training.config import Config, TaskConfig, UnpreparedError, known_modules, load_task
-from s5jax.training.program import Program
+from s5jax.train.build import Experiment, UnpreparedError, build, load_task
+from s5jax.train.config import Config, Section, TaskConfig
+from s5jax.train.optimizer import path_name
+from s5jax.train.program import Program
+from s5jax.train.resolve import known_modules, load_module
+from s5jax.train.step import TrainState
 
 __all__ = ["describe_fields", "dry_run"]
 
@@ -22,14 +22,14 @@ def dry_run(config: Config) -> str:
         task, note = load_task(config), []
     except UnpreparedError as error:
         task, note = load_task(config, blank=True), [f"note: {error}. Steps are those of the official data", ""]
-    experiment, state = states.build(config, task)
-    memory = Program(config, task, experiment).step_memory(state)
+    experiment, state = build(config, task)
+    memory = Program(experiment).step_memory(state)
     return "\n".join(
         [
             *note,
             *_config_lines(config.to_dict()),
             "",
-            *_parameter_lines(config, state),
+            *_parameter_lines(experiment, state),
             "",
             f"{experiment.total_steps} steps, {experiment.steps_per_epoch} an epoch, warm-up {experiment.warmup_steps},"
             f" schedule {experiment.schedule_steps}",
@@ -40,21 +40,23 @@ def dry_run(config: Config) -> str:
 
 
 def describe_fields() -> str:
-    """All fields of a config with their defaults and choices, and what SSMs and tasks there are."""
+    """All fields of a config with their defaults and choices, and what mixers, objectives and tasks there are."""
     lines = [
         "fields, set by --config.SECTION.FIELD=VALUE, with the defaults where a config file leaves them out",
-        "(--dry_run shows what a file sets; the comments in configs/*.py and s5jax/training/config.py explain them):",
+        "(--dry_run shows what a file sets; the comments in configs/*.py and s5jax/train/config.py explain them):",
     ]
     hints = typing.get_type_hints(Config)
     for section in dataclasses.fields(Config):
-        if section.name == "ssm":
-            for name in known_modules("ssm"):
-                options = importlib.import_module(f"s5jax.ssm.{name}").Options
-                lines += ["", f"  ssm.name={name}", *_field_lines("ssm", options)]
+        if section.name in ("mixers", "evaluators", "objective"):
+            for name in known_modules(section.name):
+                options = load_module(section.name, name).Options
+                place = f"{section.name}.module={name}" if section.name == "objective" else f"{section.name}.{name}"
+                prefix = section.name if section.name == "objective" else place
+                lines += ["", f"  {place}", *_field_lines(prefix, options)]
         elif section.name == "task":
             lines += ["", *_field_lines("task", TaskConfig), f"  task.name: {', '.join(known_modules('task'))}"]
             for name in known_modules("task"):
-                options = getattr(importlib.import_module(f"s5jax.data.{name}"), "Options", None)
+                options = getattr(load_module("task", name), "Options", None)
                 lines += ["", f"  task.name={name}", *_field_lines("task", options)] if options else []
         elif dataclasses.is_dataclass(hints[section.name]):
             lines += ["", *_field_lines(section.name, hints[section.name])]
@@ -67,9 +69,11 @@ def _field_lines(section: str, cls: Any) -> list[str]:
     hints = typing.get_type_hints(cls)
     lines = []
     for field in dataclasses.fields(cls):
-        if field.name in ("name", "options"):
+        if field.name in ("name", "options") and cls is TaskConfig or cls is Section:
             continue
-        choices = ", ".join(map(str, typing.get_args(hints[field.name])))
+        choices = ""
+        if typing.get_origin(hints[field.name]) is typing.Literal:
+            choices = ", ".join(map(str, typing.get_args(hints[field.name])))
         default = "" if field.default is dataclasses.MISSING else field.default
         lines.append(f"  {section}.{field.name}={default}" + (f"  ({choices})" if choices else ""))
     return lines
@@ -78,23 +82,21 @@ def _field_lines(section: str, cls: Any) -> list[str]:
 def _config_lines(values: dict[str, Any], indent: str = "") -> list[str]:
     lines = []
     for name, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             lines += [f"{indent}{name}:", *_config_lines(value, indent + "  ")]
         else:
             lines.append(f"{indent}{name}: {value}")
     return lines
 
 
-def _parameter_lines(config: Config, state: states.TrainState) -> list[str]:
-    groups, params = optimizers.groups(config.optim), per_layer(state.params)
-    ssm_params = importlib.import_module(f"s5jax.ssm.{config.ssm.name}").SSM_PARAMS
-    labels = optimizers.label(params, config.optim, ssm_params)
+def _parameter_lines(experiment: Experiment, state: TrainState) -> list[str]:
+    optimizer = experiment.optimizer
     rows = [("parameter", "shape", "size", "group", "rate", "decay")]
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    for (path, leaf), group in zip(leaves, jax.tree.leaves(labels), strict=True):
-        rate, decay = groups[group]
-        name = "/".join(str(key.key) for key in path)
-        rows.append((name, str(leaf.shape), f"{leaf.size:,}", group, f"{rate:g}", f"{decay:g}"))
+    leaves = jax.tree_util.tree_leaves_with_path(state.params)
+    for (path, leaf), number in zip(leaves, jax.tree.leaves(optimizer.labels), strict=True):
+        group = optimizer.groups[number]
+        numbers = f"{group.lr:g}", f"{group.weight_decay:g}"
+        rows.append((path_name(path), str(leaf.shape), f"{leaf.size:,}", group.name, *numbers))
     rows.append(("total", "", f"{sum(leaf.size for _, leaf in leaves):,}", "", "", ""))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -7,12 +7,12 @@ import jax
 from flax import nnx
 
 from s5jax.data.task import Task
-from s5jax.models.classifier import Classifier
-from s5jax.models.retrieval import Retrieval
-from s5jax.training import checkpoint
-from s5jax.training import state as states
-from s5jax.training.config import Config, load_task
-from s5jax.training.workdir import claim_data, read_config
+from s5jax.models.model import Model
+from s5jax.train import checkpoint
+from s5jax.train.build import build, load_task
+from s5jax.train.config import Config
+from s5jax.train.step import TrainState
+from s5jax.train.workdir import claim_data, read_config
 
 __all__ = ["Trained", "load"]
 
@@ -22,10 +22,11 @@ class Trained(NamedTuple):
 
     config: Config
     task: Task
-    model: Classifier | Retrieval
-    state: states.TrainState
-    """As in the checkpoint; `model` holds its parameters and statistics."""
-    start: states.TrainState
+    model: Model
+    """With the averaged weights where the run averages them."""
+    state: TrainState
+    """As in the checkpoint."""
+    start: TrainState
     """Before training."""
 
 
@@ -48,6 +49,8 @@ def load(
     config = read_config(workdir, data_dir)
     task = load_task(config)
     claim_data(workdir, config)
-    experiment, start = states.build(config, task)
-    state = jax.device_put(checkpoint.read(workdir, which, start))
-    return Trained(config, task, nnx.merge(experiment.graphdef, state.params, state.batch_stats), state, start)
+    experiment, start = build(config, task)
+    state = jax.device_put(checkpoint.read(workdir, which, start, config))
+    trained = {"params": state.params, "batch_stats": state.batch_stats} if state.average is None else state.average
+    model = nnx.merge(experiment.graphdef, trained["params"], trained["batch_stats"])
+    return Trained(config, task, model, state, start)

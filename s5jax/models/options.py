@@ -1,0 +1,61 @@
+"""What defines a model besides its mixers and its task."""
+
+import dataclasses
+from typing import Literal
+
+__all__ = ["Options"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """The section `model` of a config. The names are those of the published S5 recipes' flags where there are any."""
+
+    depth: int = 6
+    """Residual blocks."""
+    d_model: int = 128
+    """H, features."""
+    pattern: tuple[str, ...] = ("s5",)
+    """Mixers of the blocks, repeated over the depth: `("s5", "attention")` alternates the two."""
+    encoder: Literal["dense", "one_hot", "embedding"] = "dense"
+    """`dense` on values, `one_hot` (then dense, as published) or `embedding` on tokens."""
+    activation: Literal["none", "gelu", "full_glu", "half_glu1", "half_glu2"] = "half_glu1"
+    """What follows the mixer, see `block.Block`."""
+    gelu: Literal["tanh", "exact"] = "tanh"
+    """How gelu is computed: its tanh approximation, as in published S5, or exactly, as in published S4."""
+    norm: Literal["batch", "layer", "none"] = "batch"
+    norm_epsilon: float = 0.0
+    """Added to the variance; 0: 1e-5 for `batch`, 1e-6 for `layer`."""
+    prenorm: bool = True
+    """Normalise before the mixer; otherwise after the residual sum."""
+    residual: bool = True
+    """Add a block's input to its output."""
+    bn_momentum: float = 0.95
+    """Share of the running statistics that a training step keeps."""
+    mlp: int = 0
+    """Expansion of the MLP behind each mixer, with a norm of its own; 0: no MLP."""
+    dropout: float = 0.0
+    """Probability that a feature is dropped, for all steps of a sequence together."""
+    pooling: Literal["mean", "last"] = "mean"
+    """Over the valid steps of a sequence."""
+    mask_padding: bool = True
+    """Keep padding out of the mixers and the batch statistics too; otherwise, as published, out of pooling alone."""
+    remat: Literal["none", "pointwise", "full"] = "pointwise"
+    """What of a block the gradient computes again instead of keeping it: nothing; all but the outputs of the mixer and
+    of the gate's products, which is cheap; or all but the block's input. Statistics of batches are always kept."""
+    unroll: bool = False
+    """Compile each repetition of the pattern on its own instead of one for all: slower to compile, at times faster."""
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "d_model"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("dropout", "bn_momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        for name in ("norm_epsilon", "mlp"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if not self.pattern:
+            raise ValueError("pattern must name at least one mixer, got ()")
+        if len(self.pattern) > self.depth:
+            raise ValueError(f"pattern has {len(self.pattern)} mixers, more than depth {self.depth}")

@@ -1,0 +1,186 @@
+"""The batches of a split on the devices, whether it lies there whole or is read from disk."""
+
+import collections
+import contextlib
+import functools
+import itertools
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int
+
+from s5jax.data import batches
+from s5jax.data.task import PER_STEP, Split, Task
+from s5jax.train.config import Config, UserError
+
+__all__ = ["Feed", "Feeder", "gather", "make_mesh"]
+
+AHEAD = 3
+"""Batches that are read from disk before they are needed."""
+
+
+def make_mesh(num_devices: int, batch_size: int) -> Mesh:
+    """A mesh of one axis, "data", over the first `num_devices` devices (0: all).
+
+    Every device holds the parameters and works on its share of the batch; `jax.jit` over the mesh sees one global
+    batch, so that every mean, a batch norm's too, is the same on any number of devices.
+
+    Raises:
+      UserError: there are fewer devices, or they do not divide the batch.
+    """
+    if jax.process_count() > 1:
+        raise UserError("training on several hosts is not supported yet: start one process")
+    available = jax.device_count()
+    if num_devices > available:
+        raise UserError(f"config.num_devices is {num_devices}, but there are {available} devices")
+    count = num_devices or available
+    if batch_size % count:
+        raise UserError(
+            f"config.train.batch_size {batch_size} is not divisible by {count} devices: change it or config.num_devices"
+        )
+    return Mesh(np.array(jax.devices()[:count]), ("data",))
+
+
+class Feed(NamedTuple):
+    """What a step works on."""
+
+    examples: dict[str, Array]
+    """Arrays as stored: a whole split that stays on the devices, or the examples of this batch alone."""
+    places: Array
+    """(batch,): where among them those of this batch are."""
+    length: int | None
+    """Samples kept of each sequence; `None`: all."""
+
+
+def gather(
+    examples: dict[str, Array], places: Int[Array, " batch"], task: Task, *, length: int | None, stride: int = 1
+) -> dict[str, Array]:
+    """The batch of a feed, inside the jitted step.
+
+    Args:
+      examples: of a feed.
+      places: of a feed.
+      task: that they belong to.
+      length: samples kept of each sequence; `None`: all.
+      stride: of these, the samples 0, stride, 2 stride, ... are kept.
+    """
+    batch = {name: jnp.take(array, places, axis=0) for name, array in examples.items()}
+    batch["inputs"] = task.prepare(batch["inputs"])
+    along = ["inputs", *PER_STEP, *(("labels", "weights") if task.per_step else ())]
+    for name in along:
+        if name in batch:
+            batch[name] = jax.lax.slice_in_dim(batch[name], 0, length, stride, 1 + task.pairs)
+    if stride > 1 and "lengths" in batch:
+        batch["lengths"] = -(-batch["lengths"] // stride)
+    return batch
+
+
+class Feeder:
+    """Puts the batches of a task's splits on a mesh of devices.
+
+    Splits stay on the devices as they are stored, and are gathered from inside the jitted steps. One that is too large
+    for that is read from disk, a few batches ahead, in the same form: the batches are the same bit for bit. (Of several
+    devices each gets the examples of the whole batch, as stored, and works on its share.)
+    """
+
+    def __init__(self, config: Config, task: Task, mesh: Mesh):
+        self.batch_size = config.train.batch_size
+        self.mesh, self._task, self._splits = mesh, task, task.splits
+        self._resident_bytes = config.train.resident_gib * 2**30
+        self._on_device: dict[int, dict[str, Array]] = {}
+        self._bounds: list[int] = []
+        self._buckets: dict[str, np.ndarray] = {}
+        train_lengths = task.splits["train"].lengths
+        if config.train.buckets and train_lengths is not None:
+            self._bounds = batches.bucket_bounds(train_lengths, config.train.buckets, task.length)
+            lengths = {name: np.asarray(split.lengths) for name, split in task.splits.items()}
+            self._buckets = {name: batches.fitting(values, self._bounds) for name, values in lengths.items()}
+
+    def bucket(self, name: str) -> Int[np.ndarray, " N"] | None:
+        """The number of the length that each example of a split needs, where batches are cut."""
+        return self._buckets.get(name)
+
+    def is_resident(self, name: str) -> bool:
+        """Whether a split stays on the devices."""
+        return self._splits[name].inputs.nbytes <= self._resident_bytes
+
+    def replicate(self, tree: Any) -> Any:
+        """The whole of every array on every device."""
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+
+    def share(self, tree: Any) -> Any:
+        """Arrays split over the devices along their first axis."""
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec("data")))
+
+    def feeds(self, name: str, order: Iterable[Int[np.ndarray, " batch"]]) -> Generator[Feed]:
+        """What steps on the batches of a split work on.
+
+        Args:
+          name: of the split.
+          order: the examples of each batch.
+        """
+        if self.is_resident(name):
+            yield from (self._feed(name, self._resident(name), index, index) for index in order)
+        else:
+            yield from _ahead(functools.partial(self._streamed, name), order)
+
+    def evaluation(self, name: str) -> Generator[tuple[Feed, Array]]:
+        """Every example of a split once: feeds, and which examples of each count."""
+        bucket = self.bucket(name)
+        order = np.arange(len(self._splits[name])) if bucket is None else np.argsort(bucket, kind="stable")
+        index, counted = batches.padded_batches(order, self.batch_size)
+        with contextlib.closing(self.feeds(name, index)) as feeds:
+            for feed, counts in zip(feeds, counted, strict=True):
+                yield feed, self.share(counts)
+
+    def shapes(self, name: str) -> dict[str, jax.ShapeDtypeStruct]:
+        """Of the examples of a feed."""
+        arrays = self._splits[name].arrays
+        size = None if self.is_resident(name) else self.batch_size
+        return {
+            key: jax.ShapeDtypeStruct((size or len(array), *array.shape[1:]), self._type(key, array))
+            for key, array in arrays.items()
+        }
+
+    def _resident(self, name: str) -> dict[str, Array]:
+        split = self._splits[name]  # one that has two names is there once
+        if id(split) not in self._on_device:
+            self._on_device[id(split)] = self._to_device(split)
+        return self._on_device[id(split)]
+
+    def _streamed(self, name: str, index: Int[np.ndarray, " batch"]) -> Feed:
+        examples = self._to_device(self._splits[name].select(index))
+        return self._feed(name, examples, index, np.arange(index.size, dtype=np.int32))
+
+    def _feed(self, name: str, examples: dict[str, Array], index: np.ndarray, places: np.ndarray) -> Feed:
+        """Of the examples `index` of a split, which are at `places` in the arrays given."""
+        bucket = self.bucket(name)
+        length = None if bucket is None else self._bounds[int(bucket[index].max())]
+        return Feed(examples, self.replicate(places), length)
+
+    def _to_device(self, split: Split) -> dict[str, Array]:
+        return self.replicate({name: np.asarray(x, self._type(name, x)) for name, x in split.arrays.items()})
+
+    def _type(self, name: str, array: np.ndarray) -> Any:
+        labels = np.float32 if self._task.targets else np.int32
+        types = {"labels": labels, "lengths": np.int32, "rate": np.float32, "weights": np.float32}
+        return types.get(name, array.dtype)
+
+
+def _ahead(make: Callable[[Any], Feed], order: Iterable[Any]) -> Generator[Feed]:
+    """`make` of each, done by a thread some time before it is asked for."""
+    order = iter(order)
+    with ThreadPoolExecutor(1) as thread:
+        waiting = collections.deque(thread.submit(make, batch) for batch in itertools.islice(order, AHEAD))
+        try:
+            while waiting:
+                feed = waiting.popleft().result()
+                waiting.extend(thread.submit(make, batch) for batch in itertools.islice(order, 1))
+                yield feed
+        finally:
+            thread.shutdown(cancel_futures=True)

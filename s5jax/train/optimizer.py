@@ -1,0 +1,216 @@
+"""The optimizer: which parameters have which rate and decay, how rates change, and the update itself.
+
+Parameters fall into groups by rules, `(pattern, {"lr": ..., "weight_decay": ..., "frozen": ...})`, of which the first
+that matches counts. A pattern is a regular expression for a leaf's whole path, as `--dry_run` shows it
+("encoder/layers/0/seq/B"), or `@name` for the group that mixers call so in their `GROUPS` ("@dynamics"). What a rule
+leaves out is as in the config.
+
+Rates and decays are arguments of the training step, not constants of it: see `hyper` in `build.py`.
+"""
+
+import inspect
+import math
+import re
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from s5jax import mixers
+from s5jax.train.config import Config, Optim, UserError
+
+__all__ = ["Group", "Optimizer", "group_labels", "groups_of", "path_name", "rate_at", "rules_of"]
+
+Rules = tuple[tuple[str, dict[str, Any]], ...]
+
+_SSM: dict[str, Any] = {"name": "ssm", "lr": "ssm_lr", "weight_decay": 0.0}
+_SSM_DECAY: dict[str, Any] = {"name": "ssm_decay", "lr": "ssm_lr"}
+_REGULAR: dict[str, Any] = {"name": "regular"}
+_FROZEN: dict[str, Any] = {"name": "frozen", "frozen": True}
+
+GROUPINGS: dict[str, Rules] = {
+    "standard": (("@dynamics", _SSM),),
+    "BandCdecay": ((".*/seq/B", _SSM_DECAY), ("@dynamics", _SSM)),
+    "BfastandCdecay": ((".*/seq/B", _REGULAR), ("@dynamics", _SSM)),
+    "noBCdecay": ((".*/seq/(B|C|C1|C2|D)", _SSM), ("@dynamics", _SSM)),
+    "only_C": ((".*/seq/(B|D)", _FROZEN), ("@dynamics", _FROZEN)),
+    "plain": (),
+}
+"""Rules by the published names of groupings. The first four are S5's: parameters of the dynamics at `ssm_lr` without
+decay, B and C as the name says, all else at `lr` with decay. "only_C", which is ours, trains C alone of a mixer
+(arXiv 2310.01698, section 5); "plain" makes no difference between parameters."""
+
+
+class Group(NamedTuple):
+    """Parameters that are updated alike."""
+
+    name: str
+    lr: float
+    """Base rate."""
+    weight_decay: float
+    frozen: bool
+
+
+def rules_of(optim: Optim) -> Rules:
+    """All rules of a config: its own, then those of its grouping."""
+    step_sizes: Rules = ((".*/seq/log_step", _REGULAR),) if optim.dt_global else ()
+    return (*optim.rules, *step_sizes, *GROUPINGS[optim.grouping])
+
+
+def groups_of(optim: Optim) -> list[Group]:
+    """The group of each rule, in their order, and last that of parameters which no rule names."""
+    groups = []
+    for i, (_, values) in enumerate((*rules_of(optim), ("", _REGULAR))):
+        lr, decay = values.get("lr", optim.lr), values.get("weight_decay", optim.weight_decay)
+        lr = {"lr": optim.lr, "ssm_lr": optim.ssm_lr}.get(lr, lr) if isinstance(lr, str) else lr
+        frozen = bool(values.get("frozen", False))
+        name = values.get("name", f"rule {i + 1}")
+        groups.append(Group(name, 0.0 if frozen else float(lr), 0.0 if frozen else float(decay), frozen))
+    return groups
+
+
+def group_labels(config: Config, params: Any) -> Any:
+    """For each parameter the number of its group among `groups_of`, in a tree like theirs.
+
+    Raises:
+      UserError: a rule of the config matches no parameter.
+    """
+    rules, used = rules_of(config.optim), set()
+
+    def label(path: tuple[Any, ...], _: Any) -> int:
+        for i, (pattern, _) in enumerate(rules):
+            if _matches(pattern, path, config):
+                used.add(i)
+                return i
+        return len(rules)
+
+    labels = jax.tree_util.tree_map_with_path(label, params)
+    for i, (pattern, _) in enumerate(config.optim.rules):
+        if i not in used:
+            raise UserError(
+                f"config.optim.rules: {pattern!r} matches no parameter that an earlier rule has left;"
+                " --dry_run shows their names"
+            )
+    return labels
+
+
+def _matches(pattern: str, path: tuple[Any, ...], config: Config) -> bool:
+    name = path_name(path)
+    if not pattern.startswith("@"):
+        return re.fullmatch(pattern, name) is not None
+    found = re.fullmatch(r".*/layers/(\d+)/seq/(.*)", name)
+    if found is None:
+        return False
+    mixer = mixers.find(config.mixers[config.model.pattern[int(found[1])]].module)
+    expression = getattr(mixer, "GROUPS", {}).get(pattern[1:])
+    return expression is not None and re.fullmatch(expression, found[2]) is not None
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """The path of a leaf with slashes between the names."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def rate_at(optim: Optim, step: int, warmup_steps: int, total_steps: int, base: float) -> float:
+    """The rate of a step, for a group with a base rate.
+
+    `warmup_cosine`: linear to `base` over the warm-up, then half a cosine that reaches lr_min after the last of
+    `total_steps`. Where training goes on, so does the cosine, up again, as in the published S4 code (`s5_published`
+    stays at lr_min). `constant`: linear to `base` over the warm-up, then `base`.
+
+    `s5_published`: what the published S5 loop does. Step 0 runs at `base`, before any warm-up, and each later step at
+    the rate computed for the step before it, k: base (k + 1) / warmup while k < warmup, then a cosine of length
+    total - warmup in k itself, not k - warmup. The rate so drops at the seam, and is lr_min for the last warmup steps.
+
+    Args:
+      optim: schedule and lr_min.
+      step: steps done before this one.
+      warmup_steps: steps of the warm-up.
+      total_steps: steps of the schedule, warm-up included.
+      base: the highest rate.
+    """
+
+    def cosine(k: int) -> float:
+        return optim.lr_min + (base - optim.lr_min) * (1 + math.cos(math.pi * k / (total_steps - warmup_steps))) / 2
+
+    if optim.schedule == "s5_published":
+        if step == 0:
+            return base
+        k = step - 1
+        return base * (k + 1) / warmup_steps if k < warmup_steps else cosine(min(k, total_steps - warmup_steps))
+    if step < warmup_steps:
+        return base * (1 + step * (warmup_steps - 1) / warmup_steps) / warmup_steps
+    return base if optim.schedule == "constant" else cosine(step - warmup_steps)
+
+
+class Optimizer:
+    """The optimizer of optax that a config names, one for each group; rates and decays are arguments.
+
+    Args:
+      optim: its name and arguments, and clipping.
+      labels: the number of each parameter's group, as from `group_labels`.
+    """
+
+    def __init__(self, optim: Optim, labels: Any):
+        self.optim, self.labels, self.groups = optim, labels, groups_of(optim)
+        self._arguments = dict(optim.arguments)
+        parameters = optimizer_parameters(optim.name)
+        defaults = {field: getattr(Optim, field) for field in ("b1", "b2", "eps")}
+        for name, default in defaults.items():
+            value = getattr(optim, name)
+            if name in parameters:
+                self._arguments[name] = value
+            elif value != default:
+                raise UserError(f"config.optim.{name}: optax.{optim.name} has no such argument")
+        self._decoupled = "weight_decay" in parameters
+
+    def _transformation(self, lr: Any, weight_decay: Any, clip_norm: Any) -> optax.GradientTransformation:
+        make = getattr(optax, self.optim.name)
+        by_group: dict[int, optax.GradientTransformation] = {}
+        for i in sorted({*jax.tree.leaves(self.labels)}):
+            if self.groups[i].frozen:
+                by_group[i] = optax.set_to_zero()
+            elif self._decoupled:
+                by_group[i] = make(lr[i], weight_decay=weight_decay[i], **self._arguments)
+            else:  # as L2 regularisation
+                decay = optax.add_decayed_weights(weight_decay[i])
+                by_group[i] = optax.chain(decay, make(lr[i], **self._arguments))
+        update = optax.multi_transform(by_group, self.labels)
+        if clip_norm is None:
+            return update
+        frozen = jax.tree.map(lambda i: self.groups[i].frozen, self.labels)  # their gradients do not count
+        return optax.chain(optax.masked(optax.set_to_zero(), frozen), optax.clip_by_global_norm(clip_norm), update)
+
+    def init(self, params: Any) -> Any:
+        """The state before the first step."""
+        rates = np.zeros(len(self.groups))
+        return self._transformation(rates, rates, self.optim.clip_norm or None).init(params)
+
+    def update(self, grads: Any, state: Any, params: Any, hyper: dict[str, Any]) -> tuple[Any, Any]:
+        """Updates of the parameters, and the next state.
+
+        Args:
+          grads: gradients.
+          state: of the optimizer.
+          params: parameters.
+          hyper: `lr` and `weight_decay`, one number for each of `groups`, and `clip_norm` where gradients are clipped.
+        """
+        transformation = self._transformation(hyper["lr"], hyper["weight_decay"], hyper.get("clip_norm"))
+        return transformation.update(grads, state, params)
+
+
+def optimizer_parameters(name: str) -> dict[str, inspect.Parameter]:
+    """The arguments of an optimizer of optax, without its rate.
+
+    Raises:
+      UserError: optax has no such optimizer.
+    """
+    make = getattr(optax, name, None)
+    try:
+        parameters = dict(inspect.signature(make).parameters) if callable(make) else {}
+    except (TypeError, ValueError):
+        parameters = {}
+    if "learning_rate" not in parameters:
+        raise UserError(f"config.optim.name: optax has no optimizer {name!r}; there are adamw, adam, lion, sgd, ...")
+    return {key: value for key, value in parameters.items() if key != "learning_rate"}

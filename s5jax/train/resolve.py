@@ -1,0 +1,352 @@
+"""The one border between config files and the program.
+
+A config file's `get_config(arg)` returns an `ml_collections.ConfigDict`. `resolve` turns it into the dataclasses of
+`config.py`, and whatever is wrong with it is said here, with the field's name and the choices.
+"""
+
+import ast
+import dataclasses
+import difflib
+import importlib
+import importlib.util
+import math
+import pathlib
+import pkgutil
+import re
+import sys
+import traceback
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import ml_collections
+
+from s5jax.models import options as models
+from s5jax.train.config import Config, Section, TaskConfig, UserError
+
+__all__ = ["fault_of", "known_modules", "load_config", "load_module", "override", "resolve"]
+
+SECTIONS = [field.name for field in dataclasses.fields(Config)]
+PACKAGES = {
+    "mixers": ("s5jax.mixers", "apply"),
+    "objective": ("s5jax.objectives", "objective"),
+    "evaluators": ("s5jax.evaluators", "evaluate"),
+    "task": ("s5jax.data", "load"),
+}
+"""Where the modules of a section are, and the function that they have."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    """Those of a module that has none."""
+
+
+def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
+    """What `get_config(arg)` of a config file returns, for "FILE.py" or "FILE.py:ARG".
+
+    A file below a directory `configs` may import its neighbours from there: `from configs import common`.
+    """
+    file, _, arg = file_and_arg.partition(":")
+    path = pathlib.Path(file)
+    if not path.is_file():
+        raise UserError(
+            f"config file {file} does not exist (run from the repository's root: --config=configs/digits.py:s5)"
+        )
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"config file {file} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    for directory in path.absolute().parents:
+        if directory.name == "configs" and str(directory.parent) not in sys.path:
+            sys.path.insert(0, str(directory.parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the file is the user's
+        raise UserError(f"config file {file} cannot be run: {fault_of(error)}") from error
+    if not hasattr(module, "get_config"):
+        raise UserError(f"config file {file} does not define get_config()")
+    try:
+        config = module.get_config(arg) if arg else module.get_config()
+    except Exception as error:
+        reason = error if isinstance(error, ValueError) else f"get_config() failed: {type(error).__name__}: {error}"
+        raise UserError(f"{file}: {reason}") from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(f"{file}: get_config() must return a ConfigDict, got {config!r}")
+    return config
+
+
+def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> None:
+    """Applies command line arguments of the form `--config.section.field=value` in place."""
+    # With another task than the file's, the file's fields of it do not apply: its name first.
+    for argument in sorted(arguments, key=lambda argument: not argument.startswith("--config.task.name=")):
+        name, equals, text = argument.removeprefix("--").partition("=")
+        if not name.startswith("config.") or not argument.startswith("--"):
+            raise UserError(
+                f"unknown option {argument}; --help lists them, and fields are set by --config.section.field=value"
+            )
+        if not equals:
+            raise UserError(f"{argument} needs a value: --{name}=value")
+        *sections, field = name.split(".")[1:]
+        if sections:
+            _check_names(SECTIONS, sections[:1], "config")
+        at = config
+        for depth, section in enumerate(sections, 1):
+            if at.get(section, None) is None and (depth == 1 or sections[0] in ("mixers", "evaluators")):
+                with at.unlocked():
+                    at[section] = ml_collections.ConfigDict()
+            at = at.get(section, None)
+            if not isinstance(at, ml_collections.ConfigDict):
+                raise UserError(f"--{name}: config.{'.'.join(sections[:depth])} is not a section")
+        value = _parse(text)
+        if name == "config.task.name" and value != at.get("name"):
+            own = [field.name for field in dataclasses.fields(TaskConfig)]
+            config.task = at = ml_collections.ConfigDict({name: at[name] for name in own if name in at})
+        with at.unlocked(), at.ignore_type():
+            at[field] = value
+    _check_used(config, arguments)
+
+
+def _check_used(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> None:
+    """Refuses options of a mixer that the model does not have: they would do nothing."""
+    pattern = config.get("model", {}).get("pattern", models.Options.pattern)
+    pattern = [pattern] if isinstance(pattern, str) else list(pattern)
+    for argument in arguments:
+        path = argument.partition("=")[0].removeprefix("--config.mixers.")
+        if path != argument.partition("=")[0] and path.rpartition(".")[0] not in pattern:
+            raise UserError(f"{argument}: model.pattern has the mixers {', '.join(map(str, pattern))}")
+
+
+def _parse(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
+    """The frozen config.
+
+    Raises:
+      UserError: an unknown field, a value of the wrong type or outside its range, a module that does not exist.
+    """
+    values = values.to_dict() if isinstance(values, ml_collections.ConfigDict) else dict(values)
+    _check_names(SECTIONS, values, "config")
+    if isinstance(values.get("task"), dict):
+        task = dict(values["task"])
+        own = [field.name for field in dataclasses.fields(TaskConfig) if field.name != "options"]
+        module = load_module("task", task.get("name"))
+        options = {name: task.pop(name) for name in list(task) if name not in own}
+        built = _options(module, options, "config.task", own)
+        values["task"] = _build(TaskConfig, {**task, "options": built}, "config.task")
+    model = values["model"] = _build(models.Options, values.get("model", {}), "config.model")
+    given = _dict(values.get("mixers", {}), "config.mixers")
+    values["mixers"] = {name: _section("mixers", name, _at(given, name)) for name in model.pattern}
+    for name in given:  # of a recipe whose pattern was changed: not used, but not nonsense either
+        if name not in model.pattern and not any(used.startswith(f"{name}.") for used in model.pattern):
+            _section("mixers", name, given[name])
+    evaluators = _dict(values.get("evaluators", {}), "config.evaluators")
+    values["evaluators"] = {name: _section("evaluators", name, section) for name, section in evaluators.items()}
+    if values.get("objective") is not None:
+        section = _dict(values["objective"], "config.objective")
+        if section:
+            values["objective"] = _section("objective", section.get("module"), section)
+        else:
+            values["objective"] = None
+    config = _build(Config, values, "config")
+    _check_ranges(config)
+    return config
+
+
+def _dict(values: Any, where: str) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise UserError(f"{where} is a section of fields, got {values!r}")
+    return values
+
+
+def _at(given: dict[str, Any], name: str) -> Any:
+    """The section of a mixer: of one whose name has dots it may be nested, as the command line has it."""
+    at: Any = given
+    for part in [name] if name in given else name.split("."):
+        at = at.get(part, {}) if isinstance(at, dict) else at
+    return at
+
+
+def _section(kind: str, name: Any, values: Any) -> Section:
+    where = f"config.{kind}" if kind == "objective" else f"config.{kind}.{name}"
+    values = dict(_dict(values, where))
+    module_name = values.pop("module", name)
+    module = load_module(kind, module_name)
+    return Section(module=module_name, options=_options(module, values, where, ["module"]))
+
+
+def _options(module: types.ModuleType, values: dict[str, Any], where: str, own: list[str]) -> Any:
+    options = getattr(module, "Options", None)
+    if options is None and not values and where == "config.task":
+        return None
+    options = NoOptions if options is None else options
+    _check_names([*own, *(field.name for field in dataclasses.fields(options))], values, where)
+    return _build(options, values, where)
+
+
+def known_modules(kind: str) -> list[str]:
+    """Names of the mixers, objectives, evaluators or tasks of the package."""
+    package, entry = PACKAGES[kind]
+    names = []
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        try:
+            if hasattr(importlib.import_module(f"{package}.{module.name}"), entry):
+                names.append(module.name)
+        except Exception:  # a file that is still being written must not stand in the way of others
+            continue
+    return names
+
+
+def load_module(kind: str, name: Any) -> types.ModuleType:
+    """A mixer, objective, evaluator or task by name, of the package or, with dots, from elsewhere.
+
+    Raises:
+      UserError: there is none, or it cannot be imported.
+    """
+    package, entry = PACKAGES[kind]
+    where = {"mixers": "config.model.pattern", "task": "config.task.name"}.get(kind, f"config.{kind}")
+    if not isinstance(name, str) or not re.fullmatch(r"\w+(\.\w+)*", name):
+        fault = "is missing" if name is None else f"{name!r} is not the name of a module"
+        raise UserError(f"{where}: {fault}; there are {', '.join(known_modules(kind))}")
+    path = name if "." in name else f"{package}.{name}"
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (path == error.name or path.startswith(f"{error.name}.")):
+            raise UserError(f"{where}: {name} cannot be imported: {fault_of(error)}") from error
+        raise UserError(
+            f"{where}: {name!r} does not exist; there are {', '.join(known_modules(kind))}, and with dots any module"
+        ) from None
+    except Exception as error:  # the file may be the user's
+        raise UserError(f"{where}: {name} cannot be imported: {fault_of(error)}") from error
+    if not hasattr(module, entry):
+        raise UserError(f"{where}: {name} has no function {entry}; there are {', '.join(known_modules(kind))}")
+    return module
+
+
+def fault_of(error: BaseException) -> str:
+    """An exception of a user's own code in a line: what it says, and where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = str(pathlib.Path(__file__).parents[1])
+    theirs = [f for f in frames if "site-packages" not in f.filename and not f.filename.startswith((ours, "<frozen"))]
+    place = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
+    if isinstance(error, SyntaxError):
+        place = f" ({error.filename}, line {error.lineno})"
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}{place}"
+
+
+def _check_names(known: list[str], names: Any, where: str) -> None:
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(f"unknown field {where}.{name}{hint} (the fields of {where}: {', '.join(known)})")
+
+
+def _build(cls: type, values: Any, where: str) -> Any:
+    """An instance of a dataclass from nested dicts, every name and type checked."""
+    _check_names([field.name for field in dataclasses.fields(cls)], _dict(values, where), where)
+    hints = typing.get_type_hints(cls)
+    arguments = {}
+    for name, value in values.items():
+        hint, at = hints[name], f"{where}.{name}"
+        if hint is Any or dataclasses.is_dataclass(value) or name in ("mixers", "evaluators"):
+            arguments[name] = value
+        elif dataclasses.is_dataclass(hint):
+            arguments[name] = _build(typing.cast(type, hint), value, at)
+        else:
+            arguments[name] = _value(hint, value, at)
+    try:
+        return cls(**arguments)
+    except TypeError:
+        required = (
+            f.name
+            for f in dataclasses.fields(cls)
+            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        )
+        missing = ", ".join(name for name in required if name not in arguments)
+        raise UserError(f"{where} lacks {missing}") from None
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value not in parts:
+            raise UserError(f"{where} must be one of {', '.join(map(str, parts))}; got {value!r}")
+        return value
+    if origin is types.UnionType and value is None:
+        return None
+    if origin is tuple:
+        if isinstance(value, str | dict) or not isinstance(value, Sequence):
+            example = "\"('s5', 'attention')\"" if parts[0] is str else '"(1.0, 2.0)"'
+            raise UserError(f"{where} takes a tuple such as {example}, got {value!r}")
+        if len(parts) == 2 and parts[1] is Ellipsis:
+            return tuple(_value(parts[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+        if len(parts) != len(value):
+            raise UserError(f"{where} takes {len(parts)} values, got {value!r}")
+        return tuple(_value(part, v, f"{where}[{i}]") for i, (part, v) in enumerate(zip(parts, value, strict=True)))
+    if origin is dict:
+        return _dict(value, where)
+    if hint is float and type(value) is int and abs(value) < 2**53:
+        value = float(value)
+    if type(value) is not hint or (hint is float and not math.isfinite(value)):
+        raise UserError(f"{where} takes {hint.__name__}, got {value!r} ({type(value).__name__})")
+    return value
+
+
+def _check_ranges(config: Config) -> None:
+    optim, train = config.optim, config.train
+    at_least = {"num_devices": (config.num_devices, 0), "task.limit": (config.task.limit, 0)}
+    at_least |= {"log.every_steps": (config.log.every_steps, 1), "optim.micro_batches": (optim.micro_batches, 1)}
+    for name in ("lr", "ssm_lr", "weight_decay", "lr_min", "clip_norm", "b1", "b2", "eps"):
+        at_least[f"optim.{name}"] = (getattr(optim, name), 0)
+    for name, least in {"epochs": 1, "batch_size": 1}.items():
+        at_least[f"train.{name}"] = (getattr(train, name), least)
+    for name in ("warmup_epochs", "patience", "eval_every_steps", "checkpoint_every_steps", "schedule_epochs"):
+        at_least[f"train.{name}"] = (getattr(train, name), 0)
+    for name in ("buckets", "resident_gib"):
+        at_least[f"train.{name}"] = (getattr(train, name), 0)
+    for name, (value, least) in at_least.items():
+        if not value >= least:
+            raise UserError(f"config.{name} must be at least {least}, got {value}")
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"config.seed must lie in 0..{2**32 - 1}, got {config.seed}")
+    if not 0 <= optim.average < 1:
+        raise UserError(f"config.optim.average must lie in [0, 1), got {optim.average}")
+    if optim.lr_min > min(optim.lr, optim.ssm_lr):
+        raise UserError(f"config.optim.lr_min {optim.lr_min} exceeds lr or ssm_lr")
+    if optim.grouping == "only_C" and optim.dt_global:
+        raise UserError("config.optim.dt_global trains step sizes, which grouping only_C does not: choose one")
+    if train.batch_size % optim.micro_batches:
+        raise UserError(
+            f"config.train.batch_size {train.batch_size} is not divisible by"
+            f" config.optim.micro_batches {optim.micro_batches}"
+        )
+    if train.warmup_epochs >= train.epochs:
+        raise UserError(f"config.train.warmup_epochs {train.warmup_epochs} leaves nothing of {train.epochs} epochs")
+    if 0 < train.schedule_epochs <= train.warmup_epochs:
+        raise UserError(
+            f"config.train.schedule_epochs {train.schedule_epochs} is all warm-up,"
+            f" {train.warmup_epochs} epochs: it counts from the first step"
+        )
+    for i, (pattern, values) in enumerate(optim.rules):
+        where = f"config.optim.rules[{i}]"
+        _check_names(["lr", "weight_decay", "frozen"], values, where)
+        for name, value in values.items():
+            if name == "frozen":
+                _value(bool, value, f"{where}.frozen")
+            elif _value(float, value, f"{where}.{name}") < 0:
+                raise UserError(f"{where}.{name} must be at least 0, got {value}")
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"{where}: {pattern!r} is not a regular expression: {error}") from None

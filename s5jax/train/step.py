@@ -1,0 +1,132 @@
+"""One step of training and one of evaluation, as pure functions."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array
+
+from s5jax.objectives import Batch, Metrics
+
+__all__ = ["Hyper", "TrainState", "eval_step", "train_step"]
+
+Hyper = dict[str, Any]
+"""The numbers of a step that change no shape, see `build.Experiment.hyper`."""
+
+SEQUENCES = ("mask", "reset", "rate")
+"""What of a batch the model takes besides inputs and lengths."""
+
+
+class TrainState(NamedTuple):
+    """All that a training step takes and gives back. Trees are nested dicts, by the names of the models."""
+
+    step: jax.Array
+    """Steps done, int32."""
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    average: Any = None
+    """The average of `params` and `batch_stats` over the steps, where it is asked for."""
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    hyper: Hyper,
+    *,
+    graphdef: nnx.GraphDef,
+    optimizer: Any,
+    objective: Callable[..., Metrics],
+    micro_batches: int = 1,
+) -> tuple[TrainState, Metrics]:
+    """One update by the mean loss of a batch.
+
+    Several seeds are one program: `jax.vmap` over an axis in front of state, batch and hyper.
+
+    Args:
+      state: before the step.
+      batch: see `s5jax.objectives`.
+      hyper: rates, decays, dropout and its key, the objective's numbers.
+      graphdef: of the model.
+      optimizer: as `state.opt_state` belongs to.
+      objective: (outputs, batch, **hyper["objective"]) to sums and weights.
+      micro_batches: parts that the batch is read in, one after the other. Sums and weights of all parts are added
+        before they are divided, so that the update is that of the whole batch (but for the statistics of batch norm,
+        which are those of each part).
+
+    Returns:
+      The state after the step, and of this batch the objective's metrics and `grad_norm` (global, before clipping),
+      as (sum, weight).
+    """
+    key = jax.random.fold_in(hyper["key"], state.step) if "key" in hyper else None
+
+    def loss(params: Any, batch_stats: Any, batch: Batch, key: Array | None) -> tuple[Array, tuple[Metrics, Any]]:
+        model = nnx.merge(graphdef, params, batch_stats)
+        given = {name: batch[name] for name in SEQUENCES if name in batch}
+        outputs = model(
+            batch["inputs"], batch.get("lengths"), **given, train=True, key=key, dropout=hyper.get("dropout")
+        )
+        metrics = objective(outputs, batch, **hyper.get("objective", {}))
+        return metrics["loss"][0], (metrics, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+
+    differentiate = jax.value_and_grad(loss, has_aux=True)
+    if micro_batches == 1:
+        (_, (metrics, batch_stats)), grads = differentiate(state.params, state.batch_stats, batch, key)
+    else:
+        parts = jax.tree.map(lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batch)
+
+        def accumulate(sums: Any, part: tuple[Array, Batch]) -> tuple[Any, None]:
+            (metrics, grads), batch_stats = sums
+            own = None if key is None else jax.random.fold_in(key, part[0])
+            (_, (more, batch_stats)), more_grads = differentiate(state.params, batch_stats, part[1], own)
+            return (jax.tree.map(jnp.add, (metrics, grads), (more, more_grads)), batch_stats), None
+
+        first = jax.tree.map(lambda x: x[0], parts)
+        shapes = jax.eval_shape(differentiate, state.params, state.batch_stats, first, key)
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes[0][1][0], shapes[1]))
+        start = (nothing, state.batch_stats)
+        ((metrics, grads), batch_stats), _ = jax.lax.scan(accumulate, start, (jnp.arange(micro_batches), parts))
+
+    weight = metrics["loss"][1]
+    share = 1 / jnp.where(weight > 0, weight, 1)  # there may be nothing that counts
+    grads = jax.tree.map(lambda g: g * share.astype(g.dtype), grads)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, hyper)
+    params = optax.apply_updates(state.params, updates)
+    average = state.average
+    if average is not None:
+        new = {"params": params, "batch_stats": batch_stats}
+        average = jax.tree.map(lambda a, x: a + (1 - hyper["average"]).astype(x.dtype) * (x - a), average, new)
+    metrics |= {"grad_norm": (optax.tree.norm(grads), jnp.ones((), weight.dtype))}
+    return TrainState(state.step + 1, params, batch_stats, opt_state, average), metrics
+
+
+def eval_step(
+    state: TrainState,
+    batch: Batch,
+    hyper: Hyper,
+    *,
+    graphdef: nnx.GraphDef,
+    objective: Callable[..., Metrics],
+    rate: float | None = None,
+) -> Metrics:
+    """The objective's metrics of a batch as sums and weights, with the averaged weights where there are any.
+
+    Args:
+      state: of the model.
+      batch: see `s5jax.objectives`; examples that are not `counted` have no part in the result.
+      hyper: the objective's numbers.
+      graphdef: of the model.
+      objective: as in `train_step`.
+      rate: factor on time, where the batch has none.
+    """
+    trained = {"params": state.params, "batch_stats": state.batch_stats}
+    trained = trained if state.average is None else state.average
+    model = nnx.merge(graphdef, trained["params"], trained["batch_stats"])
+    given = {name: batch[name] for name in SEQUENCES if name in batch}
+    if rate is not None:
+        given["rate"] = rate
+    outputs = model(batch["inputs"], batch.get("lengths"), **given)
+    return objective(outputs, batch, **hyper.get("objective", {}))
