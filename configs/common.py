@@ -56,24 +56,39 @@ def get_config(task: str, model: str, length: int) -> ConfigDict:
     config.task = ConfigDict({"name": task})
     config.task.data_dir = "data"  # where scripts/prepare_data.py put it
     config.task.limit = 0  # examples of each split; 0: all there are
-    config.ssm = get_ssm(model, length)
+    name, options = get_mixer(model, length)
+    config.mixers = ConfigDict({name: options})
+    config.evaluators = ConfigDict()  # stride, eigenvalues: what is computed besides the objective
 
     s5 = model.startswith("s5")
     config.model = ConfigDict()
+    config.model.pattern = (name,)  # mixers of the blocks, repeated over the depth
     config.model.depth = 6  # residual blocks
     config.model.d_model = 128  # features
     config.model.encoder = "dense"  # on values; one_hot or embedding on tokens
     config.model.activation = "half_glu1" if s5 else "full_glu"  # or half_glu2, gelu
-    config.model.norm = "batch"  # or layer
+    config.model.gelu = "tanh"  # or exact
+    config.model.norm = "batch"  # or layer, none
+    config.model.norm_epsilon = 0.0  # 0: 1e-5 for batch, 1e-6 for layer
     config.model.prenorm = True
     config.model.residual = True
     config.model.bn_momentum = 0.95 if s5 else 0.9  # share of the running statistics kept at each step
+    config.model.mlp = 0  # expansion of the MLP behind each mixer; 0: none
     config.model.dropout = 0.0  # probability
     config.model.pooling = "mean"  # or last
+    config.model.unroll = False  # compile each block on its own
     config.model.remat = "pointwise"  # what the gradient computes again to save memory: none, pointwise, full
     config.model.mask_padding = True  # False: as published, only pooling looks at lengths
 
     config.optim = ConfigDict()
+    config.optim.name = "adamw"  # or another optimizer of optax
+    config.optim.b1 = 0.9
+    config.optim.b2 = 0.999
+    config.optim.eps = 1e-8
+    config.optim.arguments = ConfigDict()  # further ones of the optimizer
+    config.optim.rules = ()  # (pattern, {"lr": 0.001, "weight_decay": 0.0}) in front of those of the grouping
+    config.optim.micro_batches = 1  # parts that a batch is read in, to save memory
+    config.optim.average = 0.0  # share that the average of the weights keeps at each step; 0: no average
     config.optim.lr = 0.004  # rate of all but the SSM's own parameters
     config.optim.ssm_lr = 0.001  # rate of the SSM's own: A, B and step sizes, P too where there is one; without decay
     config.optim.weight_decay = 0.05  # times the rate
@@ -91,7 +106,6 @@ def get_config(task: str, model: str, length: int) -> ConfigDict:
     config.train.patience = 0  # evaluations without improvement before stopping; 0: never stop early
     config.train.eval_every_steps = 0  # steps; 0: each epoch
     config.train.checkpoint_every_steps = 0  # steps, besides the checkpoint at each evaluation; 0: none
-    config.train.steps_per_call = 1  # training steps in one call of the device
     config.train.buckets = 0  # lengths that padded batches are cut to, so that short sequences cost less; 0: none
     config.train.resident_gib = 8.0  # GiB of stored data up to which they stay on every device; more is streamed
 
@@ -100,7 +114,6 @@ def get_config(task: str, model: str, length: int) -> ConfigDict:
     config.log.wandb = "off"  # or offline, online
     config.log.wandb_project = "s5jax"
     config.log.tensorboard = False
-    config.log.eigenvalues_every_steps = 0  # steps between records of all SSMs' eigenvalues; 0: none
     return config
 
 
@@ -120,7 +133,7 @@ def apply_flags(config: ConfigDict, flags: Collection[str]) -> ConfigDict:
 
 def as_published(config: ConfigDict) -> None:
     """Sets the quirks of the published loops, in place: the schedule of S5, and padding that enters everything."""
-    if config.ssm.name == "s5":
+    if config.model.pattern == ("s5",):
         config.optim.schedule = "s5_published"
     config.model.mask_padding = False
 
@@ -130,9 +143,10 @@ def shrink(config: ConfigDict) -> None:
     config.task.limit = 64
     config.model.depth = 2
     config.model.d_model = 8
-    config.ssm.state_size = 8
-    if config.ssm.name == "s5":
-        config.ssm.blocks = math.gcd(config.ssm.blocks, 4)  # of two states or more
+    options = mixer(config)
+    options.state_size = 8
+    if config.model.pattern == ("s5",):
+        options.blocks = math.gcd(options.blocks, 4)  # of two states or more
     config.train.batch_size = 8
     config.train.epochs = 2
     config.train.warmup_epochs = min(config.train.warmup_epochs, 1.0)
@@ -141,27 +155,32 @@ def shrink(config: ConfigDict) -> None:
     config.log.every_steps = 4
 
 
-def get_ssm(model: str, length: int) -> ConfigDict:
-    """The section `ssm` of a model, one of MODELS, for sequences of a length in samples."""
+def mixer(config: ConfigDict) -> ConfigDict:
+    """The options of the config's only mixer."""
+    (name,) = config.model.pattern
+    return config.mixers[name]
+
+
+def get_mixer(model: str, length: int) -> tuple[str, ConfigDict]:
+    """The mixer of a model, one of MODELS, and its options for sequences of a length in samples."""
     if model == "s5":
-        return _s5("normal")
+        return "s5", _s5("normal")
     if model == "s5-ptd":
-        return _s5("ptd-conjugate")
+        return "s5", _s5("ptd-conjugate")
     if model == "s4-ptd":
-        return _s4d("ptd-conjugate")
+        return "s4d", _s4d("ptd-conjugate")
     if model == "dss":
-        return _dss(length)
+        return "s4d", _dss(length)
     family, _, init = model.partition("-")
     if model in MODELS and family == "s4d":
-        return _s4d(init)
+        return "s4d", _s4d(init)
     if model in MODELS and family == "s4":
-        return _s4(init)
+        return "s4", _s4(init)
     raise ValueError(f"no recipe for the model {model!r}; there are {', '.join(MODELS)}")
 
 
 def _s5(init: str) -> ConfigDict:
     ssm = ConfigDict()
-    ssm.name = "s5"  # a file of s5jax/ssm
     ssm.state_size = 64  # states, before conjugate halves are dropped
     ssm.blocks = 1  # equal blocks of the initial A
     ssm.init = init  # of each block: normal, ptd-conjugate; ptd or random without conj_sym
@@ -179,7 +198,6 @@ def _s5(init: str) -> ConfigDict:
 
 def _s4d(init: str) -> ConfigDict:
     ssm = ConfigDict()
-    ssm.name = "s4d"
     ssm.state_size = 64  # states of a feature, before conjugate halves are dropped
     ssm.init = init  # lin, inv, inv2, quad, real, legs, random, ptd-conjugate
     ssm.ptd_kappa = 0.0  # bound on the condition number of its eigenvectors, with ptd-conjugate; 0: 9 n / (n + 8)
@@ -209,7 +227,6 @@ def _dss(length: int) -> ConfigDict:
 
 def _s4(init: str) -> ConfigDict:
     ssm = ConfigDict()
-    ssm.name = "s4"
     ssm.state_size = 64  # states of a feature, before conjugate halves are dropped
     ssm.init = init  # legs, legt, fout, legs_fout
     ssm.rank = 1  # of the low-rank part; legt needs 2

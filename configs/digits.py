@@ -13,7 +13,8 @@ from configs import common
 def get_config(arg: str = "s5") -> ConfigDict:
     """The recipe for a model, one of `common.MODELS`."""
     config = common.get_config("digits", arg, length=64)
-    config.ssm.state_size = 32
+    ssm = common.mixer(config)
+    ssm.state_size = 32
     config.model.depth = 4
     config.model.d_model = 64
     config.model.dropout = 0.1

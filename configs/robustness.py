@@ -17,10 +17,11 @@ def get_config(arg: str = "s4d-legs") -> ConfigDict:
     """The recipe for a model, one of `common.MODELS`, with or without "-frozen"."""
     model = arg.removesuffix("-frozen")
     config = common.get_config("digits", model, length=64)
-    config.ssm.state_size = 32  # the last spike of S4D-LegS is at 325.4 rad/time
-    config.ssm.bidirectional = False
+    ssm = common.mixer(config)
+    ssm.state_size = 32  # the last spike of S4D-LegS is at 325.4 rad/time
+    ssm.bidirectional = False
     if model in ("s4d-legs", "s4-legs"):
-        config.ssm.B_clip = 0.0  # as in the paper's baseline; 2, as in published S4, would cut that spike down
+        ssm.B_clip = 0.0  # as in the paper's baseline; 2, as in published S4, would cut that spike down
     config.model.depth = 4
     config.model.d_model = 64
     config.model.norm = "layer"
@@ -31,6 +32,6 @@ def get_config(arg: str = "s4d-legs") -> ConfigDict:
     config.train.eval_every_steps = 195  # 5 epochs
     if arg != model:
         config.model.residual = False
-        config.ssm.D_init = "zero"
+        ssm.D_init = "zero"
         config.optim.grouping = "only_C"
     return config

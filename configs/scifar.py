@@ -24,16 +24,17 @@ def get_config(arg: str = "s5") -> ConfigDict:
     """The recipe for a model, one of `common.MODELS`, and flags of `common.FLAGS`."""
     model, flags = common.parse(arg)
     config = common.get_config("scifar", model, length=1024)
+    ssm = common.mixer(config)
     config.model.depth = 6
     config.model.d_model = 512
     config.model.dropout = 0.1
     config.train.batch_size = 50
     if model.startswith("s5"):
         config.seed = 16416
-        config.ssm.state_size = 384
-        config.ssm.blocks = 3
-        config.ssm.C_init = "lecun_normal"
-        config.ssm.clip_eigs = True
+        ssm.state_size = 384
+        ssm.blocks = 3
+        ssm.C_init = "lecun_normal"
+        ssm.clip_eigs = True
         config.model.activation = "half_glu1"
         config.optim.lr = 0.0045
         config.optim.ssm_lr = 0.001
@@ -46,8 +47,8 @@ def get_config(arg: str = "s5") -> ConfigDict:
             config.optim.lr = 0.005
     else:
         config.seed = 2222
-        config.ssm.state_size = 64
-        config.ssm.n_ssm = 1 if model == "s4-ptd" else 2
+        ssm.state_size = 64
+        ssm.n_ssm = 1 if model == "s4-ptd" else 2
         config.model.norm = "layer"
         config.model.prenorm = False
         config.optim.lr = 0.01

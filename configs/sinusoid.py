@@ -21,12 +21,13 @@ from configs import common
 def get_config(arg: str = "s4-ptd") -> ConfigDict:
     """The recipe for a model, one of `common.MODELS`."""
     config = common.get_config("sinusoid", arg, length=256)
-    config.ssm.state_size = 16  # the fastest mode of `s4d-legs` is then at 80.97
-    config.ssm.dt_min = config.ssm.dt_max = 0.02  # the data's sampling interval
-    config.ssm.bidirectional = False
-    config.ssm.D_init = "zero"  # and kept there, by only_C
+    ssm = common.mixer(config)
+    ssm.state_size = 16  # the fastest mode of `s4d-legs` is then at 80.97
+    ssm.dt_min = ssm.dt_max = 0.02  # the data's sampling interval
+    ssm.bidirectional = False
+    ssm.D_init = "zero"  # and kept there, by only_C
     if arg.startswith("s4"):
-        config.ssm.B_clip = 0.0  # none: it would cut the spike down to a fifth
+        ssm.B_clip = 0.0  # none: it would cut the spike down to a fifth
     config.model.depth = 1
     config.model.d_model = 32
     config.model.residual = False  # what the SSMs do not pass does not pass

@@ -31,6 +31,7 @@ def get_config(arg: str = "s5") -> ConfigDict:
 
 def set_numbers(config: ConfigDict, model: str, permuted: bool = False) -> None:
     """Sets sizes, rates and durations, in place."""
+    ssm = common.mixer(config)
     config.model.depth = 4
     config.model.d_model = 128
     config.train.batch_size = 50
@@ -38,10 +39,10 @@ def set_numbers(config: ConfigDict, model: str, permuted: bool = False) -> None:
     config.optim.weight_decay = 0.01
     if model.startswith("s5"):
         config.seed = 1919
-        config.ssm.state_size = 128
-        config.ssm.blocks = 1
-        config.ssm.C_init = "trunc_standard_normal"
-        config.ssm.bidirectional = False
+        ssm.state_size = 128
+        ssm.blocks = 1
+        ssm.C_init = "trunc_standard_normal"
+        ssm.bidirectional = False
         config.model.d_model = 96
         config.model.activation = "half_glu1"
         config.model.dropout = 0.1
@@ -49,15 +50,15 @@ def set_numbers(config: ConfigDict, model: str, permuted: bool = False) -> None:
         config.optim.ssm_lr = 0.002
         config.train.epochs = 150
         if permuted:
-            config.ssm.blocks = 2
+            ssm.blocks = 2
             config.model.d_model = 128
             config.model.dropout = 0.15
             config.optim.lr = 0.004
             config.optim.ssm_lr = 0.001
     else:
         config.seed = 2222
-        config.ssm.state_size = 64
-        config.ssm.n_ssm = 1 if model == "s4-ptd" else 2
+        ssm.state_size = 64
+        ssm.n_ssm = 1 if model == "s4-ptd" else 2
         config.model.norm = "layer"
         config.model.prenorm = False
         config.model.dropout = 0.1

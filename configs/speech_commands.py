@@ -27,14 +27,15 @@ def get_config(arg: str = "s5") -> ConfigDict:
     model, flags = common.parse(arg, (*common.FLAGS, "sc10"))
     task = "sc10" if "sc10" in flags else "speech_commands"
     config = common.get_config(task, model, length=16000)
+    ssm = common.mixer(config)
     config.model.depth = 6
     config.train.epochs = 40
     config.train.batch_size = 16
     if model.startswith("s5"):
         config.seed = 4062966
-        config.ssm.state_size = 128
-        config.ssm.blocks = 16
-        config.ssm.C_init = "lecun_normal"
+        ssm.state_size = 128
+        ssm.blocks = 16
+        ssm.C_init = "lecun_normal"
         config.model.d_model = 96
         config.model.activation = "half_glu1"
         config.model.dropout = 0.1
@@ -45,8 +46,8 @@ def get_config(arg: str = "s5") -> ConfigDict:
         config.train.warmup_epochs = 1.0
     else:
         config.seed = 2222
-        config.ssm.state_size = 64
-        config.ssm.n_ssm = 1 if model == "s4-ptd" else 2
+        ssm.state_size = 64
+        ssm.n_ssm = 1 if model == "s4-ptd" else 2
         config.model.d_model = 128
         config.optim.lr = 0.01
         config.optim.ssm_lr = 0.001

@@ -18,7 +18,8 @@ def get_config(arg: str = "s5") -> ConfigDict:
     """The recipe for a model, one of `common.MODELS`, and flags of `common.FLAGS`."""
     model, flags = common.parse(arg)
     config = common.get_config("spoken_digits", model, length=8000)
-    config.ssm.state_size = 32
+    ssm = common.mixer(config)
+    ssm.state_size = 32
     config.model.depth = 4
     config.model.d_model = 32
     config.model.dropout = 0.1
@@ -29,6 +30,6 @@ def get_config(arg: str = "s5") -> ConfigDict:
     config.train.warmup_epochs = 1.0
     config.train.batch_size = 16
     if model.startswith("s5"):
-        config.ssm.blocks = 4
+        ssm.blocks = 4
         config.optim.grouping = "noBCdecay"
     return common.apply_flags(config, flags)

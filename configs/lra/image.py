@@ -24,13 +24,14 @@ def get_config(arg: str = "s5") -> ConfigDict:
     """The recipe for a model, one of `common.MODELS`, and flags of `common.FLAGS`."""
     model, flags = common.parse(arg)
     config = common.get_config("image", model, length=1024)
+    ssm = common.mixer(config)
     config.model.dropout = 0.1
     if model.startswith("s5"):
         config.seed = 16416
-        config.ssm.state_size = 384
-        config.ssm.blocks = 3
-        config.ssm.C_init = "lecun_normal"
-        config.ssm.clip_eigs = True
+        ssm.state_size = 384
+        ssm.blocks = 3
+        ssm.C_init = "lecun_normal"
+        ssm.clip_eigs = True
         config.model.depth = 6
         config.model.d_model = 512
         config.model.activation = "half_glu1"
@@ -46,14 +47,14 @@ def get_config(arg: str = "s5") -> ConfigDict:
             config.optim.lr = 0.005
     else:
         config.seed = 2222
-        config.ssm.state_size = 64
+        ssm.state_size = 64
         config.model.depth = 6
         config.model.norm = "layer"
         config.model.prenorm = False
         config.optim.lr = 0.01
         config.optim.ssm_lr = 0.001
         if model == "s4-ptd":
-            config.ssm.n_ssm = 1
+            ssm.n_ssm = 1
             config.model.d_model = 128
             config.optim.weight_decay = 0.01
             config.train.epochs = 2000
@@ -61,7 +62,7 @@ def get_config(arg: str = "s5") -> ConfigDict:
             config.train.schedule_epochs = common.epochs_of(1_760_000, 45_000, 128)
             config.train.batch_size = 128
         else:
-            config.ssm.n_ssm = 2
+            ssm.n_ssm = 2
             config.model.d_model = 512
             config.optim.weight_decay = 0.05
             config.optim.dt_global = True

@@ -25,11 +25,12 @@ def get_config(arg: str = "s5") -> ConfigDict:
     """The recipe for a model, one of `common.MODELS`, and flags of `common.FLAGS`."""
     model, flags = common.parse(arg)
     config = common.get_config("listops", model, length=2048)
+    ssm = common.mixer(config)
     if model.startswith("s5"):
         config.seed = 6554595
-        config.ssm.state_size = 16
-        config.ssm.blocks = 8
-        config.ssm.C_init = "lecun_normal"
+        ssm.state_size = 16
+        ssm.blocks = 8
+        ssm.C_init = "lecun_normal"
         config.model.encoder = "one_hot"
         config.model.depth = 8
         config.model.d_model = 128
@@ -48,9 +49,9 @@ def get_config(arg: str = "s5") -> ConfigDict:
             config.train.epochs = 35
     elif model == "s4-ptd":
         config.seed = 2222
-        config.ssm.state_size = 64
-        config.ssm.n_ssm = 1
-        config.ssm.dt_max = 1.0
+        ssm.state_size = 64
+        ssm.n_ssm = 1
+        ssm.dt_max = 1.0
         config.model.encoder = "embedding"
         config.model.depth = 8
         config.model.d_model = 256
@@ -64,7 +65,7 @@ def get_config(arg: str = "s5") -> ConfigDict:
         config.train.batch_size = 50
     else:
         config.seed = 2222
-        config.ssm.state_size = 64
+        ssm.state_size = 64
         config.model.encoder = "embedding"
         config.model.depth = 8
         config.model.d_model = 128

@@ -24,11 +24,12 @@ def get_config(arg: str = "s5") -> ConfigDict:
     """The recipe for a model, one of `common.MODELS`, and flags of `common.FLAGS`."""
     model, flags = common.parse(arg)
     config = common.get_config("pathfinder", model, length=1024)
+    ssm = common.mixer(config)
     if model.startswith("s5"):
         config.seed = 8180844
-        config.ssm.state_size = 256
-        config.ssm.blocks = 8
-        config.ssm.C_init = "trunc_standard_normal"
+        ssm.state_size = 256
+        ssm.blocks = 8
+        ssm.C_init = "trunc_standard_normal"
         config.model.depth = 6
         config.model.d_model = 192
         config.model.activation = "half_glu1"
@@ -45,7 +46,7 @@ def get_config(arg: str = "s5") -> ConfigDict:
             config.train.epochs = 230
             config.train.warmup_epochs = 10.0
     else:
-        config.ssm.state_size = 64
+        ssm.state_size = 64
         config.model.depth = 6
         config.model.d_model = 256
         config.optim.lr = 0.004
@@ -54,7 +55,7 @@ def get_config(arg: str = "s5") -> ConfigDict:
         config.train.batch_size = 64
         if model == "s4-ptd":
             config.seed = 3333
-            config.ssm.n_ssm = 1
+            ssm.n_ssm = 1
             config.train.epochs = 300
             config.train.warmup_epochs = common.epochs_of(150_000, 160_000, 64)
             config.train.schedule_epochs = common.epochs_of(800_000, 160_000, 64)

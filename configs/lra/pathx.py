@@ -25,12 +25,13 @@ def get_config(arg: str = "s5") -> ConfigDict:
     """The recipe for a model, one of `common.MODELS`, and flags of `common.FLAGS`."""
     model, flags = common.parse(arg)
     config = common.get_config("pathx", model, length=16384)
-    config.ssm.dt_min = 0.0001
+    ssm = common.mixer(config)
+    ssm.dt_min = 0.0001
     if model.startswith("s5"):
         config.seed = 6429262
-        config.ssm.state_size = 256
-        config.ssm.blocks = 16
-        config.ssm.C_init = "complex_normal"
+        ssm.state_size = 256
+        ssm.blocks = 16
+        ssm.C_init = "complex_normal"
         config.model.depth = 6
         config.model.d_model = 128
         config.model.activation = "half_glu1"
@@ -44,15 +45,15 @@ def get_config(arg: str = "s5") -> ConfigDict:
         config.train.warmup_epochs = 1.0
         config.train.batch_size = 32
         if model == "s5-ptd":
-            config.ssm.clip_eigs = True
+            ssm.clip_eigs = True
             config.train.epochs = 90
     else:
-        config.ssm.state_size = 64
+        ssm.state_size = 64
         config.model.depth = 6
         config.optim.lr = 0.001
         if model == "s4-ptd":
             config.seed = 3333
-            config.ssm.n_ssm = 1
+            ssm.n_ssm = 1
             config.model.d_model = 128
             config.optim.ssm_lr = 0.001
             config.optim.weight_decay = 0.03

@@ -24,11 +24,12 @@ def get_config(arg: str = "s5") -> ConfigDict:
     """The recipe for a model, one of `common.MODELS`, and flags of `common.FLAGS`."""
     model, flags = common.parse(arg)
     config = common.get_config("retrieval", model, length=4000)
+    ssm = common.mixer(config)
     if model.startswith("s5"):
         config.seed = 5464368
-        config.ssm.state_size = 256
-        config.ssm.blocks = 16
-        config.ssm.C_init = "trunc_standard_normal"
+        ssm.state_size = 256
+        ssm.blocks = 16
+        ssm.C_init = "trunc_standard_normal"
         config.model.encoder = "one_hot"
         config.model.depth = 6
         config.model.d_model = 128
@@ -42,7 +43,7 @@ def get_config(arg: str = "s5") -> ConfigDict:
         config.train.warmup_epochs = 1.0
         config.train.batch_size = 32
     else:
-        config.ssm.state_size = 64
+        ssm.state_size = 64
         config.model.encoder = "embedding"
         config.model.depth = 6
         config.optim.ssm_lr = 0.001
@@ -50,7 +51,7 @@ def get_config(arg: str = "s5") -> ConfigDict:
         config.train.batch_size = 64
         if model == "s4-ptd":
             config.seed = 3333
-            config.ssm.n_ssm = 1
+            ssm.n_ssm = 1
             config.model.d_model = 128
             config.optim.lr = 0.004
             config.optim.weight_decay = 0.03

@@ -27,12 +27,13 @@ def get_config(arg: str = "s5") -> ConfigDict:
     """The recipe for a model, one of `common.MODELS`, and flags of `common.FLAGS`."""
     model, flags = common.parse(arg)
     config = common.get_config("text", model, length=4096)
+    ssm = common.mixer(config)
     config.task.val_split = 0.1  # share of the training reviews; 0: the test split is the validation split too
     if model.startswith("s5"):
         config.seed = 8825365
-        config.ssm.state_size = 192
-        config.ssm.blocks = 12
-        config.ssm.C_init = "lecun_normal"
+        ssm.state_size = 192
+        ssm.blocks = 12
+        ssm.C_init = "lecun_normal"
         config.model.encoder = "one_hot"
         config.model.depth = 6
         config.model.d_model = 256
@@ -49,7 +50,7 @@ def get_config(arg: str = "s5") -> ConfigDict:
             config.train.epochs = 40
             config.train.warmup_epochs = 5.0
     else:
-        config.ssm.state_size = 64
+        ssm.state_size = 64
         config.model.encoder = "embedding"
         config.model.depth = 6
         config.model.d_model = 256
@@ -60,7 +61,7 @@ def get_config(arg: str = "s5") -> ConfigDict:
         config.train.batch_size = 16
         if model == "s4-ptd":
             config.seed = 3333
-            config.ssm.n_ssm = 1
+            ssm.n_ssm = 1
             config.train.epochs = 80
             config.train.warmup_epochs = common.epochs_of(5_000, 25_000, 16)
             config.train.schedule_epochs = common.epochs_of(50_000, 25_000, 16)
