@@ -1,28 +1,29 @@
 """Evaluates a checkpoint of a run on a whole split, every example once."""
 
 import argparse
-import dataclasses
 import math
+import os
 import pathlib
 import sys
 from typing import Literal
 
 import jax
 
-from s5jax.training import checkpoint
-from s5jax.training import state as states
-from s5jax.training.config import UserError, load_task
-from s5jax.training.program import Program
-from s5jax.training.workdir import claim_data, read_config
+from s5jax.train import checkpoint
+from s5jax.train.build import build, load_task
+from s5jax.train.config import UserError
+from s5jax.train.program import Program
+from s5jax.train.workdir import claim_data, read_config
 
 EXAMPLES = """examples:
   python scripts/evaluate.py --workdir=runs/digits
-  python scripts/evaluate.py --workdir=runs/speech --every=2      # speech at 8 kHz, of a model trained at 16 kHz
+  python scripts/evaluate.py --workdir=runs/speech --stride=2     # speech at 8 kHz, of a model trained at 16 kHz
   python scripts/evaluate.py --workdir=runs/digits --split=val --checkpoint=latest
 """
 
 
 def main() -> int:
+    sys.path.insert(0, os.getcwd())  # for modules of the user's
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLES,
@@ -35,21 +36,21 @@ def main() -> int:
         "--checkpoint",
         choices=("best", "latest"),
         default="best",
-        help="best: of the highest validation accuracy so far (default); latest: the newest",
+        help="best: by the task's judge on the validation split (default); latest: the newest",
     )
     parser.add_argument(
-        "--every",
+        "--stride",
         type=int,
         default=1,
         metavar="N",
-        help="zero-shot at an N-th of the sampling rate: every N-th sample, step sizes N times as long (default: 1)",
+        help="zero-shot at an N-th of the sampling rate: every N-th sample, step sizes multiplied by N (default: 1)",
     )
     parser.add_argument(
         "--data_dir", type=pathlib.Path, metavar="DIR", help="where the prepared data are, if not where they were"
     )
     arguments = parser.parse_args()
     try:
-        print(evaluate(arguments.workdir, arguments.split, arguments.checkpoint, arguments.every, arguments.data_dir))
+        print(evaluate(arguments.workdir, arguments.split, arguments.checkpoint, arguments.stride, arguments.data_dir))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -62,26 +63,21 @@ def evaluate(
     workdir: pathlib.Path,
     split: str,
     which: Literal["best", "latest"],
-    every: int = 1,
+    stride: int = 1,
     data_dir: pathlib.Path | None = None,
 ) -> str:
     config = read_config(workdir, data_dir)
-    # On as many of the devices here as divide a batch: the run may have been made on another machine.
-    config = dataclasses.replace(config, num_devices=math.gcd(config.train.batch_size, jax.device_count()))
     task = load_task(config)
     claim_data(workdir, config)
-    if not 1 <= every <= task.length:
-        raise UserError(f"--every={every} must lie in 1..{task.length}, the samples of a sequence")
-    if every > 1 and task.num_tokens is not None:
-        raise UserError(f"--every={every} is for samples of a signal, but task {task.name} gives tokens")
-    experiment, state = states.build(config, task)
-    program = Program(config, task, experiment)
-    state = checkpoint.read(workdir, which, state)
-    values = program.evaluate(program.place(state), split, every=every)
+    experiment, state = build(config, task)
+    # On as many of the devices here as divide a batch: the run may have been made on another machine.
+    program = Program(experiment, num_devices=math.gcd(config.train.batch_size, jax.device_count()))
+    state = checkpoint.read(workdir, which, state, config)
+    values = program.evaluate(program.place(state), split, stride=stride)
+    words = ", ".join(f"{name} {values[name]:.4f}" for name in sorted(values, key=lambda name: name != task.judge[0]))
     return (
-        f"{task.name}, {split} split, {len(task.splits[split])} examples: accuracy {values['accuracy']:.4f},"
-        f" loss {values['loss']:.4f} ({which} checkpoint, step {int(state.step)})"
-        + (f", one sample in {every}" if every > 1 else "")
+        f"{task.name}, {split} split, {len(task.splits[split])} examples: {words}"
+        f" ({which} checkpoint, step {int(state.step)})" + (f", one sample in {stride}" if stride > 1 else "")
     )
 
 

@@ -10,7 +10,7 @@ __all__ = ["plot_learning_curves"]
 
 
 def plot_learning_curves(workdir: pathlib.Path, file: pathlib.Path | None = None) -> pathlib.Path:
-    """Loss and accuracy against epochs, training and validation, the best checkpoint marked.
+    """The objective's metrics against epochs, loss first, training and validation, the best checkpoint marked.
 
     Args:
       workdir: of the run; its metrics.jsonl is read, and result.json where the run is finished.
@@ -27,8 +27,10 @@ def plot_learning_curves(workdir: pathlib.Path, file: pathlib.Path | None = None
     if (workdir / "result.json").exists():
         result = json.loads((workdir / "result.json").read_text())
 
-    figure = figures.new(9, 3.4)
-    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    found = {name.partition("/")[2] for r in records for name in r if name.startswith("val/")} or {"loss"}
+    quantities = [name for name in sorted(found, key=lambda name: (name != "loss", name)) if "_stride_" not in name]
+    figure = figures.new(4.5 * len(quantities), 3.4)
+    for axes, quantity in zip(figure.subplots(1, len(quantities), squeeze=False)[0], quantities, strict=True):
         for split, color, label in (("train", "#9aa5b1", "training"), ("val", "#0b6e99", "validation")):
             points = [(r["epoch"], r[f"{split}/{quantity}"]) for r in records if f"{split}/{quantity}" in r]
             style = "-" if split == "train" else "o-"
@@ -50,10 +52,10 @@ def plot_learning_curves(workdir: pathlib.Path, file: pathlib.Path | None = None
         axes.set_ylabel(quantity)
         figures.tidy(axes)
         axes.legend(frameon=False, fontsize=8)
-        if quantity == "loss":
-            axes.set_yscale("log")
-        else:
+        if quantity == "accuracy":
             axes.set_ylim(top=1.005)
+        elif all(value > 0 for r in records for name, value in r.items() if name.endswith(f"/{quantity}")):
+            axes.set_yscale("log")
     figure.suptitle(f"{workdir.name}: learning curves", fontsize=10)
     file = workdir / "learning_curves.png" if file is None else file
     figures.save(figure, file)
