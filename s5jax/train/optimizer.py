@@ -8,6 +8,7 @@ leaves out is as in the config.
 Rates and decays are arguments of the training step, not constants of it: see `hyper` in `build.py`.
 """
 
+import difflib
 import inspect
 import math
 import re
@@ -20,7 +21,7 @@ import optax
 from s5jax import mixers
 from s5jax.train.config import Config, Optim, UserError
 
-__all__ = ["Group", "Optimizer", "group_labels", "groups_of", "path_name", "rate_at", "rules_of"]
+__all__ = ["Group", "Optimizer", "check", "group_labels", "groups_of", "path_name", "rate_at", "rules_of"]
 
 Rules = tuple[tuple[str, dict[str, Any]], ...]
 
@@ -154,15 +155,9 @@ class Optimizer:
 
     def __init__(self, optim: Optim, labels: Any):
         self.optim, self.labels, self.groups = optim, labels, groups_of(optim)
-        self._arguments = dict(optim.arguments)
-        parameters = optimizer_parameters(optim.name)
-        defaults = {field: getattr(Optim, field) for field in ("b1", "b2", "eps")}
-        for name, default in defaults.items():
-            value = getattr(optim, name)
-            if name in parameters:
-                self._arguments[name] = value
-            elif value != default:
-                raise UserError(f"config.optim.{name}: optax.{optim.name} has no such argument")
+        parameters = _parameters(optim.name)
+        betas = {name: getattr(optim, name) for name in ("b1", "b2", "eps") if name in parameters}
+        self._arguments = {**betas, **optim.arguments}
         self._decoupled = "weight_decay" in parameters
 
     def _transformation(self, lr: Any, weight_decay: Any, clip_norm: Any) -> optax.GradientTransformation:
@@ -200,17 +195,24 @@ class Optimizer:
         return transformation.update(grads, state, params)
 
 
-def optimizer_parameters(name: str) -> dict[str, inspect.Parameter]:
-    """The arguments of an optimizer of optax, without its rate.
+def check(optim: Optim) -> None:
+    """Raises UserError if optax has no such optimizer, or it does not take the arguments that the config gives."""
+    parameters = _parameters(optim.name)
+    for name in ("b1", "b2", "eps"):
+        if name not in parameters and getattr(optim, name) != getattr(Optim, name):
+            raise UserError(f"config.optim.{name}: optax.{optim.name} has no such argument")
+    for name in optim.arguments:
+        if name not in parameters or name == "weight_decay":
+            known = ", ".join(key for key in parameters if key != "weight_decay")
+            raise UserError(f"config.optim.arguments: optax.{optim.name} has no argument {name!r}; it has {known}")
 
-    Raises:
-      UserError: optax has no such optimizer.
-    """
+
+def _parameters(name: str) -> dict[str, inspect.Parameter]:
+    """The arguments of an optimizer of optax, without its rate."""
     make = getattr(optax, name, None)
-    try:
-        parameters = dict(inspect.signature(make).parameters) if callable(make) else {}
-    except (TypeError, ValueError):
-        parameters = {}
+    parameters = dict(inspect.signature(make).parameters) if inspect.isfunction(make) else {}
     if "learning_rate" not in parameters:
-        raise UserError(f"config.optim.name: optax has no optimizer {name!r}; there are adamw, adam, lion, sgd, ...")
+        close = difflib.get_close_matches(name, ["adamw", "adam", "lion", "sgd", "rmsprop", "lamb", "adafactor"], 1)
+        hint = f"; did you mean {close[0]}?" if close else "; adamw, adam, lion and sgd are some"
+        raise UserError(f"config.optim.name: optax has no optimizer {name!r}{hint}")
     return {key: value for key, value in parameters.items() if key != "learning_rate"}

@@ -23,6 +23,7 @@ from typing import Any, Literal
 import ml_collections
 
 from s5jax.models import options as models
+from s5jax.train import optimizer as optimizers
 from s5jax.train.config import Config, Section, TaskConfig, UserError
 
 __all__ = ["fault_of", "known_modules", "load_config", "load_module", "override", "resolve"]
@@ -338,6 +339,7 @@ def _check_ranges(config: Config) -> None:
             f"config.train.schedule_epochs {train.schedule_epochs} is all warm-up,"
             f" {train.warmup_epochs} epochs: it counts from the first step"
         )
+    optimizers.check(optim)
     for i, (pattern, values) in enumerate(optim.rules):
         where = f"config.optim.rules[{i}]"
         _check_names(["lr", "weight_decay", "frozen"], values, where)

@@ -1,5 +1,7 @@
 """The recipes as models: how many parameters they have, and that each trains."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,10 @@ import pytest
 import tiny
 
 from s5jax.data.task import Split
-from s5jax.training import config as configs
-from s5jax.training import state as states
-from s5jax.training.program import Program
+from s5jax.train import resolve as configs
+from s5jax.train.build import build as build_experiment
+from s5jax.train.build import load_task
+from s5jax.train.program import Program
 
 RECIPES = (
     *(f"lra/{name}" for name in ("listops", "text", "retrieval", "image", "pathfinder", "pathx")),
@@ -22,7 +25,7 @@ def build(recipe: str, *overrides: str):
     values = configs.load_config(f"{tiny.ROOT}/configs/{recipe}")
     configs.override(values, overrides)
     config = configs.resolve(values)
-    return config, configs.load_task(config, blank=True)
+    return config, load_task(config, blank=True)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +52,7 @@ def build(recipe: str, *overrides: str):
 def test_parameter_counts_are_the_published_ones(recipe, parameters):
     """Those of the published S5 code, from its shapes (batch statistics not counted). Nothing is allocated."""
     config, task = build(recipe)
-    state = jax.eval_shape(lambda: states.build(config, task)[1])
+    state = jax.eval_shape(lambda: build_experiment(config, task)[1])
     assert sum(x.size for x in jax.tree.leaves(state.params)) == parameters
 
 
@@ -73,7 +76,7 @@ def shrunk(recipe: str, model: str):
         inputs = rng.integers(0, task.num_tokens or 100, shape).astype(split.inputs.dtype)
         lengths = None if split.lengths is None else rng.integers(1, 25, split.lengths.shape)
         splits[name] = Split(inputs, rng.integers(0, task.num_classes, len(split)), lengths)
-    return config, configs.dataclasses.replace(task, splits=splits, length=24)
+    return config, dataclasses.replace(task, splits=splits, length=24)
 
 
 FEW = {("lra/listops", "s5"), ("lra/image", "s5")}
@@ -85,12 +88,12 @@ TRACED = [(recipe, MODELS[i % len(MODELS)]) for i, recipe in enumerate(RECIPES) 
 def test_each_recipe_with_each_model_can_be_traced(recipe, model):
     """A training step by shapes alone: every parameter has a gradient of its shape, and logits are of the task."""
     config, task = shrunk(recipe, model)
-    experiment, state = states.build(config, task)
-    program = Program(config, task, experiment)
-    (feed,) = program.feeds("train", [np.arange(4, dtype=np.int32)[None]])
-    after, metrics = jax.eval_shape(lambda s: program.train_steps(s, feed), state)
+    experiment, state = build_experiment(config, task)
+    program = Program(experiment)
+    (feed,) = program.feeder.feeds("train", [np.arange(4, dtype=np.int32)])
+    after, metrics = jax.eval_shape(lambda s: program.step(s, feed, 0), state)
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
-    assert metrics["loss"].shape == (1,)
+    assert metrics["loss"][0].shape == ()
 
 
 STEPS = [pytest.param(r, m, marks=[] if (r, m) in FEW else pytest.mark.slow) for r in RECIPES for m in MODELS]
@@ -100,12 +103,12 @@ STEPS = [pytest.param(r, m, marks=[] if (r, m) in FEW else pytest.mark.slow) for
 def test_each_recipe_with_each_model_takes_a_step(recipe, model):
     """A real step changes every trained parameter, and nothing is lost on the way: loss and gradient are finite."""
     config, task = shrunk(recipe, model)
-    experiment, state = states.build(config, task)
-    program = Program(config, task, experiment)
+    experiment, state = build_experiment(config, task)
+    program = Program(experiment)
     before = jax.tree.map(np.asarray, state.params)
-    (feed,) = program.feeds("train", [np.arange(4, dtype=np.int32)[None]])
-    state, metrics = program.train_steps(program.place(state), feed)
-    assert np.isfinite(metrics["loss"]).all() and np.isfinite(metrics["grad_norm"]).all() and metrics["grad_norm"] > 0
+    (feed,) = program.feeder.feeds("train", [np.arange(4, dtype=np.int32)])
+    state, metrics = program.step(program.place(state), feed, 0)
+    assert np.isfinite(metrics["loss"][0]) and np.isfinite(metrics["grad_norm"][0]) and metrics["grad_norm"][0] > 0
     same = jax.tree.map(lambda a, b: np.array_equal(a, b), before, jax.tree.map(np.asarray, state.params))
     unchanged = [path for path, equal in jax.tree_util.tree_leaves_with_path(same) if equal]
     assert not unchanged

@@ -11,11 +11,13 @@ import tiny
 from orbax.checkpoint import v1 as ocp
 
 LONGER = (
+    "--config.optim.average=0.9",
+    "--config.optim.micro_batches=2",
     "--config.train.epochs=10",
     "--config.train.eval_every_steps=31",
     "--config.train.checkpoint_every_steps=19",
     "--config.model.d_model=16",
-    "--config.log.eigenvalues_every_steps=6",
+    "--config.evaluators.eigenvalues.every_steps=6",
 )
 STEPS = 10 * (1257 // 64)
 
@@ -25,14 +27,7 @@ pytestmark = pytest.mark.xdist_group("resume")  # on one worker, that the uninte
 def final_arrays(workdir):
     with ocp.training.Checkpointer(workdir / "checkpoints") as checkpoints:
         stored = checkpoints.load(STEPS)
-    flat = {}
-
-    def collect(tree, path):
-        for key, value in tree.items():
-            collect(value, (*path, key)) if isinstance(value, dict) else flat.update({(*path, key): np.asarray(value)})
-
-    collect(stored, ())
-    return flat
+    return {name: np.asarray(value) for name, value in stored.items()}
 
 
 def assert_same_run(one, other):

@@ -5,12 +5,14 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from flax import nnx
 
 from s5jax.data.task import Split, Task
-from s5jax.ssm import s5
-from s5jax.training import checkpoint, loop, metrics, program
-from s5jax.training import state as states
-from s5jax.training.config import UserError, load_task
+from s5jax.evaluators.eigenvalues import mixers_of
+from s5jax.mixers import s5
+from s5jax.train import checkpoint, log, loop, program
+from s5jax.train.build import build, load_task
+from s5jax.train.config import UserError
 
 
 def records(workdir):
@@ -47,9 +49,9 @@ def test_reports_against_an_evaluation_by_hand(finished):
     """Validation metrics: every example once, by the final parameters, in NumPy."""
     config = tiny.config("--config.log.tensorboard=true")
     task = load_task(config)
-    experiment, state = states.build(config, task)
-    state = jax.tree.map(jax.numpy.asarray, checkpoint.read(finished, "latest", state))
-    model = states.nnx.merge(experiment.graphdef, state.params, state.batch_stats)
+    experiment, state = build(config, task)
+    state = jax.tree.map(jax.numpy.asarray, checkpoint.read(finished, "latest", state, config))
+    model = nnx.merge(experiment.graphdef, state.params, state.batch_stats)
     split = task.splits["val"]
     logits = np.float64(model(task.prepare(jax.numpy.asarray(split.inputs))))
     log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
@@ -118,13 +120,13 @@ def test_what_is_no_directory_cannot_be_a_workdir(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_good(tmp_path, monkeypatch):
-    good = program.Program.train_steps
+    good = program.Program.step
 
-    def spoiled(self, state, feed):
-        state, values = good(self, state, feed)
-        return (state, values) if int(state.step) != 22 else (state, {**values, "loss": np.float32(["nan"])})
+    def spoiled(self, state, feed, step):
+        state, values = good(self, state, feed, step)
+        return (state, values) if int(state.step) != 22 else (state, {**values, "loss": (np.float32("nan"), 1.0)})
 
-    monkeypatch.setattr(program.Program, "train_steps", spoiled)
+    monkeypatch.setattr(program.Program, "step", spoiled)
     with pytest.raises(loop.Diverged, match="step 22: train/loss is nan"):
         loop.train(tiny.config(), tmp_path)
     assert checkpoint.saved_steps(tmp_path / "checkpoints")[-1] == 18
@@ -140,7 +142,11 @@ def test_clipping_and_early_stopping(tmp_path, monkeypatch):
     accuracies = iter([0.5, 0.6, 0.6, 0.4, 0.6, 0.9])
     evaluate = lambda self, state, split: {"loss": 1.0, "accuracy": next(accuracies)}  # noqa: E731
     monkeypatch.setattr(program.Program, "evaluate", evaluate)
-    fields = ("--config.train.patience=3", "--config.optim.clip_norm=0.1", "--config.log.eigenvalues_every_steps=40")
+    fields = (
+        "--config.train.patience=3",
+        "--config.optim.clip_norm=0.1",
+        "--config.evaluators.eigenvalues.every_steps=40",
+    )
     result = loop.train(tiny.config(*fields), tmp_path)
     assert result["steps"] == 45 and result["best_step"] == 18 and result["test/accuracy"] == 0.9
     assert sorted(path.name for path in (tmp_path / "eigenvalues").iterdir()) == [
@@ -149,28 +155,21 @@ def test_clipping_and_early_stopping(tmp_path, monkeypatch):
 
 
 def test_eigenvalues_are_recorded_before_during_and_after(tmp_path):
-    fields = ("--config.model.depth=2", "--config.train.epochs=2", "--config.log.eigenvalues_every_steps=15")
+    fields = ("--config.model.depth=2", "--config.train.epochs=2", "--config.evaluators.eigenvalues.every_steps=15")
     config = tiny.config(*fields)
     loop.train(config, tmp_path)
     files = sorted((tmp_path / "eigenvalues").iterdir())
     assert [file.name for file in files] == [f"{step:08d}.npz" for step in (0, 15, 30, 38)]
-    _, start = states.build(config, load_task(config))
-    for file, state in ((files[0], start), (files[-1], checkpoint.read(tmp_path, "latest", start))):
+    _, start = build(config, load_task(config))
+    for file, state in ((files[0], start), (files[-1], checkpoint.read(tmp_path, "latest", start, config))):
         with np.load(file) as recorded:
             assert len(recorded) == 4
-            for name, ssm in states.ssm_layers(state.params).items():
+            for name, (_, options, ssm) in mixers_of(config, state.params).items():
                 ssm = jax.tree.map(jax.numpy.asarray, ssm)
-                np.testing.assert_array_equal(recorded[f"{name}/Lambda"], s5.Lambda(ssm, config.ssm.options))
+                np.testing.assert_array_equal(recorded[f"{name}/eigenvalues"], s5.eigenvalues(ssm, options))
                 np.testing.assert_allclose(recorded[f"{name}/step_size"], jax.numpy.exp(ssm["log_step"]), rtol=1e-6)
     with np.load(files[0]) as first, np.load(files[1]) as second:
-        assert (first["layers_1/Lambda"] != second["layers_1/Lambda"]).any()
-
-
-def test_eigenvalues_of_a_layer_that_has_none_are_refused_at_once(tmp_path, monkeypatch):
-    monkeypatch.delattr(s5, "Lambda")
-    with pytest.raises(UserError, match=r"s5jax/ssm/s5.py has no Lambda, which this needs"):
-        loop.train(tiny.config("--config.log.eigenvalues_every_steps=5"), tmp_path)
-    assert not (tmp_path / "config.json").exists()
+        assert (first["layers_1/eigenvalues"] != second["layers_1/eigenvalues"]).any()
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
@@ -220,7 +219,7 @@ def test_devices_that_do_not_fit(tmp_path):
 def test_metrics_of_steps_after_the_checkpoint_are_dropped(tmp_path):
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n{"step": 3, "a": 3}\n{"step": 4, "a"')
-    with metrics.Writer(tmp_path, tiny.config(), step=2, total_steps=9) as writer:
+    with log.Writer(tmp_path, tiny.config(), step=2, total_steps=9) as writer:
         writer.write(3, {"a": 5})
     assert file.read_text() == '{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n{"step": 3, "a": 5}\n'
 

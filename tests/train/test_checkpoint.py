@@ -5,22 +5,25 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from orbax.checkpoint import v1 as ocp
 
-from s5jax.training import state as states
-from s5jax.training.checkpoint import Checkpoints, read, saved_steps
-from s5jax.training.config import UserError, load_task
+from s5jax.train.build import build, load_task
+from s5jax.train.checkpoint import Checkpoints, read, saved_steps
+from s5jax.train.config import UserError
+
+CONFIG = tiny.config()
 
 
 @pytest.fixture(scope="module")
 def state():
-    return states.build(tiny.config(), load_task(tiny.config()))[1]
+    return build(CONFIG, load_task(CONFIG))[1]
 
 
 @pytest.fixture(scope="module")
 def saved(state, tmp_path_factory):
     """Checkpoints of steps 1 to 5, of which 2 is the best."""
     workdir = tmp_path_factory.mktemp("saved")
-    with Checkpoints(workdir) as checkpoints:
+    with Checkpoints(workdir, CONFIG) as checkpoints:
         for step in range(1, 6):
             at_step = state._replace(step=state.step + step, params=jax.tree.map(lambda x, s=step: x + s, state.params))
             checkpoints.save(at_step, {"best_step": min(step, 2), "window": {"third": 1 / 3}})
@@ -29,7 +32,7 @@ def saved(state, tmp_path_factory):
 
 def test_the_two_newest_and_the_best_are_kept_bit_for_bit(saved, state):
     assert saved_steps(saved / "checkpoints") == [2, 4, 5]
-    with Checkpoints(saved) as checkpoints:
+    with Checkpoints(saved, CONFIG) as checkpoints:
         restored, progress = checkpoints.restore_latest(state)
         best = checkpoints.restore(2, state)
         with pytest.raises(UserError, match="it does not exist"):
@@ -37,7 +40,12 @@ def test_the_two_newest_and_the_best_are_kept_bit_for_bit(saved, state):
     assert progress == {"best_step": 2, "window": {"third": 1 / 3}}
     assert int(restored.step) == 5 and int(best.step) == 2
     assert jax.tree.structure(restored) == jax.tree.structure(state)
-    for offset, found in ((5, restored), (2, best), (2, read(saved, "best", state)), (5, read(saved, "latest", state))):
+    for offset, found in (
+        (5, restored),
+        (2, best),
+        (2, read(saved, "best", state, CONFIG)),
+        (5, read(saved, "latest", state, CONFIG)),
+    ):
         expected = state._replace(step=found.step, params=jax.tree.map(lambda x, o=offset: x + o, state.params))
         for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             assert one.dtype == other.dtype
@@ -45,7 +53,7 @@ def test_the_two_newest_and_the_best_are_kept_bit_for_bit(saved, state):
 
 
 def test_nothing_there(tmp_path, state):
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
         assert checkpoints.restore_latest(state) is None
 
 
@@ -66,14 +74,14 @@ def test_damage_to_any_file_is_noticed(saved, state, tmp_path, caplog, damage):
             content[len(content) // 2] ^= 1
             file.write_bytes(content)
         elif damage == "add":
-            (newest / "state" / "more").write_text("")
+            (newest / "more").write_text("")
         else:
             shutil.rmtree(newest)
             newest.mkdir()
-        assert int(read(tmp_path, "latest", state).step) == 4, file
-        assert int(read(tmp_path, "best", state).step) == 2, file
+        assert int(read(tmp_path, "latest", state, CONFIG).step) == 4, file
+        assert int(read(tmp_path, "best", state, CONFIG).step) == 2, file
         assert newest.exists()
-    with caplog.at_level(logging.WARNING), Checkpoints(tmp_path) as checkpoints:
+    with caplog.at_level(logging.WARNING), Checkpoints(tmp_path, CONFIG) as checkpoints:
         assert int(checkpoints.restore_latest(state)[0].step) == 4
         assert saved_steps(checkpoints.directory) == [2, 4]
         if damage != "empty":  # then there is nothing to keep
@@ -87,7 +95,7 @@ def test_damage_to_any_file_is_noticed(saved, state, tmp_path, caplog, damage):
 def test_a_damaged_best_checkpoint_is_forgotten(saved, state, tmp_path):
     shutil.copytree(saved / "checkpoints", tmp_path / "checkpoints")
     (tmp_path / "checkpoints" / "2" / "SEAL.json").write_text("{}")
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
         restored, progress = checkpoints.restore_latest(state)
         assert int(restored.step) == 5 and progress["best_step"] is None and progress["best"] is None
         assert saved_steps(checkpoints.directory) == [4, 5]
@@ -98,34 +106,57 @@ def test_where_all_are_damaged_nothing_is_touched_and_where_none_was_finished_th
     for path in (tmp_path / "checkpoints").glob("*/SEAL.json"):
         path.write_text("{")
     for _ in range(2):
-        with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match="remove the run's directory"):
+        with Checkpoints(tmp_path, CONFIG) as checkpoints, pytest.raises(UserError, match="remove the run's directory"):
             checkpoints.restore_latest(state)
     for path in (tmp_path / "checkpoints").glob("*/SEAL.json"):
         path.unlink()
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
         assert checkpoints.restore_latest(state) is None
         assert saved_steps(checkpoints.directory) == []
 
 
 def test_a_save_that_fails_is_not_passed_over(state, tmp_path, monkeypatch):
-    checkpoints = Checkpoints(tmp_path)
-    monkeypatch.setattr("s5jax.training.checkpoint._checksums", lambda directory: 1 / 0)
+    checkpoints = Checkpoints(tmp_path, CONFIG)
+    monkeypatch.setattr("s5jax.train.checkpoint._checksums", lambda directory: 1 / 0)
     checkpoints.save(state, {"best_step": None})
     with pytest.raises(ZeroDivisionError):
         checkpoints.wait()
 
 
 def test_the_former_best_stays_until_the_new_one_is_sealed(state, tmp_path, monkeypatch):
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
         for step in (1, 2, 3):
             checkpoints.save(state._replace(step=state.step + step), {"best_step": 1})
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
         checkpoints.restore_latest(state)
         monkeypatch.setattr(
             Checkpoints, "_seal", lambda self, writing, step: writing.result()
         )  # killed before the seal
         checkpoints.save(state._replace(step=state.step + 4), {"best_step": 4})
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
         restored, progress = checkpoints.restore_latest(state)
         assert int(restored.step) == 3 and progress["best_step"] == 1
         assert saved_steps(checkpoints.directory) == [1, 3]
+
+
+def test_a_checkpoint_of_another_config_is_refused(saved, state, tmp_path):
+    """Even where it was copied into a workdir of its own: it carries its config."""
+    shutil.copytree(saved / "checkpoints", tmp_path / "checkpoints")
+    other = tiny.config("--config.optim.lr=0.5")
+    message = (
+        r"checkpoint .* belongs to another config; make these fields agree:\n  config.optim.lr: 0.004 there, 0.5 now"
+    )
+    with Checkpoints(tmp_path, other) as checkpoints, pytest.raises(UserError, match=message):
+        checkpoints.restore_latest(state)
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, "best", state, other)
+    elsewhere = tiny.config("--config.task.data_dir=elsewhere", "--config.train.resident_gib=1")
+    assert int(read(tmp_path, "latest", state, elsewhere).step) == 5
+
+
+def test_arrays_are_stored_by_name(saved):
+    """As the tree is, so that any program with orbax can read them."""
+    with ocp.training.Checkpointer(saved / "checkpoints") as checkpoints:
+        stored = checkpoints.load(5)
+    assert {"step", "params/encoder/layers/0/seq/B", "params/decoder/kernel"} <= stored.keys()
+    assert stored["params/encoder/layers/0/seq/B"].shape == (1, 2, 4, 2)

@@ -4,7 +4,6 @@ The tables here were written down from the published scripts, not from the recip
 """
 
 import ast
-import importlib
 import pathlib
 from typing import Any
 
@@ -12,8 +11,9 @@ import ml_collections
 import pytest
 import tiny
 
-from s5jax.training import config as configs
-from s5jax.training.config import UserError
+from s5jax import mixers
+from s5jax.train import resolve as configs
+from s5jax.train.config import UserError
 
 MODELS = ("s5", "s5-ptd", "s4d-legs", "s4d-inv", "s4d-lin", "s4-legs", "s4-ptd")
 OTHERS = ("s4d-real", "dss", "s4-fout")
@@ -28,12 +28,19 @@ def load(recipe: str, arg: str) -> ml_collections.ConfigDict:
 
 
 def check(config: ml_collections.ConfigDict, expected: dict[str, Any]) -> None:
-    values = config.to_dict()
+    values = {**config.to_dict(), "ssm": mixer(config).to_dict()}
     for field, value in expected.items():
         at: Any = values
         for name in field.split("."):
             at = at[name]
         assert at == value, field
+
+
+def mixer(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The options of the only mixer."""
+    (name,) = config.model.pattern
+    assert set(config.mixers) == {name}
+    return config.mixers[name]
 
 
 def table(text: str) -> dict[str, dict[str, Any]]:
@@ -192,7 +199,7 @@ def test_s4d_and_s4_have_their_published_numbers(recipe, model):
 
 @pytest.mark.parametrize("recipe", S4_PTD)
 def test_s4_ptd_has_its_published_numbers(recipe):
-    check(load(recipe, "s4-ptd"), S4_PTD[recipe] | {"ssm.name": "s4d", "ssm.init": "ptd-conjugate"})
+    check(load(recipe, "s4-ptd"), S4_PTD[recipe] | {"model.pattern": ("s4d",), "ssm.init": "ptd-conjugate"})
     check_s4(recipe, "s4-ptd", S4_PTD_STEPS)
 
 
@@ -224,7 +231,7 @@ def test_numbers_of_small_images():
 def test_ten_words():
     assert load("speech_commands", "s5").task.name == "speech_commands"
     ten = load("speech_commands", "sc10,s4-ptd")
-    assert (ten.task.name, ten.ssm.n_ssm) == ("sc10", 1)
+    assert (ten.task.name, mixer(ten).n_ssm) == ("sc10", 1)
 
 
 @pytest.mark.parametrize("model", [*MODELS, *OTHERS])
@@ -235,8 +242,7 @@ def test_a_recipe_names_all_fields(recipe, model):
     assert values.task.name == pathlib.Path(recipe).name
     assert values.task.data_dir == "data" and values.task.limit == 0
     resolved = configs.resolve(values).to_dict()
-    assert values.to_dict().keys() == resolved.keys()
-    for section in resolved.keys() - {"ssm"}:
+    for section in resolved.keys() - {"mixers", "objective"}:
         assert values.to_dict()[section] == resolved[section], section
 
 
@@ -246,7 +252,7 @@ def test_all_recipes_are_here():
 
 
 def test_dss_is_normalised_over_the_tasks_length():
-    assert tuple(load(recipe, "dss").ssm.dss_length for recipe in RECIPES) == LENGTHS
+    assert tuple(mixer(load(recipe, "dss")).dss_length for recipe in RECIPES) == LENGTHS
 
 
 @pytest.mark.parametrize("model", [*MODELS, *OTHERS])
@@ -256,12 +262,12 @@ def test_debug_shrinks(recipe, model):
     small = {"model.depth": 2, "model.d_model": 8, "ssm.state_size": 8, "task.limit": 64, "train.batch_size": 8}
     check(config, small | {"train.epochs": 2, "train.eval_every_steps": 0, "log.every_steps": 4})
     assert config.train.warmup_epochs <= 1 and config.train.schedule_epochs == 0
-    if config.ssm.name == "s5":
-        assert config.ssm.blocks <= load(recipe, model).ssm.blocks
+    (name,) = config.model.pattern
+    if name == "s5":
+        assert mixer(config).blocks <= mixer(load(recipe, model)).blocks
     else:
-        assert config.model.d_model % (config.ssm.n_ssm or 1) == 0
-    ssm = config.ssm.to_dict()
-    importlib.import_module(f"s5jax.ssm.{ssm.pop('name')}").Options(**ssm)  # complains of blocks that do not fit
+        assert config.model.d_model % (mixer(config).n_ssm or 1) == 0
+    mixers.find(name).Options(**mixer(config).to_dict())  # complains of blocks that do not fit
 
 
 def test_published_quirks():
@@ -281,7 +287,7 @@ def test_published_quirks():
 def test_words_after_the_colon():
     assert load("lra/listops", "published,debug") == load("lra/listops", "debug, s5 ,published")
     assert configs.load_config(f"{tiny.ROOT}/configs/smnist.py") == load("smnist", "s5")
-    assert load("smnist", "permuted").ssm.name == "s5"
+    assert load("smnist", "permuted").model.pattern == ("s5",)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
-"""The way of the data to the steps: kept on the devices or streamed, several steps a call, batches cut to length."""
+"""The way of the data to the steps: kept on the devices or streamed, batches cut to length."""
 
+import dataclasses
+import itertools
 import json
 import shutil
 
@@ -7,16 +9,19 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from flax import nnx
 
 from s5jax.data import batches, preparation
 from s5jax.data.preparation import Request
 from s5jax.data.task import Split, Task
-from s5jax.training import config as configs
-from s5jax.training import loop, program
-from s5jax.training import state as states
-from s5jax.training.config import UserError, load_task
+from s5jax.evaluators import Context
+from s5jax.evaluators.stride import evaluate as evaluate_stride
+from s5jax.train import loop, program
+from s5jax.train import resolve as configs
+from s5jax.train.build import build, load_task
+from s5jax.train.config import TaskConfig, UserError
 
-SHORT = ("--config.train.epochs=2", "--config.train.eval_every_steps=19", "--config.ssm.scan_method=sequential")
+SHORT = ("--config.train.epochs=2", "--config.train.eval_every_steps=19", "--config.mixers.s5.scan_method=sequential")
 
 
 def metrics(workdir):
@@ -36,39 +41,13 @@ def test_a_streamed_run_is_the_same_bit_for_bit(tmp_path):
     assert (tmp_path / "resident/result.json").read_text() == (tmp_path / "streamed/result.json").read_text()
 
 
-def test_several_steps_a_call(tmp_path):
-    """The same reports at the same steps, up to rounding; and where there are fewer steps to go, they are single."""
-    sizes = []
-    good = program.Program.train_steps
-
-    def counted(self, state, feed):
-        sizes.append(feed.steps)
-        return good(self, state, feed)
-
-    for count in (1, 3):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(program.Program, "train_steps", counted)
-            loop.train(tiny.config(*SHORT, f"--config.train.steps_per_call={count}"), tmp_path / str(count))
-    # Reports every 4 steps, an evaluation and an epoch after 19 and 38.
-    assert sizes[38:] == [3, 1] * 4 + [3] + [1, 3, 1] + [3, 1] * 3 + [1, 1]
-    for one, three in zip(records(tmp_path / "1"), records(tmp_path / "3"), strict=True):
-        assert one.keys() == three.keys()
-        assert list(three.values()) == pytest.approx(list(one.values()), rel=2e-3, abs=1e-6)
-
-
-def test_calls_after_a_resumption_are_those_without_one():
-    config = tiny.config("--config.train.steps_per_call=4", "--config.train.checkpoint_every_steps=6")
-    order = np.arange(19 * 2).reshape(19, 2)
-
-    def calls(step):
-        return [call.tolist() for call in loop._calls(config, step, 38, 19, 9, lambda epoch: order + 100 * epoch)]
-
-    whole = calls(0)
-    assert [row for call in whole for row in call] == [*order.tolist(), *(order + 100).tolist()]
-    assert {len(call) for call in whole} == {1, 2, 4}
-    ends = np.cumsum([len(call) for call in whole])
-    for i, end in enumerate(ends[:-1], 1):
-        assert calls(int(end)) == whole[i:]
+def test_the_order_after_a_resumption_is_that_without_one():
+    experiment, _ = build(tiny.config(), load_task(tiny.config()))
+    whole = [next_.tolist() for next_ in itertools.islice(loop._order(experiment, None, 0), 3 * 19)]
+    assert len({tuple(batch) for batch in whole}) == 3 * 19 and {len(batch) for batch in whole} == {64}
+    for step in (1, 18, 19, 20, 38):
+        after = itertools.islice(loop._order(experiment, None, step), 3 * 19 - step)
+        assert [batch.tolist() for batch in after] == whole[step:]
 
 
 def padded_task(n=200, length=300):
@@ -89,7 +68,7 @@ def padded_task(n=200, length=300):
 def padded_config(*overrides):
     return tiny.config(
         "--config.model.encoder=one_hot",
-        "--config.ssm.scan_method=sequential",
+        "--config.mixers.s5.scan_method=sequential",
         "--config.train.batch_size=16",
         "--config.model.dropout=0.0",
         *overrides,
@@ -101,13 +80,13 @@ def test_batches_cut_to_length_change_nothing_but_the_order():
     values, updated = {}, {}
     for buckets in (0, 4):
         config = padded_config(f"--config.train.buckets={buckets}")
-        experiment, state = states.build(config, task)
-        made = program.Program(config, task, experiment)
+        experiment, state = build(config, task)
+        made = program.Program(experiment)
         values[buckets] = made.evaluate(made.place(state), "test")
         short = np.argsort(task.splits["train"].lengths)[:16].astype(np.int32)
-        (feed,) = made.feeds("train", [short[None]])
+        (feed,) = made.feeder.feeds("train", [short])
         assert feed.length == (128 if buckets else None)
-        updated[buckets] = made.train_steps(made.place(state), feed)
+        updated[buckets] = made.step(made.place(state), feed, 0)
     assert values[4] == pytest.approx(values[0], rel=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), updated[0], updated[4])
 
@@ -154,29 +133,27 @@ def test_pairs_are_cut_to_the_longer_document():
 def test_schedules_need_more_than_a_warm_up():
     config = tiny.config("--config.train.warmup_epochs=1", "--config.train.schedule_epochs=1.01")
     with pytest.raises(UserError, match="all 19 steps of the schedule would be warm-up"):
-        states.build(config, load_task(config))
+        build(config, load_task(config))
 
 
 def test_another_task_than_the_file_s_drops_the_file_s_fields_of_it():
     values = configs.load_config(f"{tiny.ROOT}/configs/smnist.py:s5,permuted")
     configs.override(values, ["--config.task.name=digits"])
-    assert configs.resolve(values).task == configs.TaskConfig(name="digits")
+    assert configs.resolve(values).task == TaskConfig(name="digits")
 
 
 def test_what_buckets_need():
     with pytest.raises(UserError, match=r"config\.train\.buckets cuts padding, which needs a task that pads"):
         load_task(tiny.config("--config.train.buckets=2"))
-    with pytest.raises(UserError, match="exclude each other"):
-        tiny.config("--config.train.buckets=2", "--config.train.steps_per_call=2")
 
 
 def test_a_fault_in_reading_ahead_is_raised(monkeypatch):
     config = tiny.config("--config.train.resident_gib=0")
     task = load_task(config)
-    made = program.Program(config, task, states.build(config, task)[0])
-    index = np.arange(64, dtype=np.int32)[None]
-    feeds = made.feeds("train", [index, index + 1257, index])
-    assert next(feeds).places.tolist() == [list(range(64))]
+    made = program.Program(build(config, task)[0])
+    index = np.arange(64, dtype=np.int32)
+    feeds = made.feeder.feeds("train", [index, index + 1257, index])
+    assert next(feeds).places.tolist() == list(range(64))
     with pytest.raises(IndexError):
         next(feeds)
 
@@ -195,31 +172,48 @@ def test_a_limit_takes_examples_from_all_over_a_split():
     assert len(load_task(tiny.config("--config.task.limit=100")).splits["val"]) == 100
 
 
-@pytest.mark.parametrize("every", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_evaluation_at_a_lower_sampling_rate(every):
-    """Every so manieth sample with step sizes as many times as long, against the model itself."""
-    config = tiny.config()
+@pytest.mark.parametrize("stride", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_evaluation_at_a_lower_sampling_rate(tmp_path, stride):
+    """Every `stride`-th sample, step sizes multiplied by `stride`, against the model itself and as an evaluator."""
+    config = tiny.config(f"--config.evaluators.stride.stride={stride}")
     task = load_task(config)
-    experiment, state = states.build(config, task)
-    made = program.Program(config, task, experiment)
-    model = states.nnx.merge(experiment.graphdef, state.params, state.batch_stats)
+    experiment, state = build(config, task)
+    made = program.Program(experiment)
+    model = nnx.merge(experiment.graphdef, state.params, state.batch_stats)
     split = task.splits["val"]
-    logits = np.float64(model(task.prepare(jax.numpy.asarray(split.inputs[:, ::every])), step_rescale=float(every)))
-    values = made.evaluate(made.place(state), "val", every=every)
+    logits = np.float64(model(task.prepare(jax.numpy.asarray(split.inputs[:, ::stride])), rate=float(stride)))
+    values = made.evaluate(made.place(state), "val", stride=stride)
     log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     assert values["loss"] == pytest.approx(-log_probabilities[np.arange(180), split.labels].mean(), rel=1e-5)
-    assert values["accuracy"] == np.mean(logits.argmax(1) == split.labels)
+    assert values["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == split.labels))
     assert values != made.evaluate(made.place(state), "val")
+    context = Context(config, task, tmp_path, 0, made.evaluate)
+    reported = evaluate_stride(context, made.place(state), config.evaluators["stride"].options)
+    assert reported == {f"val/{name}_stride_{stride}": value for name, value in values.items()}
+
+
+def test_strides_that_make_no_sense():
+    config = tiny.config()
+    task = load_task(config)
+    split = task.splits["val"]
+    timed = dataclasses.replace(split, rate=np.ones(split.inputs.shape[:2], np.float32))
+    for other, stride, message in [
+        (task, 65, r"stride 65 must lie in 1\.\.64"),
+        (dataclasses.replace(task, splits={**task.splits, "val": timed}), 2, "has a rate for each step"),
+    ]:
+        made = program.Program(build(config, other)[0])
+        with pytest.raises(UserError, match=message):
+            made.evaluate(None, "val", stride=stride)
 
 
 def test_fields_of_a_task():
-    values = configs.ml_collections.ConfigDict({"task": {"name": "text", "val_split": 0.2}, "ssm": {"name": "s5"}})
+    values = configs.ml_collections.ConfigDict({"task": {"name": "text", "val_split": 0.2}})
     config = configs.resolve(values)
     assert config.task.options.val_split == 0.2 and configs.resolve(config.to_dict()) == config
     for fields, message in [
         (
             {"val_slit": 0.2},
-            r"config\.task\.val_slit is no field\. Did you mean val_split\? .* name, data_dir, limit, val_split",
+            r"unknown field config\.task\.val_slit; did you mean val_split\? .* name, data_dir, limit, val_split",
         ),
         ({"val_split": 2.0}, r"config\.task: val_split must lie in \[0, 1\), got 2\.0"),
         ({"limit": -1}, r"config\.task\.limit must be at least 0"),
@@ -229,7 +223,7 @@ def test_fields_of_a_task():
         ),
     ]:
         with pytest.raises(UserError, match=message):
-            load_task(configs.resolve({"task": {"name": "text", **fields}, "ssm": {"name": "s5"}}))
+            load_task(configs.resolve({"task": {"name": "text", **fields}}))
 
 
 def test_a_run_keeps_to_its_data(tmp_path):

@@ -9,13 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from flax import nnx
 from numerics import relative_error
 
 from s5jax.data.task import Split, Task
-from s5jax.training import loop, step, trained
-from s5jax.training import state as states
-from s5jax.training.config import UserError
-from s5jax.training.program import Program
+from s5jax.objectives import regression
+from s5jax.train import loop, trained
+from s5jax.train.build import build
+from s5jax.train.config import UserError
+from s5jax.train.program import Program
 
 
 def mean_and_size(sizes=(640, 99, 33)):
@@ -36,29 +38,31 @@ def test_loss_its_gradient_and_what_is_right():
     rng = np.random.default_rng(1)
     labels = rng.normal(size=(50, 3))
     predictions = labels + 0.3 * rng.normal(size=(50, 3))
-    criterion = step.criterion_of(Task(name="mine", splits=mean_and_size().splits, length=7, targets=2, tolerance=0.4))
-    losses, right = criterion(jnp.float32(predictions), jnp.float32(labels))
-    assert losses.shape == right.shape == (50,)
+    batch = {"labels": jnp.float32(labels)}
+    metrics = regression.objective(jnp.float32(predictions), batch, tolerance=0.4)
     loss, accuracy = by_hand(predictions, labels, 0.4)
-    assert losses.mean() == pytest.approx(loss, rel=1e-5) and np.mean(right) == accuracy and 0 < accuracy < 1
-    slope = jax.grad(lambda p: criterion(p, jnp.float32(labels))[0].sum())(jnp.float32(predictions))
+    assert metrics["loss"] == pytest.approx((50 * loss, 50), rel=1e-5)
+    assert metrics["accuracy"] == (50 * accuracy, 50) and 0 < accuracy < 1
+    slope = jax.grad(lambda p: regression.objective(p, batch)["loss"][0])(jnp.float32(predictions))
     assert relative_error(slope, 2 / 3 * (predictions - labels)) < 1e-5
 
 
 def test_one_step_and_an_evaluation_by_hand():
     """The first step's loss, and an evaluation whose last batch is padded, against the model's predictions in NumPy."""
     config, task = tiny.config("--config.model.norm=layer", "--config.model.dropout=0.0"), mean_and_size()
-    experiment, state = states.build(config, task)
-    program = Program(config, task, experiment)
-    model = states.nnx.merge(experiment.graphdef, state.params, state.batch_stats)
+    experiment, state = build(config, task)
+    program = Program(experiment)
+    model = nnx.merge(experiment.graphdef, state.params, state.batch_stats)
     split, index = task.splits["train"], np.arange(64)
     expected = by_hand(model(jnp.float32(split.inputs[index])), split.labels[index], 0.5)
     val = by_hand(model(jnp.float32(task.splits["val"].inputs)), task.splits["val"].labels, 0.5)
     state = program.place(state)
-    assert program.evaluate(state, "val") == pytest.approx({"loss": val[0], "accuracy": val[1]}, rel=1e-5)
-    (feed,) = program.feeds("train", [index[None]])
-    _, metrics = program.train_steps(state, feed)
-    assert (metrics["loss"][0], metrics["accuracy"][0]) == pytest.approx(expected, rel=1e-5)
+    values = program.evaluate(state, "val")
+    assert (values["loss"], values["accuracy"]) == pytest.approx(val, rel=1e-5)
+    (feed,) = program.feeder.feeds("train", [index])
+    _, metrics = program.step(state, feed, 0)
+    found = [metrics[name][0] / metrics[name][1] for name in ("loss", "accuracy")]
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.slow
@@ -67,7 +71,7 @@ def test_a_run_learns_is_reported_and_cannot_be_streamed(monkeypatch, tmp_path):
     monkeypatch.setattr(trained, "load_task", lambda config: mean_and_size())
     monkeypatch.chdir(tiny.ROOT)
     fields = (
-        "--config.ssm.bidirectional=false",
+        "--config.mixers.s5.bidirectional=false",
         "--config.model.d_model=16",
         "--config.model.dropout=0.0",
         "--config.train.epochs=15",

@@ -1,0 +1,232 @@
+"""What a user may get wrong, and the line that says so."""
+
+import dataclasses
+import types
+
+import pytest
+import tiny
+
+from s5jax import mixers
+from s5jax.data.task import DataError
+from s5jax.train import resolve as configs
+from s5jax.train import workdir
+from s5jax.train.build import load_task
+from s5jax.train.config import Optim, UserError
+
+MINIMAL = {"task": {"name": "digits"}}
+MIXERS = "attention, lru, s4, s4d, s5"
+
+
+def test_a_config_survives_its_own_json():
+    config = tiny.config()
+    assert configs.resolve(config.to_dict()) == config
+    assert config.model.d_model == 4 and config.mixers["s5"].options.state_size == 4
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 1  # type: ignore[misc]
+
+
+def test_left_out_fields_have_defaults():
+    assert configs.resolve(MINIMAL).optim == Optim()
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        (
+            "--config.optim.lrr=1",
+            "unknown field config.optim.lrr; did you mean lr? (the fields of config.optim: name, lr, ssm_lr",
+        ),
+        ("--config.optm.lr=1", "unknown field config.optm; did you mean optim? (the fields of config: task, model"),
+        ("--config.sed=1", "unknown field config.sed; did you mean seed?"),
+        ("--config.ssm.state_size=1", "unknown field config.ssm"),
+        ("--config.optim.lr.x=1", "config.optim.lr is not a section"),
+        ("--config.optim.lr=fast", "config.optim.lr takes float, got 'fast' (str)"),
+        ("--config.train.epochs=2.5", "config.train.epochs takes int, got 2.5 (float)"),
+        ("--config.train.epochs=true", "config.train.epochs takes int, got True (bool)"),
+        ("--config.model.prenorm=1", "config.model.prenorm takes bool, got 1 (int)"),
+        ("--config.log.wandb_project=7", "config.log.wandb_project takes str, got 7 (int)"),
+        ("--config.optim=3", "config.optim is a section of fields, got 3"),
+        ("--config.mixers=3", "config.mixers is a section of fields, got 3"),
+        ("--config.mixers.s5=3", "config.mixers.s5 is a section of fields, got 3"),
+        ("--config.task=digits", "config.task is a section of fields, got 'digits'"),
+        (
+            "--config.model.activation=relu",
+            "config.model.activation must be one of none, gelu, full_glu, half_glu1, half_glu2; got 'relu'",
+        ),
+        (
+            "--config.optim.grouping=x",
+            "must be one of standard, BandCdecay, BfastandCdecay, noBCdecay, only_C, plain; got 'x'",
+        ),
+        (
+            "--config.mixers.s5.discretization=euler",
+            "config.mixers.s5.discretization must be one of zoh, bilinear; got 'euler'",
+        ),
+        ("--config.model.pattern=('s9',)", f"config.model.pattern: 's9' does not exist; there are {MIXERS}"),
+        ("--config.model.pattern=('../s5',)", "config.model.pattern: '../s5' is not the name of a module"),
+        ("--config.model.pattern=('nowhere.s5',)", "config.model.pattern: 'nowhere.s5' does not exist"),
+        ("--config.model.pattern=('json.tool',)", "config.model.pattern: json.tool has no function apply"),
+        ("--config.model.pattern=s5", """config.model.pattern takes a tuple such as "('s5', 'attention')", got 's5'"""),
+        ("--config.model.pattern=()", "config.model: pattern must name at least one mixer, got ()"),
+        ("--config.model.pattern=(5,)", "config.model.pattern[0] takes str, got 5 (int)"),
+        ("--config.model.pattern=('s5','s5')", "config.model: pattern has 2 mixers, more than depth 1"),
+        ("--config.mixers.s4.rank=1", "--config.mixers.s4.rank=1: model.pattern has the mixers s5"),
+        ("--config.mixers.s5.module=attention", "unknown field config.mixers.s5.state_size"),
+        ("--config.task.name=listopps", "config.task.name: 'listopps' does not exist; there are digits"),
+        ("--config.mixers.s5.blocks=3", "config.mixers.s5: state_size 4 is not divisible by blocks 3"),
+        ("--config.mixers.s5.blocks=4", "config.mixers.s5: conj_sym needs blocks of even size"),
+        ("--config.mixers.s5.lr=3", "unknown field config.mixers.s5.lr"),
+        ("--config.objective.module=classify", "config.objective: 'classify' does not exist; there are classification"),
+        ("--config.objective.label_smoothing=0.1", "config.objective: is missing; there are classification, gaussian"),
+        ("--config.evaluators.strid.stride=2", "config.evaluators: 'strid' does not exist; there are eigenvalues, st"),
+        ("--config.evaluators.stride.stride=0", "config.evaluators.stride: stride must be at least 1"),
+        ("--config.model.dropout=1.0", "config.model: dropout must lie in [0, 1), got 1.0"),
+        ("--config.optim.lr=-1", "config.optim.lr must be at least 0, got -1"),
+        ("--config.optim.lr=1e999", "config.optim.lr takes float, got inf"),
+        ("--config.optim.lr_min=1.0", "config.optim.lr_min 1.0 exceeds lr or ssm_lr"),
+        ("--config.optim.name=adamm", "config.optim.name: optax has no optimizer 'adamm'; did you mean adam?"),
+        ("--config.optim.name=chain", "config.optim.name: optax has no optimizer 'chain'"),
+        ("--config.optim.arguments={'momentun':0.9}", "config.optim.arguments: optax.adamw has no argument 'momentun'"),
+        ("--config.optim.average=1", "config.optim.average must lie in [0, 1), got 1.0"),
+        ("--config.optim.micro_batches=3", "batch_size 64 is not divisible by config.optim.micro_batches 3"),
+        ("--config.optim.rules=(('.*','lr'),)", "config.optim.rules[0][1] is a section of fields, got 'lr'"),
+        ("--config.optim.rules=(('.*',{'lrr':1}),)", "unknown field config.optim.rules[0].lrr; did you mean lr?"),
+        ("--config.optim.rules=(('.*',{'lr':-1}),)", "config.optim.rules[0].lr must be at least 0, got -1"),
+        ("--config.optim.rules=(('*',{'lr':1}),)", "config.optim.rules[0]: '*' is not a regular expression"),
+        ("--config.seed=4294967296", "config.seed must lie in 0..4294967295"),
+        ("--config.optim.lr=nan", "config.optim.lr takes float, got 'nan'"),
+        ("--config.train.batch_size=0", "config.train.batch_size must be at least 1, got 0"),
+        ("--config.train.warmup_epochs=9", "config.train.warmup_epochs 9.0 leaves nothing of 4 epochs"),
+        ("--config.train.epochs", "--config.train.epochs needs a value"),
+        ("--epochs=3", "unknown option --epochs=3"),
+        ("epochs=3", "unknown option epochs=3"),
+    ],
+)
+def test_mistakes_on_the_command_line(argument, message):
+    with pytest.raises(UserError) as error:
+        tiny.config(argument)
+    assert message in str(error.value)
+    assert str(error.value).count("\n") == 0
+
+
+def test_a_section_that_a_config_leaves_out_can_be_set():
+    values = configs.ml_collections.ConfigDict(MINIMAL)
+    configs.override(values, ["--config.log.every_steps=5", "--config.seed=3"])
+    assert configs.resolve(values).log.every_steps == 5 and configs.resolve(values).seed == 3
+
+
+def test_another_pattern_than_the_file_s_leaves_the_file_s_mixer_alone():
+    config = tiny.config(
+        "--config.model.depth=3", "--config.model.pattern=('s4d','lru')", "--config.mixers.s4d.n_ssm=2"
+    )
+    assert set(config.mixers) == {"s4d", "lru"} and config.mixers["s4d"].options.n_ssm == 2
+    named = tiny.config(
+        "--config.model.depth=2", "--config.model.pattern=('s5','wide')", "--config.mixers.wide.module=s5",
+        "--config.mixers.wide.state_size=16",
+    )  # fmt: skip
+    assert [named.mixers[name].options.state_size for name in ("s5", "wide")] == [4, 16]
+    assert configs.resolve(named.to_dict()) == named
+
+
+@pytest.mark.parametrize(
+    ("loaded", "message"),
+    [
+        (None, "load\\(\\) must return a Task, got None"),
+        (FileNotFoundError("no such file"), "cannot be loaded: no such file"),
+    ],
+)
+def test_a_task_that_cannot_be_loaded(monkeypatch, loaded, message):
+    def load():
+        if loaded is None:
+            return None
+        raise loaded
+
+    config = tiny.config()
+    monkeypatch.setattr("s5jax.train.build.load_module", lambda kind, name: types.SimpleNamespace(load=load))
+    with pytest.raises(UserError, match=message):
+        load_task(config)
+
+
+def test_a_mixer_that_cannot_be_imported_harms_nobody_else(tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name")
+    monkeypatch.setattr(mixers, "__path__", [*mixers.__path__, str(tmp_path)])
+    assert ", ".join(configs.known_modules("mixers")) == MIXERS
+    message = (
+        r"broken cannot be imported: ModuleNotFoundError: No module named 'nothing_of_this_name' \(.*broken.py, line 1"
+    )
+    with pytest.raises(UserError, match=message):
+        tiny.config("--config.model.pattern=('broken',)")
+
+
+def test_missing_sections():
+    with pytest.raises(UserError, match="config lacks task"):
+        configs.resolve({"seed": 1})
+    with pytest.raises(UserError, match=r"config\.task\.name: is missing; there are digits"):
+        configs.resolve({"task": {}})
+
+
+def test_overrides_are_read_as_python_or_as_words():
+    config = tiny.config(
+        "--config.model.prenorm=false",
+        "--config.optim.lr=3",
+        "--config.optim.ssm_lr=1e-2",
+        "--config.log.wandb_project=me",
+    )
+    assert config.model.prenorm is False and config.optim.lr == 3.0 and config.optim.ssm_lr == 0.01
+    assert isinstance(config.optim.lr, float) and config.log.wandb_project == "me"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist"),
+        ("", "does not define get_config"),
+        ("def get_config(arg='a'):\n    raise ValueError(f'no recipe {arg}')", "no recipe b"),
+        ("def get_config(arg):\n    return {}[arg]", "failed: KeyError"),
+        ("def get_config():\n    return 3", "failed: TypeError"),
+        ("def get_config(:", "cannot be run: SyntaxError"),
+        ("import nothing_of_this_name", "cannot be run: ModuleNotFoundError"),
+        ("def get_config(arg):\n    return 3", "must return a ConfigDict"),
+    ],
+)
+def test_config_files(tmp_path, content, message):
+    file = tmp_path / "mine.py"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(UserError, match=message):
+        configs.load_config(f"{file}:b")
+
+
+def test_data_that_contradict_their_task(monkeypatch):
+    def load():
+        raise DataError("digits, split train: label 10 of example 3 is outside 0..9")
+
+    config = tiny.config()
+    monkeypatch.setattr("s5jax.train.build.load_module", lambda kind, name: types.SimpleNamespace(load=load))
+    with pytest.raises(UserError, match="label 10 of example 3"):
+        load_task(config)
+
+
+def test_a_model_that_cannot_read_the_task():
+    with pytest.raises(
+        UserError, match=r"config\.model\.encoder is 'one_hot', but task digits gives values: use dense"
+    ):
+        load_task(tiny.config("--config.model.encoder=one_hot"))
+    with pytest.raises(UserError, match="batch_size 1258 exceeds the 1257 training examples"):
+        load_task(tiny.config("--config.train.batch_size=1258"))
+
+
+def test_what_contradicts_the_frozen_protocol():
+    with pytest.raises(UserError, match="dt_global trains step sizes, which grouping only_C does not"):
+        tiny.config("--config.optim.grouping=only_C", "--config.optim.dt_global=true")
+
+
+def test_a_workdir_from_before_a_field_existed_is_the_same_config_s(tmp_path):
+    config = tiny.config()
+    stored = config.to_dict()
+    del stored["model"]["residual"], stored["evaluators"]
+    workdir.write_json(tmp_path / "config.json", stored)
+    with workdir.claim(tmp_path, config):
+        pass
+    other = workdir.claim(tmp_path, dataclasses.replace(config, seed=1))
+    with pytest.raises(UserError, match=r"(?s)another config.*config.seed: 0 there, 1 now"), other:
+        pass

@@ -1,0 +1,116 @@
+"""Recipes composed of a task and a model."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+import tiny
+
+from s5jax.data import digits
+from s5jax.evaluators.eigenvalues import report_unstable
+from s5jax.train import loop
+from s5jax.train import resolve as configs
+from s5jax.train.build import build
+from s5jax.train.config import UserError
+
+MODELS = ("s5", "s5-ptd", "s4d-lin", "s4d-inv", "s4d-legs", "s4d-real", "dss", "s4-ptd", "s4-legs", "s4-fout")
+
+
+def test_a_recipe_names_all_fields():
+    """So that what is run can be read in it: none is left to a default but the mixers' rarer ones."""
+    for model in MODELS:
+        values = configs.load_config(f"{tiny.ROOT}/configs/digits.py:{model}")
+        resolved = configs.resolve(values).to_dict()
+        for section in resolved.keys() - {"mixers", "objective"}:
+            assert values.to_dict()[section] == resolved[section], section
+
+
+def test_an_unknown_model_is_told_which_there_are():
+    with pytest.raises(UserError, match=r"no recipe for the model 's4d-cos'; there are s5, s5-ptd, .*s4-fout"):
+        configs.load_config(f"{tiny.ROOT}/configs/digits.py:s4d-cos")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_groups_of_each_model(model):
+    """A, B, the low-rank part and the step sizes at the SSM's rate without decay; C, D and all else as usual."""
+    config = tiny.config(recipe=f"configs/digits.py:{model}")
+    experiment, state = build(config, digits.load())
+    groups = experiment.optimizer.groups
+    labels = jax.tree.map(lambda i: groups[i].name, experiment.optimizer.labels)["encoder"]["layers"][0]["seq"]
+    s5 = {"Lambda_re", "Lambda_im", "B", "log_step"}
+    dynamics = {"s5": s5, "s5-ptd": s5, "dss": {"A_real", "A_imag", "log_step"}}
+    if model in ("s4-legs", "s4-fout"):
+        expected = {"A_real", "A_imag", "B", "P", "log_step"}
+    else:
+        expected = dynamics.get(model, {"A_real", "A_imag", "B", "log_step"})
+    assert {name for name, group in labels.items() if group == "ssm"} == expected
+    assert {name for name, group in labels.items() if group == "regular"} == {"C1", "C2", "D"}
+    assert report_unstable(config, state.params) is None
+
+
+def test_a_layer_that_does_not_fit_the_model_is_told():
+    with pytest.raises(UserError, match=r"config.mixers, with model.d_model 4: n_ssm 3 does not divide d_model 4"):
+        build(tiny.config("--config.mixers.s4d.n_ssm=3", recipe="configs/digits.py:s4d-lin"), digits.load())
+
+
+@pytest.mark.parametrize(
+    ("model", "field", "message"),
+    [
+        ("s4d-lin", "state_size=7", "config.mixers.s4d: state_size must be even, since states come in conjugate pairs"),
+        ("s4-legs", "state_size=7", "config.mixers.s4: state_size must be even"),
+        ("s4-legs", "init=legt", "config.mixers.s4: init legt needs a low-rank part of rank 2 or more, got rank 1"),
+        ("s4-legs", "init=cos", "config.mixers.s4.init must be one of legs, legt, fout, legs_fout; got 'cos'"),
+        ("s4d-lin", "init=cos", "config.mixers.s4d.init must be one of lin, inv, inv2, quad, real, legs, random"),
+        (
+            "s4d-lin",
+            "real_scale=0.0",
+            "config.mixers.s4d: real_scale must be positive, got 0.0: with Re(A) >= 0 A is unstable",
+        ),
+        ("s4-ptd", "B_init=legs", "config.mixers.s4d: init ptd-conjugate has a B and an A of its own"),
+        (
+            "s4d-legs",
+            "ptd_kappa=5",
+            "config.mixers.s4d: ptd_kappa bounds a condition number, with init ptd or ptd-conjugate",
+        ),
+        ("s5-ptd", "ptd_kappa=0.5", "config.mixers.s5: ptd_kappa bounds a condition number"),
+        ("s5", "init=ptd", "config.mixers.s5: init ptd has modes that are no conjugate pairs: conj_sym must be False"),
+        ("dss", "dss_length=0", "config.mixers.s4d: discretization dss normalises over dss_length samples, at least 1"),
+    ],
+)
+def test_mistakes_in_a_mixer(model, field, message):
+    mixer = {"s5": "s5", "s5-ptd": "s5", "s4-legs": "s4"}.get(model, "s4d")
+    with pytest.raises(UserError) as error:
+        tiny.config(f"--config.mixers.{mixer}.{field}", recipe=f"configs/digits.py:{model}")
+    assert message in str(error.value)
+
+
+def test_unstable_modes_are_reported(tmp_path, capsys):
+    """A mode that grows is named at each evaluation, with what keeps it from growing; training goes on."""
+    fields = ("--config.mixers.s4d.real_transform=none", "--config.optim.ssm_lr=1.0", "--config.train.epochs=2")
+    loop.train(tiny.config(*fields, recipe="configs/digits.py:s4d-lin"), tmp_path / "run")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: may be unstable")]
+    assert lines and "modes of layers_0 (largest Re " in lines[0] and "config.mixers.s4d.real_transform=exp" in lines[0]
+
+
+def test_an_s5_that_grows_is_told_of_clipping():
+    config = tiny.config()
+    _, state = build(config, digits.load())
+    state.params["encoder"]["layers"][0]["seq"]["Lambda_re"] = jnp.array([[0.0, 0.25]])
+    assert report_unstable(config, state.params) == (
+        "may be unstable: Re(lambda) >= 0 in 2 of 2 modes of layers_0 (largest Re 0.25);"
+        " config.mixers.s5.clip_eigs=True keeps them below"
+    )
+    clipped = tiny.config("--config.mixers.s5.clip_eigs=true")
+    assert report_unstable(clipped, state.params) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_each_model_learns_the_digits_in_three_minutes(tmp_path, model):
+    command = [sys.executable, "scripts/train.py", f"--config=configs/digits.py:{model}", f"--workdir={tmp_path}"]
+    command += ["--config.num_devices=1"]  # the eight of the tests share two cores
+    subprocess.run(command, cwd=tiny.ROOT, env=tiny.ENVIRONMENT, check=True, capture_output=True, timeout=180)
+    assert json.loads((tmp_path / "result.json").read_text())["test/accuracy"] >= 0.93
