@@ -66,7 +66,7 @@ def apply(
     """
     if state is not None and len(Cs) == 2:
         raise ValueError("a mixer with two directions has no state to start from")
-    if state is None and reset is None and jnp.ndim(rate) == 0:
+    if state is None and reset is None and (rate is None or jnp.ndim(rate) == 0):
         a, gamma = discretize(gaps(rate, None))
         gamma = jax.lax.optimization_barrier(gamma)  # else it is computed anew for each element of the product
         return response(a, drive(gamma[:, None] * B, u), Cs, method=method), None
@@ -74,7 +74,7 @@ def apply(
     start = jnp.zeros_like(Bu[:, 0]) if state is None else scan.pack(state)
     x = start[:, None]
     for C, reverse in zip(Cs, (False, True), strict=False):
-        gap = (backward_gaps(rate, lengths, reset) if reverse else gaps(rate, lengths))
+        gap = backward_gaps(rate, lengths, reset) if reverse else gaps(rate, lengths)
         a, gamma = (scan.pack(_in_time(z, jnp.ndim(gap))) for z in discretize(gap))
         if reset is not None:
             cut = end_before(reset, lengths, L) if reverse else reset

@@ -170,9 +170,11 @@ def run(
     if chunks > 1 and a.shape[1] > 1:
         a = a.reshape(N * chunks, chunk, K, P)
     a = a[:, :, None]
-    initial = list(jnp.moveaxis(starts, 1, 0)) if chunks == 1 else [
-        _chunk_starts(a, b, starts[:, d], chunks, d, r) for d, r in enumerate(reverse)
-    ]
+    initial = (
+        list(jnp.moveaxis(starts, 1, 0))
+        if chunks == 1
+        else [_chunk_starts(a, b, starts[:, d], chunks, d, r) for d, r in enumerate(reverse)]
+    )
     if chunks > 1 and 1 == a.shape[1] != a.shape[0]:
         a = jnp.repeat(a, chunks, 0)
     fixed = a[:, 0, 0] if a.shape[1] == 1 else None
@@ -184,7 +186,8 @@ def run(
         for d, r in enumerate(reverse if against is not None else ()):
             z = _at(against, d, t, r)
             sums = [total + x[d] * part for total, part in zip(sums, [z, _turn(z)][:K], strict=True)]
-        x = [multiply(_at(a, 0, t, r) if fixed is None else fixed, x[d]) + _at(b, d, t, r) for d, r in enumerate(reverse)]
+        a_t = [_at(a, 0, t, r) if fixed is None else fixed for r in reverse]
+        x = [multiply(a_t[d], x[d]) + _at(b, d, t, r) for d, r in enumerate(reverse)]
         for d, r in enumerate(reverse):
             all_x = jax.lax.dynamic_update_slice(all_x, x[d][:, None, None], (0, _place(all_x, t, r), d, 0, 0))
         return x, all_x, sums
@@ -195,9 +198,7 @@ def run(
     return all_x.reshape(N, L, D, K, P), jnp.stack([total.sum((0, 1)) for total in sums]) if sums else None
 
 
-def _chunk_starts(
-    a: Array, b: Array, start: Array, chunks: int, d: int, reverse: bool
-) -> Float[Array, "N_chunks K P"]:
+def _chunk_starts(a: Array, b: Array, start: Array, chunks: int, d: int, reverse: bool) -> Float[Array, "N_chunks K P"]:
     """The state that each chunk of b (N * chunks, T, d, K, P) starts from."""
     N, T = start.shape[0], b.shape[1]
     own = jnp.zeros_like(b[:, 0, 0])  # the state at a chunk's end, had it started from zero
