@@ -16,7 +16,7 @@ from s5jax.models.heads import Kind
 from s5jax.models.model import Model
 from s5jax.train import optimizer as optimizers
 from s5jax.train.config import Config, Section, UserError
-from s5jax.train.resolve import fault_of, load_module
+from s5jax.train.resolve import fault_of, load_module, section
 from s5jax.train.step import TrainState
 
 __all__ = ["Experiment", "RandomKeys", "UnpreparedError", "build", "load_task", "random_keys"]
@@ -140,7 +140,7 @@ def make_model(config: Config, task: Task) -> Model:
     """The model of a config for a task, freshly initialised."""
     kind: Kind = "pair" if task.pairs else "step" if task.per_step else "sequence"
     module, _ = _objective(config, task)
-    of_mixers = {name: (section.module, section.options) for name, section in config.mixers.items()}
+    of_mixers = {name: (mixer.module, mixer.options) for name, mixer in config.mixers.items()}
     return Model(
         config.model,
         of_mixers,
@@ -154,9 +154,10 @@ def make_model(config: Config, task: Task) -> Model:
 
 def _objective(config: Config, task: Task) -> tuple[Any, Any]:
     """The module of the objective, and its options."""
-    section = config.objective or Section(module=task.objective, options=None)
-    module = load_module("objective", section.module)
-    return module, module.Options() if section.options is None else section.options
+    chosen = config.objective or Section(module="", options={})
+    if not chosen.module:
+        chosen = section("objective", task.objective, chosen.options)
+    return load_module("objective", chosen.module), chosen.options
 
 
 def _is_foreign(error: BaseException) -> bool:
@@ -216,9 +217,9 @@ def load_task(config: Config, *, blank: bool = False) -> Task:
 def _check_abilities(config: Config, split: Split) -> None:
     """Raises UserError where a mixer would ignore something that the data have."""
     for name in config.model.pattern:
-        section = config.mixers[name]
+        mixer = config.mixers[name]
         given = {key: split.arrays.get(key) for key in ("mask", "reset", "rate")}
         try:
-            mixers.check(mixers.find(section.module), section.options, **given)
+            mixers.check(mixers.find(mixer.module), mixer.options, **given)
         except ValueError as error:
             raise UserError(f"config.model.pattern, with the data of task {config.task.name}: {error}") from None

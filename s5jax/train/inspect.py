@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from s5jax.train.build import Experiment, UnpreparedError, build, load_task
-from s5jax.train.config import Config, Section, TaskConfig
+from s5jax.train.config import Config, TaskConfig
 from s5jax.train.optimizer import path_name
 from s5jax.train.program import Program
 from s5jax.train.resolve import known_modules, load_module
@@ -69,7 +69,7 @@ def _field_lines(section: str, cls: Any) -> list[str]:
     hints = typing.get_type_hints(cls)
     lines = []
     for field in dataclasses.fields(cls):
-        if field.name in ("name", "options") and cls is TaskConfig or cls is Section:
+        if field.name in ("name", "options") and cls is TaskConfig:
             continue
         choices = ""
         if typing.get_origin(hints[field.name]) is typing.Literal:

@@ -26,7 +26,7 @@ from s5jax.models import options as models
 from s5jax.train import optimizer as optimizers
 from s5jax.train.config import Config, Section, TaskConfig, UserError
 
-__all__ = ["fault_of", "known_modules", "load_config", "load_module", "override", "resolve"]
+__all__ = ["fault_of", "known_modules", "load_config", "load_module", "override", "resolve", "section"]
 
 SECTIONS = [field.name for field in dataclasses.fields(Config)]
 PACKAGES = {
@@ -114,7 +114,7 @@ def _check_used(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> 
     pattern = [pattern] if isinstance(pattern, str) else list(pattern)
     for argument in arguments:
         path = argument.partition("=")[0].removeprefix("--config.mixers.")
-        if path != argument.partition("=")[0] and path.rpartition(".")[0] not in pattern:
+        if path != argument.partition("=")[0] and not {path, path.rpartition(".")[0]} & set(pattern):
             raise UserError(f"{argument}: model.pattern has the mixers {', '.join(map(str, pattern))}")
 
 
@@ -144,18 +144,19 @@ def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
         values["task"] = _build(TaskConfig, {**task, "options": built}, "config.task")
     model = values["model"] = _build(models.Options, values.get("model", {}), "config.model")
     given = _dict(values.get("mixers", {}), "config.mixers")
-    values["mixers"] = {name: _section("mixers", name, _at(given, name)) for name in model.pattern}
+    values["mixers"] = {name: section("mixers", name, _at(given, name)) for name in model.pattern}
     for name in given:  # of a recipe whose pattern was changed: not used, but not nonsense either
         if name not in model.pattern and not any(used.startswith(f"{name}.") for used in model.pattern):
-            _section("mixers", name, given[name])
+            section("mixers", name, given[name])
     evaluators = _dict(values.get("evaluators", {}), "config.evaluators")
-    values["evaluators"] = {name: _section("evaluators", name, section) for name, section in evaluators.items()}
+    values["evaluators"] = {name: section("evaluators", name, given) for name, given in evaluators.items()}
     if values.get("objective") is not None:
-        section = _dict(values["objective"], "config.objective")
-        if section:
-            values["objective"] = _section("objective", section.get("module"), section)
-        else:
-            values["objective"] = None
+        options = dict(_dict(values["objective"], "config.objective"))
+        if options.get("module"):
+            values["objective"] = section("objective", options["module"], options)
+        else:  # the task's, which is known when its data are loaded
+            options.pop("module", None)
+            values["objective"] = Section(module="", options=options) if options else None
     config = _build(Config, values, "config")
     _check_ranges(config)
     return config
@@ -175,7 +176,8 @@ def _at(given: dict[str, Any], name: str) -> Any:
     return at
 
 
-def _section(kind: str, name: Any, values: Any) -> Section:
+def section(kind: str, name: Any, values: Any) -> Section:
+    """A module of a kind, named or in the field `module`, with its options from plain values."""
     where = f"config.{kind}" if kind == "objective" else f"config.{kind}.{name}"
     values = dict(_dict(values, where))
     module_name = values.pop("module", name)

@@ -10,7 +10,7 @@ from s5jax import mixers
 from s5jax.data.task import DataError
 from s5jax.train import resolve as configs
 from s5jax.train import workdir
-from s5jax.train.build import load_task
+from s5jax.train.build import build, load_task
 from s5jax.train.config import Optim, UserError
 
 MINIMAL = {"task": {"name": "digits"}}
@@ -70,13 +70,12 @@ def test_left_out_fields_have_defaults():
         ("--config.model.pattern=(5,)", "config.model.pattern[0] takes str, got 5 (int)"),
         ("--config.model.pattern=('s5','s5')", "config.model: pattern has 2 mixers, more than depth 1"),
         ("--config.mixers.s4.rank=1", "--config.mixers.s4.rank=1: model.pattern has the mixers s5"),
-        ("--config.mixers.s5.module=attention", "unknown field config.mixers.s5.state_size"),
+        ("--config.mixers.s5.module=attention", "unknown field config.mixers.s5."),
         ("--config.task.name=listopps", "config.task.name: 'listopps' does not exist; there are digits"),
         ("--config.mixers.s5.blocks=3", "config.mixers.s5: state_size 4 is not divisible by blocks 3"),
         ("--config.mixers.s5.blocks=4", "config.mixers.s5: conj_sym needs blocks of even size"),
         ("--config.mixers.s5.lr=3", "unknown field config.mixers.s5.lr"),
         ("--config.objective.module=classify", "config.objective: 'classify' does not exist; there are classification"),
-        ("--config.objective.label_smoothing=0.1", "config.objective: is missing; there are classification, gaussian"),
         ("--config.evaluators.strid.stride=2", "config.evaluators: 'strid' does not exist; there are eigenvalues, st"),
         ("--config.evaluators.stride.stride=0", "config.evaluators.stride: stride must be at least 1"),
         ("--config.model.dropout=1.0", "config.model: dropout must lie in [0, 1), got 1.0"),
@@ -230,3 +229,17 @@ def test_a_workdir_from_before_a_field_existed_is_the_same_config_s(tmp_path):
     other = workdir.claim(tmp_path, dataclasses.replace(config, seed=1))
     with pytest.raises(UserError, match=r"(?s)another config.*config.seed: 0 there, 1 now"), other:
         pass
+
+
+def test_options_of_the_task_s_objective_need_no_module():
+    config = tiny.config("--config.objective.label_smoothing=0.25")
+    assert build(config, load_task(config))[0].of_objective["label_smoothing"] == 0.25
+    assert configs.resolve(config.to_dict()) == config
+    for field, message in [
+        ("label_smoothin=0.1", r"unknown field config\.objective\.label_smoothin; did you mean label_smoothing\?"),
+        ("label_smoothing=1.0", r"config\.objective: label_smoothing must lie in \[0, 1\)"),
+        ("class_weights=(1.0,2.0)", "config.objective: class_weights has 2 numbers for 10 classes"),
+    ]:
+        config = tiny.config(f"--config.objective.{field}")
+        with pytest.raises(UserError, match=message):
+            build(config, load_task(config))

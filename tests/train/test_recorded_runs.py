@@ -119,7 +119,7 @@ BOTH = [
 @pytest.mark.parametrize(("case", "method"), BOTH)
 def test_six_recorded_steps(case, method):
     meta, data = load_case(f"s5_train_{case}")
-    config, experiment, state, batches = recorded_experiment(meta, data, method)
+    _, experiment, state, batches = recorded_experiment(meta, data, method)
 
     @jax.jit
     def evaluate(state, batch):
