@@ -100,7 +100,7 @@ def apply(
     lengths: Integer[Array, " B"] | None = None,
     mask: Bool[Array, "B L"] | None = None,
     reset: Bool[Array, "B L"] | None = None,
-    rate: None = None,
+    rate: Any = None,
     state: State | None = None,
     key: PRNGKeyArray | None = None,
     dropout: Float[Array, ""] | float = 0.0,
@@ -158,7 +158,7 @@ def init_state(params: Params, options: Options, batch: Any, *, max_length: int 
     return {"k": k, "v": v, "valid": jnp.zeros((batch, M), bool), "count": jnp.zeros(batch, jnp.int32)}
 
 
-def discretize(params: Params, options: Options, *, rate: None = None) -> Params:
+def discretize(params: Params, options: Options, *, rate: Any = None) -> Params:
     """What `step` needs: the parameters. Raises ValueError for a rate, and for two directions."""
     if rate is not None:
         raise ValueError("attention takes no rate: it does not know time")

@@ -58,6 +58,7 @@ def slow_sequence(p, x, options, missing, window=None):
 
 def slow_apply(p, x, options, lengths=None, mask=None, reset=None, window=None):
     """(B, L, H), every sequence by itself; zero after the end."""
+    p, x = jax.tree.map(lambda a: np.asarray(a, complex if np.iscomplexobj(a) else float), (p, x))
     B, L = x.shape[:2]
     y = np.zeros(x.shape, np.result_type(x, *p.values()))
     for b in range(B):
@@ -439,7 +440,9 @@ def test_refusals():
     with pytest.raises(ValueError, match="needs a max_length"):
         init_state(params, Options(), 2)
     with pytest.raises(ValueError, match="takes no rate"):
-        discretize(params, Options(), rate=2.0)
+        attention.discretize(params, Options(), rate=2.0)
+    with pytest.raises(ValueError, match="takes no rate"):
+        attention.apply(params, x, both, rate=2.0)
     assert mixers.find("attention") is attention
     assert mixers.ability(attention, "CAUSAL", Options()) and not mixers.ability(attention, "CAUSAL", both)
     assert mixers.ability(attention, "RATE", both) == "none"
