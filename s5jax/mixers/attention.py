@@ -12,9 +12,8 @@ positions turn feature d of q_k and k_k together with feature d + D/2 by the ang
 the biases with `bias`, the positions with `positions="learned"`. A dense layer is x @ kernel + bias.
 
 A missing sample is never seen, and its own query is made from a zero. Where there is nothing to see, the sum is zero.
-Positions count from the last reset, missing samples too.
-
-Recurrent mode keeps a cache of the last M samples, a ring: position p lies in slot p mod M. The state is
+Positions count from the last reset, missing samples too. Recurrent mode keeps a cache of the last M samples, a ring:
+position p lies in slot p mod M. The state is
 
     k, v (B, M, heads, D)   valid (B, M): may be seen   count (B,): samples since the sequence started
 
@@ -39,7 +38,8 @@ __all__ = ["CAUSAL", "GROUPS", "MASK", "RESET", "Options", "apply", "discretize"
 MASK = RESET = True
 GROUPS: dict[str, str] = {}
 
-Params = State = dict[str, Array]
+Params = dict[str, Array]
+State = dict[str, Array]
 Positions = Literal["rotary", "learned", "none"]
 Cache = Literal["raise", "slide"]
 
