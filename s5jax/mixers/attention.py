@@ -127,7 +127,6 @@ def apply(
     valid = jnp.ones_like(index, bool) if lengths is None else valid_steps(lengths, L)
     beyond = _beyond(params, options, state, position, valid, L if lengths is None and reset is None else 0)
     present = valid if mask is None else valid & ~mask
-
     q, k, v = _project(params, x, position, options)
     distance = position[:, :, None] - position[:, None, :]
     allowed = present[:, None, :] & (sequence[:, :, None] == sequence[:, None, :])
@@ -178,8 +177,9 @@ def step(
 ) -> tuple[Float[Array, "B H"], State]:
     """One sample. Its work grows with M; a state that is donated, or carried by a scan, is changed in place."""
     mask, reset = (None if flag is None else flag[:, None] for flag in (mask, reset))
-    y, state = apply(cell, x_k[:, None], options, mask=mask, reset=reset, state=state)
-    return y[:, 0], state
+    y, after = apply(cell, x_k[:, None], options, mask=mask, reset=reset, state=state)
+    assert after is not None
+    return y[:, 0], after
 
 
 def _beyond(params, options, state, position, valid, known):
