@@ -1,0 +1,283 @@
+"""Recipes as they were before the program was rebuilt, commit 8095910: losses, rates, order of examples, schedules.
+
+The records in tests/reference say what they hold under "about". `RECORDED=all` runs all recorded losses instead of a
+few, some 20 minutes on one core.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import itertools
+import json
+import os
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+import recipe_data
+from numerics import REFERENCE
+
+from s5jax.data import batches
+from s5jax.data.task import Split, Task
+from s5jax.models.names import per_layer
+from s5jax.training import config as configs
+from s5jax.training import optimizer as optimizers
+from s5jax.training import state as states
+from s5jax.training.program import Program
+
+pytestmark = pytest.mark.slow
+
+ROOT = pathlib.Path(__file__).parents[2]
+WITHOUT_FLAGS = ("digits", "sinusoid", "robustness")
+LOSSES, LABELS, ORDER, SCHEDULES = (
+    json.loads((REFERENCE / f"{name}.json").read_text())
+    for name in ("recipes_losses", "recipes_labels", "example_order", "schedules")
+)
+FEW = [
+    *("digits:s5", "lra/image:s5", "lra/listops:s5", "lra/text:s4d-lin", "lra/retrieval:s4-legs", "lra/text:s4-ptd"),
+    *("robustness:s4d-legs-frozen", "spoken_digits:dss", "lra/text:s5,published", "sinusoid:s4-fout"),
+]
+PAIRS = list(LOSSES["runs"]) if os.environ.get("RECORDED") == "all" else FEW
+
+
+# ---- The program's own names are here and nowhere below.
+
+THREE_EPOCHS = "--config.train.epochs=3"
+NOT_PERMUTED = "--config.task.permuted=false"  # a permutation of 784 steps
+IN_BUCKETS = ("--config.train.buckets=4", "--config.train.resident_gib=0.0")
+GROUPING, DT_GLOBAL = "--config.optim.grouping=", "--config.optim.dt_global="
+
+
+def load_config(pair: str, *fields: str, debug: bool):
+    """The config of "recipe:arg", small if asked for, on one device, with fields as on the command line."""
+    recipe, _, arg = pair.partition(":")
+    flag = ",debug" if debug and recipe not in WITHOUT_FLAGS else ""
+    values = configs.load_config(f"{ROOT}/configs/{recipe}.py:{arg}{flag}")
+    if debug and not flag:
+        importlib.import_module("configs.common").shrink(values)
+    configs.override(values, ["--config.num_devices=1", *fields])
+    return configs.resolve(values)
+
+
+def load_task(config):
+    """The config's task, zeros where data have to be prepared."""
+    return configs.load_task(config, blank=True)
+
+
+def with_examples(config, splits):
+    """The config's task with other examples."""
+    task = load_task(config)
+    length = splits["train"]["inputs"].shape[1 + task.pairs]
+    return dataclasses.replace(task, splits={name: Split(**s) for name, s in splits.items()}, length=length)
+
+
+class Run:
+    """A run's steps one by one, in the order of examples that training has."""
+
+    def __init__(self, config, task):
+        self.experiment, self.state = states.build(config, task)
+        self.program, self.config, self.size = Program(config, task, self.experiment), config, len(task.splits["train"])
+
+    def initial(self):
+        """Parameters by their published names, those of each layer apart."""
+        leaves = jax.tree_util.tree_leaves_with_path(per_layer(self.state.params))
+        return {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
+
+    def feeds(self):
+        key, bucket = states.random_keys(self.config.seed).order, self.program.bucket("train")
+        epochs = (
+            batches.epoch_order(key, epoch, self.size, self.config.train.batch_size, bucket)
+            for epoch in range(self.config.train.epochs)
+        )
+        return self.program.feeds("train", (index[None] for order in epochs for index in order))
+
+    def examples(self):
+        """Of each step: arrays as stored, and the length that sequences are cut to."""
+        for feed in self.feeds():
+            yield {name: np.asarray(x)[np.asarray(feed.places[0])] for name, x in feed.examples.items()}, feed.length
+
+    def steps(self, count: int):
+        """Of each step: loss, accuracy, grad_norm."""
+        self.state, found = self.program.place(self.state), []
+        for feed in itertools.islice(self.feeds(), count):
+            self.state, metrics = self.program.train_steps(self.state, feed)
+            found.append({name: np.asarray(value)[0] for name, value in metrics.items()})
+        return {name: [step[name] for step in found] for name in found[0]}
+
+    def evaluate(self):
+        values = self.program.evaluate(self.state, "val")
+        return [values["loss"], values["accuracy"]]
+
+
+def rates_of(config, task):
+    """[group, base rate, weight decay] of every parameter, all layers as one."""
+    params = jax.eval_shape(lambda: states.build(config, task)[1].params)
+    ssm_params = importlib.import_module(f"s5jax.ssm.{config.ssm.name}").SSM_PARAMS
+    labels, groups = optimizers.label(params, config.optim, ssm_params), optimizers.groups(config.optim)
+    return {
+        "/".join("layers_*" if key.key == "layers" else key.key for key in path): [group, *groups[group]]
+        for path, group in jax.tree_util.tree_leaves_with_path(labels)
+    }
+
+
+def steps_of(config, size: int):
+    """Of a whole run: steps of an epoch, all steps, those of the warm-up, those that the schedule spans."""
+    train, epoch = config.train, batches.steps_per_epoch(size, config.train.batch_size)
+    spans = round((train.schedule_epochs or train.epochs) * epoch)
+    return [epoch, train.epochs * epoch, round(train.warmup_epochs * epoch), spans]
+
+
+def schedule_of(name: str, lr: float, lr_min: float, warmup: int, total: int):
+    optim = configs.Optim(lr=lr, ssm_lr=lr, lr_min=lr_min, schedule=name)
+    return jax.jit(optimizers.make_schedule(optim, lr, warmup, total))
+
+
+def key_data(seed: int):
+    return {name: jax.random.key_data(key).tolist() for name, key in states.random_keys(seed)._asdict().items()}
+
+
+def epoch_order(seed: int, *arguments):
+    """Indices of each batch, of (epoch, examples, batch size[, the bucket of each example])."""
+    return batches.epoch_order(states.random_keys(seed).order, *arguments)
+
+
+def evaluation_order(order, batch: int):
+    """Indices of each batch, and whether they count there."""
+    return batches.padded_batches(order, batch)
+
+
+def buckets_of(lengths, buckets: int, length: int):
+    """Lengths that batches are cut to, and the number of that of each example."""
+    bounds = batches.bucket_bounds(lengths, buckets, length)
+    return bounds, batches.fitting(lengths, bounds)
+
+
+def schedule_fields(config):
+    return config.optim.schedule, {"lr": config.optim.lr, "ssm_lr": config.optim.ssm_lr}, config.optim.lr_min
+
+
+def chosen(examples: int, limit: int):
+    """Which examples of a split `task.limit` keeps."""
+    split = Split(np.zeros((examples, 1, 1), np.uint8), np.arange(examples, dtype=np.float64)[:, None])
+    task = Task(
+        name="numbered", splits=dict.fromkeys(("train", "val", "test"), split), length=1, targets=1, tolerance=1.0
+    )
+    return task.limited(limit).splits["val"].labels[:, 0].astype(np.int32)
+
+
+# ---- What was recorded.
+
+
+def random_run(pair: str, *fields: str, length: int = recipe_data.STEPS):
+    """A recipe at its smallest, three epochs of random examples."""
+    fields = (THREE_EPOCHS, *([NOT_PERMUTED] if "permuted" in pair else []), *fields)
+    config = load_config(pair, *fields, debug=True)
+    facts = LOSSES["tasks"][LOSSES["runs"][pair]["task"]]
+    return Run(config, with_examples(config, recipe_data.examples(**facts, length=length)))
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_twenty_steps_and_an_evaluation(pair):
+    record, run = LOSSES["runs"][pair], random_run(pair)
+    initial = run.initial()
+    assert sorted(initial) == LOSSES["leaves"][record["leaves"]]
+    norms = [np.linalg.norm(np.float64(initial[name])) for name in sorted(initial)]
+    np.testing.assert_allclose(norms, record["initial"], rtol=1e-6)
+    metrics = run.steps(20)
+    np.testing.assert_allclose(metrics["loss"], record["loss"], rtol=1e-6)
+    np.testing.assert_allclose(metrics["grad_norm"], record["grad_norm"], rtol=1e-5)
+    np.testing.assert_allclose(metrics["accuracy"], record["accuracy"], rtol=1e-6)
+    np.testing.assert_allclose(run.evaluate(), record["val"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("recipe", sorted({pair.partition(":")[0] for pair in LABELS["runs"]}))
+def test_rates_of_every_leaf(recipe):
+    """The flag `debug` changes sizes alone."""
+    for pair, (table, *_) in LABELS["runs"].items():
+        if pair.partition(":")[0] == recipe:
+            config = load_config(pair, debug=True)
+            assert rates_of(config, load_task(config)) == LABELS["tables"][table], pair
+
+
+@pytest.mark.parametrize("model", ["s5", "s4d-lin", "dss", "s4-legs"])
+def test_rates_of_every_leaf_with_other_groupings(model):
+    for variant, (table,) in LABELS["variants"].items():
+        pair, grouping, dt_global = variant.split()
+        if pair == f"digits:{model}":
+            fields = GROUPING + grouping.partition("=")[2], DT_GLOBAL + dt_global.partition("=")[2]
+            config = load_config(pair, *fields, debug=True)
+            assert rates_of(config, load_task(config)) == LABELS["tables"][table], variant
+
+
+def test_steps_of_every_recipe():
+    sizes = {}
+    for pair, (_, _, *steps) in LABELS["runs"].items():
+        config = load_config(pair, debug=False)
+        if config.task not in sizes:
+            sizes[config.task] = len(load_task(config).splits["train"])
+        assert steps_of(config, sizes[config.task]) == steps, pair
+
+
+def test_schedules():
+    for case in SCHEDULES["cases"]:
+        rate = schedule_of(*(case[name] for name in ("schedule", "lr", "lr_min", "warmup", "total")))
+        rates = [rate(np.int32(step)) for step in case["steps"]]
+        np.testing.assert_allclose(rates, case["rates"], rtol=1e-6, atol=1e-9, err_msg=str(case))
+    for pair, case in SCHEDULES["recipes"].items():
+        name, bases, lr_min = schedule_fields(load_config(pair, debug=False))
+        for base, lr in bases.items():
+            rate = schedule_of(name, lr, lr_min, case["warmup"], case["spans"])
+            rates = [rate(np.int32(step)) for step in case["steps"]]
+            np.testing.assert_allclose(rates, case[base], rtol=1e-6, atol=1e-9, err_msg=pair)
+
+
+def described(array):
+    sha = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    return {"dtype": array.dtype.str, "shape": list(array.shape), "sha256": sha}
+
+
+def test_order_of_examples():
+    assert {seed: key_data(int(seed)) for seed in ORDER["keys"]} == ORDER["keys"]
+    for *arguments, array in ORDER["epochs"]:
+        assert described(epoch_order(*arguments)) == array, arguments
+    for examples, batch, *arrays in ORDER["padded"]:
+        assert [described(x) for x in evaluation_order(np.arange(examples), batch)] == arrays
+    for examples, limit, first, array in ORDER["limited"]:
+        assert (chosen(examples, limit)[:5].tolist(), described(chosen(examples, limit))) == (first, array)
+
+
+def test_order_of_examples_by_length():
+    for case in ORDER["bucketed"]:
+        shape = (case["examples"], 2) if case["pairs"] else (case["examples"],)
+        lengths = np.random.RandomState(0).randint(1, 2049, shape, np.int64)
+        bounds, bucket = buckets_of(lengths, case["buckets"], 2048)
+        assert (bounds, described(bucket)) == (case["bounds"], case["fitting"])
+        for epoch, array in case["epochs"].items():
+            order = epoch_order(case["seed"], int(epoch), case["examples"], case["batch"], bucket)
+            assert described(order) == array
+        evaluation = evaluation_order(np.argsort(bucket, kind="stable"), case["batch"])
+        assert [described(x) for x in evaluation] == case["evaluation"]
+
+
+@pytest.mark.parametrize("name", ORDER["feeds"])
+def test_examples_of_the_first_steps(name):
+    case, pair = ORDER["feeds"][name], name.removesuffix(",debug")
+    if pair == name:  # the built-in data themselves
+        config = load_config(pair, debug=False)
+        run = Run(config, load_task(config))
+    else:
+        streamed = IN_BUCKETS if case["buckets"] else ()
+        run = random_run(pair, *streamed, length=case["length"])
+    steps = list(itertools.islice(run.examples(), case["calls"]))
+    for field, sha in case["sha256"].items():
+        together = b"".join(arrays[field].tobytes() for arrays, _ in steps)
+        assert hashlib.sha256(together).hexdigest() == sha, field
+    assert [cut for _, cut in steps] == (case["cut"] or [None] * case["calls"])
+
+
+def test_built_in_data():
+    for name, splits in ORDER["data"].items():
+        task = load_task(load_config(f"{name}:s5", debug=False))
+        for split, arrays in splits.items():
+            assert {field: described(getattr(task.splits[split], field)) for field in arrays} == arrays
