@@ -33,9 +33,21 @@ from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
 from s5jax.ssm.sequence import clean, valid_steps
 
-__all__ = ["CAUSAL", "GROUPS", "MASK", "RESET", "Options", "apply", "discretize", "init", "init_state", "step"]
+__all__ = [
+    "CAUSAL",
+    "DROPOUT",
+    "GROUPS",
+    "MASK",
+    "RESET",
+    "Options",
+    "apply",
+    "discretize",
+    "init",
+    "init_state",
+    "step",
+]
 
-MASK = RESET = True
+MASK = RESET = DROPOUT = True
 GROUPS: dict[str, str] = {}
 
 Params = dict[str, Array]

@@ -16,7 +16,7 @@ from s5jax.models.heads import Kind
 from s5jax.models.model import Model
 from s5jax.train import optimizer as optimizers
 from s5jax.train.config import Config, Section, UserError
-from s5jax.train.resolve import fault_of, load_module, section
+from s5jax.train.resolve import fault_of, foreign_modules, load_module, section
 from s5jax.train.step import TrainState
 
 __all__ = ["Experiment", "RandomKeys", "UnpreparedError", "build", "load_task", "random_keys"]
@@ -89,18 +89,11 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     Raises:
       UserError: parts of the config do not fit each other or the task.
     """
+    _check_foreign_mixers(config, task.length)
     try:
         model = make_model(config, task)
     except ValueError as error:  # the options of a mixer may fit no model of this width
-        if _is_foreign(error):
-            raise UserError(f"a mixer of {config.model.pattern} cannot be made: {fault_of(error)}") from error
         raise UserError(f"config.mixers, with model.d_model {config.model.d_model}: {error}") from error
-    except UserError:
-        raise
-    except Exception as error:
-        if not _is_foreign(error):
-            raise
-        raise UserError(f"a mixer of {config.model.pattern} cannot be made: {fault_of(error)}") from error
     graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
     params, batch_stats = (nnx.to_pure_dict(state) for state in states)
 
@@ -160,9 +153,27 @@ def _objective(config: Config, task: Task) -> tuple[Any, Any]:
     return load_module("objective", chosen.module), chosen.options
 
 
-def _is_foreign(error: BaseException) -> bool:
-    """Whether an exception comes from a module of the user's."""
-    return fault_of(error).endswith(")") and ", line " in fault_of(error)
+def _check_foreign_mixers(config: Config, length: int) -> None:
+    """Raises UserError where a mixer of the user's fails, or does not return what it should."""
+    for name in foreign_modules(config).keys() & {mixer.module for mixer in config.mixers.values()}:
+        module, options = next((mixers.find(name), m.options) for m in config.mixers.values() if m.module == name)
+        shape = (2, length, config.model.d_model)
+        try:
+            params = jax.eval_shape(
+                lambda key, o=options, m=module: m.init(key, shape[2], o, depth=config.model.depth, length=length),
+                jax.random.key(0),
+            )
+            x = jax.ShapeDtypeStruct(shape, jnp.float32)
+            result = jax.eval_shape(lambda params, x, o=options, m=module: m.apply(params, x, o), params, x)
+        except Exception as error:
+            raise UserError(f"config.model.pattern: {name} failed: {fault_of(error)}") from error
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise UserError(f"config.model.pattern: {name}.apply must return (y, state), got {result!r}")
+        if getattr(result[0], "shape", None) != shape or result[1] is not None:
+            raise UserError(
+                f"config.model.pattern: {name}.apply must return y of the shape of x, {shape}, and no state if none was"
+                f" given; got {getattr(result[0], 'shape', result[0])} and {result[1]!r}"
+            )
 
 
 def load_task(config: Config, *, blank: bool = False) -> Task:

@@ -25,7 +25,7 @@ from s5jax.train.checkpoint import Checkpoints
 from s5jax.train.config import Config, UserError
 from s5jax.train.log import Writer
 from s5jax.train.program import Program
-from s5jax.train.resolve import load_module
+from s5jax.train.resolve import foreign_fault, load_module
 
 __all__ = ["Diverged", "Interrupted", "train"]
 
@@ -66,7 +66,13 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
         if (workdir / "result.json").exists():
             print(f"{workdir} is finished: nothing to do")
             return workdirs.read_json(workdir / "result.json")
-        return _train(config, workdir, started)
+        try:
+            return _train(config, workdir, started)
+        except Exception as error:
+            fault = None if isinstance(error, UserError | Interrupted) else foreign_fault(error, config)
+            if fault is None:
+                raise
+            raise fault from error
 
 
 def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, Any]:

@@ -26,7 +26,17 @@ from s5jax.models import options as models
 from s5jax.train import optimizer as optimizers
 from s5jax.train.config import Config, Section, TaskConfig, UserError
 
-__all__ = ["fault_of", "known_modules", "load_config", "load_module", "override", "resolve", "section"]
+__all__ = [
+    "fault_of",
+    "foreign_fault",
+    "foreign_modules",
+    "known_modules",
+    "load_config",
+    "load_module",
+    "override",
+    "resolve",
+    "section",
+]
 
 SECTIONS = [field.name for field in dataclasses.fields(Config)]
 PACKAGES = {
@@ -234,15 +244,31 @@ def load_module(kind: str, name: Any) -> types.ModuleType:
     return module
 
 
+def foreign_modules(config: Config) -> dict[str, pathlib.Path]:
+    """The modules of a config that are not of this package, and their files."""
+    sections = [*config.mixers.values(), *config.evaluators.values(), *([config.objective] if config.objective else [])]
+    names = sorted({name for name in (config.task.name, *(s.module for s in sections)) if "." in name})
+    files = {name: importlib.import_module(name).__file__ for name in names}
+    return {name: pathlib.Path(file) for name, file in files.items() if file}
+
+
+def foreign_fault(error: Exception, config: Config) -> UserError | None:
+    """An exception that was raised in a module of the user's, as a mistake of a line; `None` for any other."""
+    files = {str(file): name for name, file in foreign_modules(config).items()}
+    names = [files[frame.filename] for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+    return UserError(f"{names[-1]} failed: {fault_of(error)}") if names else None
+
+
 def fault_of(error: BaseException) -> str:
     """An exception of a user's own code in a line: what it says, and where it was raised."""
-    frames = traceback.extract_tb(error.__traceback__)
     ours = str(pathlib.Path(__file__).parents[1])
-    theirs = [f for f in frames if "site-packages" not in f.filename and not f.filename.startswith((ours, "<frozen"))]
-    place = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
+    place = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if not frame.filename.startswith((ours, sys.prefix, sys.base_prefix, "<")):
+            place = f" ({frame.filename}, line {frame.lineno})"
     if isinstance(error, SyntaxError):
         place = f" ({error.filename}, line {error.lineno})"
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}{place}"
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}{place}"
 
 
 def _check_names(known: list[str], names: Any, where: str) -> None:

@@ -28,7 +28,7 @@ import jax
 import s5jax
 from s5jax.data import store
 from s5jax.train.config import Config, UserError, differences
-from s5jax.train.resolve import load_module, resolve
+from s5jax.train.resolve import foreign_modules, load_module, resolve
 
 __all__ = ["claim", "claim_data", "describe_run", "now", "read_config", "read_json", "record", "write_json"]
 
@@ -128,7 +128,7 @@ def describe_run(workdir: pathlib.Path, config: Config, params: Any, num_devices
         "parameters": sum(x.size for x in jax.tree.leaves(params)),
         "device": f"{num_devices} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "git_commit": _git_commit(),
-        "code": _hashes(config),
+        "code": {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in foreign_modules(config).items()},
         "versions": {
             "s5jax": s5jax.__version__,
             "python": platform.python_version(),
@@ -138,14 +138,6 @@ def describe_run(workdir: pathlib.Path, config: Config, params: Any, num_devices
     changed = [name for name, value in before.get("code", {}).items() if run["code"].get(name, value) != value]
     write_json(path, run)
     return {**run, "warnings": [f"{name} has changed since this run started" for name in changed]}
-
-
-def _hashes(config: Config) -> dict[str, str]:
-    """SHA-256 of the files of modules that are not of this package."""
-    sections = [*config.mixers.values(), *config.evaluators.values(), *([config.objective] if config.objective else [])]
-    names = sorted({name for name in (config.task.name, *(s.module for s in sections)) if "." in name})
-    files = {name: importlib.import_module(name).__file__ for name in names}
-    return {name: hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest() for name, file in files.items() if file}
 
 
 def now() -> str:

@@ -20,13 +20,12 @@ from numerics import REFERENCE
 
 from s5jax.data import batches
 from s5jax.data.task import Split, Task
-from s5jax.models.names import per_layer
-from s5jax.training import config as configs
-from s5jax.training import optimizer as optimizers
-from s5jax.training import state as states
-from s5jax.training.program import Program
-
-pytestmark = pytest.mark.slow
+from s5jax.train import build as builds
+from s5jax.train import loop
+from s5jax.train import optimizer as optimizers
+from s5jax.train import resolve as configs
+from s5jax.train.config import Optim
+from s5jax.train.program import Program
 
 ROOT = pathlib.Path(__file__).parents[2]
 WITHOUT_FLAGS = ("digits", "sinusoid", "robustness")
@@ -62,7 +61,7 @@ def load_config(pair: str, *fields: str, debug: bool):
 
 def load_task(config):
     """The config's task, zeros where data have to be prepared."""
-    return configs.load_task(config, blank=True)
+    return builds.load_task(config, blank=True)
 
 
 def with_examples(config, splits):
@@ -72,37 +71,44 @@ def with_examples(config, splits):
     return dataclasses.replace(task, splits={name: Split(**s) for name, s in splits.items()}, length=length)
 
 
+def published_names(params, depth):
+    """Parameters by their published names, those of each layer apart."""
+    named = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        name = optimizers.path_name(path)
+        of_layers = {
+            name.replace("layers/0", f"layers_{i}"): leaf[i] for i in range(depth if "layers/0" in name else 0)
+        }
+        named |= of_layers or {name: leaf}
+    return named
+
+
 class Run:
     """A run's steps one by one, in the order of examples that training has."""
 
     def __init__(self, config, task):
-        self.experiment, self.state = states.build(config, task)
-        self.program, self.config, self.size = Program(config, task, self.experiment), config, len(task.splits["train"])
+        self.experiment, self.state = builds.build(config, task)
+        self.program, self.config = Program(self.experiment), config
 
     def initial(self):
-        """Parameters by their published names, those of each layer apart."""
-        leaves = jax.tree_util.tree_leaves_with_path(per_layer(self.state.params))
-        return {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
+        return jax.tree.map(np.asarray, published_names(self.state.params, self.config.model.depth))
 
     def feeds(self):
-        key, bucket = states.random_keys(self.config.seed).order, self.program.bucket("train")
-        epochs = (
-            batches.epoch_order(key, epoch, self.size, self.config.train.batch_size, bucket)
-            for epoch in range(self.config.train.epochs)
-        )
-        return self.program.feeds("train", (index[None] for order in epochs for index in order))
+        feeder = self.program.feeder
+        steps = loop._order(self.experiment, feeder.bucket("train"), 0)
+        return feeder.feeds("train", itertools.islice(steps, self.experiment.total_steps))
 
     def examples(self):
         """Of each step: arrays as stored, and the length that sequences are cut to."""
         for feed in self.feeds():
-            yield {name: np.asarray(x)[np.asarray(feed.places[0])] for name, x in feed.examples.items()}, feed.length
+            yield {name: np.asarray(x)[np.asarray(feed.places)] for name, x in feed.examples.items()}, feed.length
 
     def steps(self, count: int):
         """Of each step: loss, accuracy, grad_norm."""
         self.state, found = self.program.place(self.state), []
-        for feed in itertools.islice(self.feeds(), count):
-            self.state, metrics = self.program.train_steps(self.state, feed)
-            found.append({name: np.asarray(value)[0] for name, value in metrics.items()})
+        for i, feed in enumerate(itertools.islice(self.feeds(), count)):
+            self.state, metrics = self.program.step(self.state, feed, i)
+            found.append({name: np.asarray(value / weight) for name, (value, weight) in metrics.items()})
         return {name: [step[name] for step in found] for name in found[0]}
 
     def evaluate(self):
@@ -112,13 +118,14 @@ class Run:
 
 def rates_of(config, task):
     """[group, base rate, weight decay] of every parameter, all layers as one."""
-    params = jax.eval_shape(lambda: states.build(config, task)[1].params)
-    ssm_params = importlib.import_module(f"s5jax.ssm.{config.ssm.name}").SSM_PARAMS
-    labels, groups = optimizers.label(params, config.optim, ssm_params), optimizers.groups(config.optim)
+    params = jax.eval_shape(lambda: builds.build(config, task)[1].params)
+    labels, groups = optimizers.group_labels(config, params), optimizers.groups_of(config.optim)
     return {
-        "/".join("layers_*" if key.key == "layers" else key.key for key in path): [group, *groups[group]]
-        for path, group in jax.tree_util.tree_leaves_with_path(labels)
-    }
+        optimizers.path_name(path).replace("layers/0", "layers_*"): [
+            groups[number].name, groups[number].lr, groups[number].weight_decay
+        ]
+        for path, number in jax.tree_util.tree_leaves_with_path(labels)
+    }  # fmt: skip
 
 
 def steps_of(config, size: int):
@@ -129,17 +136,17 @@ def steps_of(config, size: int):
 
 
 def schedule_of(name: str, lr: float, lr_min: float, warmup: int, total: int):
-    optim = configs.Optim(lr=lr, ssm_lr=lr, lr_min=lr_min, schedule=name)
-    return jax.jit(optimizers.make_schedule(optim, lr, warmup, total))
+    optim = Optim(lr=lr, ssm_lr=lr, lr_min=lr_min, schedule=name)
+    return lambda step: np.float32(optimizers.rate_at(optim, int(step), warmup, total, lr))
 
 
 def key_data(seed: int):
-    return {name: jax.random.key_data(key).tolist() for name, key in states.random_keys(seed)._asdict().items()}
+    return {name: jax.random.key_data(key).tolist() for name, key in builds.random_keys(seed)._asdict().items()}
 
 
 def epoch_order(seed: int, *arguments):
     """Indices of each batch, of (epoch, examples, batch size[, the bucket of each example])."""
-    return batches.epoch_order(states.random_keys(seed).order, *arguments)
+    return batches.epoch_order(builds.random_keys(seed).order, *arguments)
 
 
 def evaluation_order(order, batch: int):
