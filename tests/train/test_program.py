@@ -201,9 +201,9 @@ def test_strides_that_make_no_sense():
         (task, 65, r"stride 65 must lie in 1\.\.64"),
         (dataclasses.replace(task, splits={**task.splits, "val": timed}), 2, "has a rate for each step"),
     ]:
-        made = program.Program(build(config, other)[0])
+        experiment, state = build(config, other)
         with pytest.raises(UserError, match=message):
-            made.evaluate(None, "val", stride=stride)
+            program.Program(experiment).evaluate(state, "val", stride=stride)
 
 
 def test_fields_of_a_task():

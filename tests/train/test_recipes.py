@@ -69,14 +69,14 @@ def test_a_layer_that_does_not_fit_the_model_is_told():
             "real_scale=0.0",
             "config.mixers.s4d: real_scale must be positive, got 0.0: with Re(A) >= 0 A is unstable",
         ),
-        ("s4-ptd", "B_init=legs", "config.mixers.s4d: init ptd-conjugate has a B and an A of its own"),
+        ("s4-ptd", "B_init=legs", "config.mixers.s4d: init ptd-conjugate has its own A and B"),
         (
             "s4d-legs",
             "ptd_kappa=5",
             "config.mixers.s4d: ptd_kappa bounds a condition number, with init ptd or ptd-conjugate",
         ),
         ("s5-ptd", "ptd_kappa=0.5", "config.mixers.s5: ptd_kappa bounds a condition number"),
-        ("s5", "init=ptd", "config.mixers.s5: init ptd has modes that are no conjugate pairs: conj_sym must be False"),
+        ("s5", "init=ptd", "config.mixers.s5: init ptd has modes that are not conjugate pairs: conj_sym must be False"),
         ("dss", "dss_length=0", "config.mixers.s4d: discretization dss normalises over dss_length samples, at least 1"),
     ],
 )

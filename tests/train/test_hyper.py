@@ -1,0 +1,137 @@
+"""What changes no shape changes no program: rates, decays, dropout, smoothing and seeds are arguments of the step."""
+
+import subprocess
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from s5jax.train.build import build, load_task
+from s5jax.train.program import Program
+from s5jax.train.step import train_step
+
+SAME_PROGRAM = {
+    "seed": "--config.seed=7",
+    "rate": "--config.optim.lr=0.002",
+    "rate of the dynamics": "--config.optim.ssm_lr=0.004",
+    "decay": "--config.optim.weight_decay=0.01",
+    "no decay": "--config.optim.weight_decay=0.0",
+    "warm-up": "--config.train.warmup_epochs=2",
+    "epochs": "--config.train.epochs=9",
+    "schedule": "--config.optim.schedule=s5_published",
+    "dropout": "--config.model.dropout=0.3",
+    "smoothing": "--config.objective.label_smoothing=0.1",
+    "class weights": "--config.objective.class_weights=(1.0,2.0,1.0,1.0,1.0,1.0,1.0,1.0,1.0,0.5)",
+}
+
+
+def lowered(*fields: str) -> str:
+    """The text of the training step as it is given to the compiler: every constant of it is there."""
+    config = tiny.config(*fields)
+    experiment, state = build(config, load_task(config))
+    program = Program(experiment)
+    (feed,) = program.feeder.feeds("train", [np.arange(64, dtype=np.int32)])
+    return program._train.lower(state, feed.examples, feed.places, experiment.hyper(0), feed.length).as_text()
+
+
+@pytest.fixture(scope="module")
+def usual():
+    return lowered()
+
+
+@pytest.mark.parametrize("field", SAME_PROGRAM)
+def test_the_same_program(usual, field):
+    assert lowered(SAME_PROGRAM[field]) == usual
+
+
+@pytest.mark.parametrize("field", ["--config.model.dropout=0.0", "--config.optim.clip_norm=1.0"])
+def test_another_program(usual, field):
+    """What adds or takes away a part of the step does change it."""
+    assert lowered(field) != usual
+
+
+def test_a_run_traces_its_step_once(tmp_path):
+    """Through epochs, a warm-up and a schedule."""
+    config = tiny.config("--config.train.epochs=2")
+    experiment, state = build(config, load_task(config))
+    program = Program(experiment)
+    traced = chex.assert_max_traces(lambda *arguments: train_step(*arguments, **parts), n=1)
+    parts = {
+        "graphdef": experiment.graphdef,
+        "optimizer": experiment.optimizer,
+        "objective": experiment.objective,
+    }
+    step = jax.jit(traced)
+    for i, feed in enumerate(program.feeder.feeds("train", [np.arange(64, dtype=np.int32)] * 4)):
+        batch = {name: x[feed.places] for name, x in feed.examples.items()}
+        state, _ = step(state, {**batch, "inputs": experiment.task.prepare(batch["inputs"])}, experiment.hyper(9 * i))
+    chex.assert_tree_all_finite(state.params)
+    assert int(state.step) == 4
+
+
+@pytest.mark.parametrize(
+    "recipe", ["configs/digits.py:s5", pytest.param("configs/digits.py:s4d-lin", marks=pytest.mark.slow)]
+)
+def test_three_seeds_are_one_program(recipe):
+    """With an axis in front of state, batch and hyper they are what three runs are, over fifty steps in float64."""
+    fields = ("--config.model.dropout=0.2", "--config.train.batch_size=8", "--config.model.depth=2")
+    with jax.enable_x64(True):
+        runs = []
+        for seed, lr in enumerate((0.004, 0.002, 0.001)):
+            config = tiny.config(f"--config.seed={seed}", f"--config.optim.lr={lr}", *fields, recipe=recipe)
+            experiment, state = build(config, load_task(config))
+            wide = jax.tree.map(lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, state)
+            runs.append((experiment, wide))
+        experiment, split = runs[0][0], runs[0][0].task.splits["train"]
+        parts = {"graphdef": experiment.graphdef, "optimizer": experiment.optimizer, "objective": experiment.objective}
+
+        def batch_and_hyper(seed: int, i: int):
+            index = np.random.default_rng(100 * seed + i).integers(0, len(split), 8)
+            inputs = np.asarray(split.inputs[index], np.float64)
+            hyper = jax.tree.map(
+                lambda x: x.astype(np.float64) if getattr(x, "dtype", None) == np.float32 else x, runs[seed][0].hyper(i)
+            )
+            return {"inputs": inputs, "labels": np.asarray(split.labels[index], np.int32)}, hyper
+
+        def stack(trees):
+            return jax.tree.map(lambda *x: jnp.stack([jnp.asarray(v) for v in x]), *trees)
+
+        one = jax.jit(lambda *arguments: train_step(*arguments, **parts))
+        together = jax.jit(jax.vmap(lambda *arguments: train_step(*arguments, **parts)))
+        state = stack([s for _, s in runs])
+        each = [s for _, s in runs]
+        for i in range(50):
+            given = [batch_and_hyper(seed, i) for seed in range(3)]
+            each, alone = zip(*(one(s, *g) for s, g in zip(each, given, strict=True)), strict=True)
+            state, metrics = together(state, *stack(given))
+            np.testing.assert_allclose(metrics["loss"][0], [m["loss"][0] for m in alone], rtol=1e-9)
+        chex.assert_trees_all_close(state.params, stack([s.params for s in each]), rtol=1e-9, atol=1e-9)
+        assert len({float(loss) for loss in metrics["loss"][0]}) == 3
+
+
+@pytest.mark.slow
+def test_a_sweep_compiles_once(tmp_path):
+    """With a warm cache another seed, rate, ... starts like the same config, and adds nothing to the cache."""
+    cache = tmp_path / "cache"
+    environment = {
+        **tiny.ENVIRONMENT,
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+    def entries():
+        return {path.name for path in cache.iterdir() if not path.name.endswith("-atime")}
+
+    def run(name: str, *fields: str) -> None:
+        command = [*tiny.command(tmp_path / name, "--config.train.epochs=3"), *fields]
+        done = subprocess.run(command, cwd=tiny.ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+
+    run("first")
+    before = entries()
+    for name, field in SAME_PROGRAM.items():
+        run(name, field)
+        assert entries() == before, name

@@ -1,0 +1,161 @@
+"""Mixers and tasks from outside the package: named with dots, found from the current folder, held to the contract."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import tiny
+
+MIXER = '''
+"""A moving average."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from s5jax.ssm.sequence import clean
+
+CAUSAL = True
+GROUPS = {"dynamics": "logit"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    start: float = 0.0
+
+
+def init(key, width, options, *, depth=1, length=1):
+    return {"logit": jnp.full((width,), options.start, jnp.float32)}
+
+
+def apply(params, x, options, *, lengths=None, mask=None, reset=None, rate=None, state=None, key=None, dropout=0.0):
+    start = jnp.zeros_like(x[:, 0]) if state is None else state
+    keep = jax.nn.sigmoid(params["logit"])[None]
+
+    def read(h, u):
+        h = keep * h + (1 - keep) * u
+        return h, h
+
+    end, y = jax.lax.scan(read, start, jnp.moveaxis(clean(x, lengths), 1, 0))
+    return jnp.moveaxis(y, 0, 1), None if state is None else end
+
+
+def init_state(params, options, batch, *, max_length=None):
+    return jnp.zeros((batch, params["logit"].shape[0]), params["logit"].dtype)
+
+
+def step(cell, state, x_k, options, *, mask=None, reset=None):
+    keep = jax.nn.sigmoid(cell["logit"])[None]
+    state = keep * state + (1 - keep) * x_k
+    return state, state
+'''
+TASK = '''
+"""Which half of a sequence is larger."""
+
+import dataclasses
+
+import numpy as np
+
+from s5jax.data.task import Split, Task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    noise: float = 0.1
+
+
+def load(options):
+    rng = np.random.default_rng(0)
+
+    def split(n):
+        labels = rng.integers(0, 2, n)
+        inputs = options.noise * rng.normal(size=(n, 8, 1))
+        inputs[labels == 0, :4] += 1
+        inputs[labels == 1, 4:] += 1
+        return Split(inputs, labels)
+
+    splits = {"train": split(640), "val": split(64), "test": split(64)}
+    return Task(name="halves", splits=splits, length=8, num_classes=2)
+'''
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A folder of a user's with a package of his."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/__init__.py").write_text("")
+    (tmp_path / "mine/average.py").write_text(MIXER)
+    (tmp_path / "mine/halves.py").write_text(TASK)
+    return tmp_path
+
+
+def train(project, *fields):
+    command = [sys.executable, f"{tiny.ROOT}/scripts/train.py", f"--config={tiny.ROOT}/{tiny.RECIPE}", "--workdir=run"]
+    fields = [*tiny.FIELDS, "--config.train.batch_size=32", *fields]
+    fields += ["--config.model.pattern=('mine.average',)", "--config.task.name=mine.halves"]
+    return subprocess.run(
+        [*command, *fields], cwd=project, env=tiny.ENVIRONMENT, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_a_task_and_a_mixer_of_ones_own(project):
+    """They train, their options are fields, their hashes are recorded; on resume a changed file is told."""
+    fields = ("--config.mixers.mine.average.start=1.0", "--config.task.noise=0.2", "--config.train.epochs=6")
+    done = train(project, *fields)
+    assert done.returncode == 0, done.stderr
+    run = json.loads((project / "run/run.json").read_text())
+    assert run["code"].keys() == {"mine.average", "mine.halves"} and all(len(h) == 64 for h in run["code"].values())
+    assert json.loads((project / "run/config.json").read_text())["mixers"] == {
+        "mine.average": {"module": "mine.average", "start": 1.0}
+    }
+    assert json.loads((project / "run/result.json").read_text())["test/accuracy"] > 0.9
+    (project / "run/result.json").unlink()
+    (project / "mine/average.py").write_text(MIXER + "\n# changed\n")
+    again = train(project, *fields)
+    assert again.returncode == 0, again.stderr
+    assert "warning: mine.average has changed since this run started" in again.stdout
+    assert "mine.halves has changed" not in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("average", "def apply(", "def aply(", "config.model.pattern: mine.average has no function apply"),
+        ("average", "import jax\n", "import jaxx\n", "mine.average cannot be imported: ModuleNotFoundError: No module"),
+        ("average", "jnp.moveaxis(y, 0, 1), None", "y, None", "mine.average.apply must return y of the shape of x"),
+        (
+            "average",
+            "return jnp.moveaxis(y, 0, 1), None",
+            "return jnp.moveaxis(y, 0, 1)[0] #",
+            "must return (y, state)",
+        ),
+        ("average", "keep * h +", "keep * hh +", "mine.average failed: NameError: name 'hh' is not defined ("),
+        ("average", "def init(key", "def init(key, what", "mine.average failed: TypeError"),
+        ("halves", "def load(", "def lod(", "config.task.name: mine.halves has no function load"),
+        ("halves", "num_classes=2", "num_classes=1", "halves, split train: label 1 of example"),
+        ("halves", "rng.integers(0, 2, n)", "rng.integer(0, 2, n)", "mine.halves cannot be loaded: AttributeError"),
+        ("halves", "noise: float", "noise float", "mine.halves cannot be imported: SyntaxError: "),
+    ],
+)
+def test_a_mistake_in_ones_own_code_is_a_line(project, file, old, new, message):
+    """Its file and line are in it where there is one to name."""
+    path = project / f"mine/{file}.py"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    done = train(project)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and message in done.stderr, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
+    if "Error: " in message or "NameError" in message:
+        assert f"{file}.py, line " in done.stderr
+
+
+def test_an_argument_that_ones_mixer_does_not_take_is_refused(project):
+    """A task with missing samples, and a mixer that knows no mask."""
+    text = TASK.replace("Split(inputs, labels)", "Split(inputs, labels, mask=inputs[..., 0] > 1)")
+    (project / "mine/halves.py").write_text(text)
+    done = train(project)
+    assert done.returncode == 1
+    assert "with the data of task mine.halves: average takes no mask of missing samples" in done.stderr, done.stderr
