@@ -27,7 +27,7 @@ def reverse_mode_only(x: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
 def _refuse(*_: Any, **__: Any) -> NoReturn:
     raise TypeError(
         "this way to compute a scan or convolution has a gradient rule for reverse mode only."
-        ' For forward mode (jax.jvp, jax.linearize, Hessian-vector products) take scan_method="plain"'
+        ' For forward mode (jax.jvp, jax.linearize) take scan_method="plain"'
     )
 
 

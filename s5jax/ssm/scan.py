@@ -7,13 +7,13 @@ work, 3 sqrt(L) dependent steps. `method="associative"` combines the maps x -> a
 through memory. `method="auto"` is the first on a CPU and the second elsewhere; see `choose`.
 
 These have the same gradient rule: the adjoint of a recurrence is the same recurrence run the other way, so that the
-backward pass keeps the states and nothing else. The rule is for reverse mode; forward mode raises a TypeError that says so.
-`method="plain"` is a `jax.lax.scan` without the rule, for `jax.jvp`, `jax.linearize` and Hessian-vector products.
+backward pass keeps the states and nothing else. The rule is for reverse mode: `jax.jvp` and `jax.linearize` raise a
+TypeError. `method="plain"` is a `jax.lax.scan` without the rule, for them. (A Hessian-vector product, `jax.jvp` of
+`jax.grad`, works with every method.)
 
 All arithmetic is real, on packed states (..., K, P): K = 2 holds the real and the imaginary part, K = 1 a real state.
 """
 
-import functools
 import math
 from typing import Literal, get_args
 
@@ -260,8 +260,7 @@ def regular_in_padding(step_rescale: Array | float, lengths: Array | None) -> Ar
     return jnp.where(valid, with_rank(factors, valid.ndim), jnp.ones((), factors.dtype))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _states(a: Array, b: Array, start: Array, reverse: bool, method: str) -> Array:
+def _solve(a: Array, b: Array, start: Array, reverse: bool, method: str) -> Array:
     L = b.shape[1]
     if method == "associative":
         first = -1 if reverse else 0
@@ -275,8 +274,11 @@ def _states(a: Array, b: Array, start: Array, reverse: bool, method: str) -> Arr
     return x[:, missing:] if reverse else x[:, :L]
 
 
+_states = jax.custom_vjp(_solve, nondiff_argnums=(3, 4))
+
+
 def _states_fwd(a: Array, b: Array, start: Array, reverse: bool, method: str) -> tuple[Array, tuple[Array, ...]]:
-    x = _states(a, b, start, reverse, method)
+    x = _solve(a, b, start, reverse, method)
     return x, (a, start, x)
 
 
@@ -287,7 +289,7 @@ def _states_bwd(
     a, start, x = residuals
     # Each step needs its successor's multiplier, and each multiplier its predecessor's state: both shift by one.
     following = a if a.shape[1] == 1 else _shift(a, jnp.ones_like(a[:, :1]), not reverse)
-    db = states(conjugate(following), cotangent, jnp.zeros_like(start), reverse=not reverse, method=method)
+    db = _solve(conjugate(following), cotangent, jnp.zeros_like(start), not reverse, method)
     da = multiply(conjugate(_shift(x, start[:, None], reverse)), db)
     da = jnp.sum(da, [i for i in (0, 1) if a.shape[i] == 1], keepdims=True)
     first = -1 if reverse else 0
