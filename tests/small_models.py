@@ -1,5 +1,7 @@
 """Small models of every kind, for the tests of models and objectives."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,6 +38,13 @@ def build(*pattern, input_size=2, outputs=3, head="sequence", seed=0, **options)
             layer.norm.mean[...] = values(n, options.d_model, seed=i)
             layer.norm.var[...] = 1 + values(n, options.d_model, seed=i + 10) ** 2
     return model
+
+
+@contextlib.contextmanager
+def double_precision(on=True):
+    """With promotion as users have it: the norms of flax promote float64 with float32."""
+    with jax.enable_x64(on), jax.numpy_dtype_promotion("standard" if on else "strict"):
+        yield
 
 
 def values(*shape, seed=0):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from numerics import relative_error
-from small_models import MIXERS, H, split, values
+from small_models import MIXERS, H, double_precision, split, values
 
 from s5jax.models.model import Model
 from s5jax.models.options import Options
@@ -68,7 +68,7 @@ def test_hessian_vector_products(pattern, remat, seeds):
     inputs = values(B, L, 2)
     single = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (params, along))
     in_single = jax.jit(product_of)(*single, inputs)
-    with jax.enable_x64(True):
+    with double_precision():
         params, along, inputs = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float64), (params, along, inputs))
         moved = [jax.tree.map(lambda p, v, h=h: p + h * v, params, along) for h in (STEP, -STEP)]
         gradient_of = jax.jit(gradient_of)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from numerics import load_case, relative_error
+from small_models import double_precision
 
 from s5jax.mixers import lru, s4, s4d
 from s5jax.models.block import Block
@@ -106,7 +107,7 @@ def test_lru_layers(order, double):
     def renamed(tree):
         return {"norm" if name == "normalization" else name: value for name, value in tree.items()}
 
-    with jax.enable_x64(double):
+    with double_precision(double):
         kind = jnp.float64 if double else jnp.float32
         params = jax.tree.map(lambda x: jnp.asarray(x, kind), renamed(data["param"]))
         block = block_of(options, ("lru", lru.Options(state_size=meta["N"])), params)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from numerics import relative_error
+from small_models import double_precision
 
 from s5jax.data.task import Split, Task
 from s5jax.objectives import classification, find, gaussian, regression, weights
@@ -19,7 +20,7 @@ def batch_of(per_step, parts, labels_of):
     shape = (B, L) if per_step else (B,)
     everything = {
         "weights": rng.uniform(0.1, 2, shape) * (rng.random(shape) < 0.8),
-        "lengths": rng.integers(1, L + 1, B),
+        "lengths": rng.integers(1, L + 1, B).astype(np.int32),
         "counted": rng.random(B) < 0.7,
     }
     batch = {"labels": labels_of(rng, shape), **{name: everything[name] for name in parts}}
@@ -40,7 +41,7 @@ PARTS = [(), ("weights",), ("lengths", "counted"), ("weights", "lengths", "count
 def check(objective, outputs, batch, expected, gradient):
     """Sums and weights in both precisions, the gradient of the loss, and sums over random parts of the batch."""
     for double, tolerance in ((True, 1e-12), (False, 1e-5)):
-        with jax.enable_x64(double):
+        with double_precision(double):
             kind = jnp.float64 if double else jnp.float32
             x = jnp.asarray(outputs, kind)
             given = {name: jnp.asarray(v, kind if v.dtype == np.float64 else v.dtype) for name, v in batch.items()}
@@ -81,7 +82,7 @@ def differences(f, x, h=1e-6):
 @pytest.mark.parametrize("per_step", [False, True])
 def test_classification(per_step, parts, weighted, smoothing):
     """The formula in the documentation of PyTorch's CrossEntropyLoss, with class weights and label smoothing."""
-    batch, weight = batch_of(per_step, parts, lambda rng, shape: rng.integers(0, CLASSES, shape))
+    batch, weight = batch_of(per_step, parts, lambda rng, shape: rng.integers(0, CLASSES, shape).astype(np.int32))
     of_classes = np.array([0.5, 0.0, 2.0, 1.0]) if weighted else np.ones(CLASSES)
     logits = 2 * np.random.default_rng(5).normal(size=(*weight.shape, CLASSES))
     labels = batch["labels"]
@@ -102,7 +103,7 @@ def test_classification(per_step, parts, weighted, smoothing):
     check(objective, logits, batch, expected, p * pull.sum(-1, keepdims=True) - pull)
 
 
-@pytest.mark.parametrize("tolerance", [None, 0.8])
+@pytest.mark.parametrize("tolerance", [None, 1.2])
 @pytest.mark.parametrize("parts", PARTS)
 @pytest.mark.parametrize("per_step", [False, True])
 def test_regression(per_step, parts, tolerance):
@@ -139,7 +140,7 @@ def test_gaussian(per_step, parts):
     batch["labels"][weight == 0] = np.nan
     gradient = differences(surprise, outputs)
     analytic = jax.jit(jax.grad(lambda x, b: gaussian.objective(x, b)["loss"][0]))
-    with jax.enable_x64(True):
+    with double_precision():
         given = {name: jnp.asarray(value) for name, value in batch.items()}
         exact = np.asarray(analytic(jnp.asarray(outputs), given))
     assert relative_error(exact, gradient) < 1e-8
@@ -159,9 +160,11 @@ def test_weights_of_labels():
         "counted": jnp.array([True, True, False]),
         "weights": jnp.array([[1, 2, 3, 4], [5, 6, 7, 8], [9, 9, 9, 9]]),
     }
-    np.testing.assert_array_equal(weights(batch, (3, 4), jnp.float32), [[1, 2, 3, 0], [5, 0, 0, 0], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(
+        weights(batch, (3, 4), jnp.dtype("float32")), [[1, 2, 3, 0], [5, 0, 0, 0], [0, 0, 0, 0]]
+    )
     of_sequences = {**batch, "weights": jnp.array([1, 2, 3])}
-    np.testing.assert_array_equal(weights(of_sequences, (3,), jnp.float32), [1, 2, 0])
+    np.testing.assert_array_equal(weights(of_sequences, (3,), jnp.dtype("float32")), [1, 2, 0])
 
 
 def task(**fields):
