@@ -60,7 +60,7 @@ class System:
                 at = A_bar @ after + B_bar @ u[k]
                 y[k] = y[k] + self.C[1] @ (after if self.skip else at)
                 after = at
-        return np.array(y), np.swapaxes(x.reshape(*self.state_shape[:-1], 2, -1), -1, -2)
+        return np.reshape(y, u.shape), np.swapaxes(x.reshape(*self.state_shape[:-1], 2, -1), -1, -2)
 
     def transfer(self, s):
         G = np.diag(self.D).astype(complex)
