@@ -1,0 +1,395 @@
+"""S4: a diagonal-plus-low-rank system for each feature (Gu, Goel, Ré 2022, arXiv 2111.00396).
+
+    x_h'(t) = A x_h(t) + B u_h(t),    y_h(t) = C_h x_h(t) + D_h u_h(t),    A = diag(Lambda) - sum_r p_r p_r^*
+
+HiPPO's matrices in the eigenbasis of their normal part, in conjugate pairs of which one half is stored: the whole
+vectors are [Lambda, conj Lambda], p = [P, conj P], and so on, and the low-rank part couples the halves. A whole state
+is the conjugate pair of its half too, so that p^* x = 2 Re(P^* x) for the halves; A is a real-linear map of these.
+
+Letters: H features, N stored states of each, half of `state_size`; S = `n_ssm` copies of (A, B), feature h using copy
+h mod S; R rank. Parameters:
+
+    A_real, A_imag (S, N)   P (R, S, N, 2)   B (S, N, 2)   C (H, N, 2)   D (H,)   log_step (H, 1)
+
+with Lambda = -f(A_real) - i A_imag, f the `real_transform`, and log_step the natural log of the step size. The names
+and signs are those of the published code, with two exceptions: its `inv_dt` is log_step, and it stores
+C (I - A_bar^L) for one length L, where this module stores C, which serves every length and step size. Two directions
+have C1 and C2 for C and share all else.
+
+The discretisation is bilinear: A_bar = (I - Delta/2 A)^-1 (I + Delta/2 A), B_bar = (I - Delta/2 A)^-1 Delta B.
+
+For forward mode (`jax.jvp`, `jax.linearize`) take `scan_method="plain"`: otherwise the convolution has a gradient rule
+of its own, which allows reverse mode only.
+"""
+
+import dataclasses
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
+
+from s5jax.ssm import fft_conv, hippo, parameters, sequence
+
+RATE, MASK, RESET = "step", True, True
+GROUPS = {"dynamics": "A_real|A_imag|P|B|log_step"}
+NOT_RECURRENT = "a mixer with two directions has no recurrent mode"
+
+Params = dict[str, Array]
+Rate = float | Float[Array, "..."]
+
+_einsum = functools.partial(jnp.einsum, precision="highest")
+
+
+def CAUSAL(options: "Options") -> bool:
+    return not options.bidirectional
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What defines the mixer besides its width. Hashable, so that it can be static under `jax.jit`."""
+
+    state_size: int = 64
+    """States of a feature, before conjugate halves are dropped: even."""
+    init: Literal["legs", "legt", "fout", "legs_fout"] = "legs"
+    """HiPPO's measure: scaled or translated Legendre, truncated Fourier, or the first and the last of these in turn
+    over the copies (arXiv 2206.12037, section 4)."""
+    rank: int = 1
+    """Rank of the low-rank part. LegT needs 2; further rows of P start small and random, of standard deviation 0.01."""
+    real_transform: parameters.RealTransform = "exp"
+    """How -Re(Lambda) is computed from A_real. `none` lets training make the system unstable."""
+    B_clip: float = 2.0
+    """Bound on the imaginary part of the initial B, as published; 0: none."""
+    n_ssm: int = 0
+    """S, copies of (A, B); must divide the width; 0: one for each feature."""
+    D_init: parameters.FeedthroughInit = "normal"
+    """D starts as a standard normal or as zero."""
+    dt_min: float = 0.001
+    """Smallest initial step size; log_step starts log-uniform between the two."""
+    dt_max: float = 0.1
+    bidirectional: bool = False
+    """Read the sequence in both directions. There is no recurrent mode then."""
+    backward_skips_current: bool = True
+    """Start the backward kernel at the next sample, as published; otherwise at the current one, as S5 does."""
+    scan_method: Literal["auto", "plain"] = "auto"
+    """"plain": a convolution that allows forward mode."""
+
+    def __post_init__(self) -> None:
+        parameters.check_state_size(self.state_size)
+        parameters.check_step_sizes(self.dt_min, self.dt_max)
+        for name in ("n_ssm", "B_clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        needed = max(len(hippo.MEASURES[measure](2)[2]) for measure in self.measures)
+        if self.rank < needed:
+            raise ValueError(f"init {self.init} needs a low-rank part of rank {needed} or more, got rank {self.rank}")
+
+    @property
+    def measures(self) -> tuple[hippo.Measure, ...]:
+        """What the copies of (A, B) start as, in turn."""
+        return ("legs", "fout") if self.init == "legs_fout" else (self.init,)
+
+
+def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, length: int = 1) -> Params:
+    """Initial parameters, float32, for `width` features (arXiv 2111.00396, theorem 1 and appendix C.1).
+
+    Args:
+      depth, length: not used, the initial values depend on neither.
+
+    Raises:
+      ValueError: `n_ssm` does not divide `width`, or there is not an equal number of copies for each measure.
+    """
+    from s5jax.ssm import diagonalize
+
+    copies, measures = parameters.copies(options.n_ssm, width), options.measures
+    if copies % len(measures):
+        raise ValueError(f"init {options.init} needs an even number of copies n_ssm, got {copies}")
+    systems = [diagonalize.normal_plus_low_rank(*hippo.MEASURES[m](options.state_size)) for m in measures]
+    repeats = copies // len(measures)
+    diagonal = np.tile(np.stack([system[0] for system in systems]), (repeats, 1))
+    B = np.tile(np.stack([system[1] for system in systems]), (repeats, 1))
+    rows = [np.pad(system[2], ((0, options.rank - len(system[2])), (0, 0))) for system in systems]
+    P = np.tile(np.stack(rows, axis=1), (1, repeats, 1))
+    C_key, D_key, step_key, P_key = jax.random.split(key, 4)
+    extra = 0.01 * jax.random.normal(P_key, (*P.shape, 2), jnp.float32)  # at 0 the gradient of p p^* is 0
+    return {
+        "A_real": jnp.asarray(parameters.raw_decay_rate(-diagonal.real, options.real_transform), jnp.float32),
+        "A_imag": jnp.asarray(-diagonal.imag, jnp.float32),
+        "P": jnp.where((P == 0).all(-1)[..., None, None], extra, parameters.pair(jnp.asarray(P, jnp.complex64))),
+        "B": parameters.pair(jnp.asarray(parameters.clip_imaginary(B, options.B_clip), jnp.complex64)),
+        **parameters.init_readouts(C_key, (width, options.state_size // 2), options.bidirectional),
+        "D": parameters.init_feedthrough(D_key, width, options.D_init),
+        "log_step": parameters.log_step(step_key, (width, 1), options.dt_min, options.dt_max),
+    }
+
+
+def eigenvalues(params: Params, options: Options) -> Complex[Array, "S N"]:
+    """Lambda, the eigenvalues of A without its low-rank part.
+
+    If all their real parts are negative the system is stable, as -p p^* can only damp.
+    """
+    return jax.lax.complex(-parameters.decay_rate(params["A_real"], options.real_transform), -params["A_imag"])
+
+
+def time_step(params: Params, options: Options) -> Float[Array, "H 1"]:
+    """The step sizes, in the unit of 1/A."""
+    return jnp.exp(params["log_step"])
+
+
+System = tuple[Complex[Array, "H N"], Complex[Array, "R H N"], Complex[Array, "H N"], Float[Array, "H 1"]]
+
+
+def _continuous(params: Params, options: Options) -> System:
+    """Lambda, P, B and Delta of every feature."""
+    H = params["D"].shape[0]
+    P = jnp.stack([parameters.of_features(row, H) for row in parameters.unpair(params["P"])])
+    B = parameters.of_features(parameters.unpair(params["B"]), H)
+    return parameters.of_features(eigenvalues(params, options), H), P, B, time_step(params, options)
+
+
+def _project(p: Complex[Array, "*#batch H N"], x: Complex[Array, "*#batch H N"]) -> Complex[Array, "*batch H 1"]:
+    """p^* x of whole vectors, from their halves: real numbers, in a complex array."""
+    return 2 * jnp.sum((p.conj() * x).real, axis=-1, keepdims=True).astype(x.dtype)
+
+
+def _discrete(system: System, rate: Rate | None) -> Params:
+    """I - A_bar as x to decay x + sum_r columns_r rows_r^* x, of halves, and B_bar; the axes of `rate` come first.
+
+    I - A_bar = 2 I - 2 (I - Delta/2 A)^-1. By the Sherman-Morrison formula the inverse is that of the diagonal
+    I - Delta/2 Lambda, less one product for every p_r. No denominator is less than 1 while Lambda is stable, and
+    nothing cancels, however small Delta is. Time N R^2 for every feature.
+    """
+    Lambda, P, B, Delta = system
+    if rate is not None:
+        rate = jnp.asarray(rate, Delta.dtype)[..., None, None]
+        Delta = rate * parameters.with_rank(Delta, rate.ndim)
+    Lambda, B, *Ps = (parameters.with_rank(x, Delta.ndim) for x in (Lambda, B, *P))
+    Delta = Delta.astype(B.dtype)
+    half = Delta / 2
+    inverse = 1 / (1 - half * Lambda)
+    columns, rows, us, ws = [inverse * p for p in Ps], [inverse.conj() * p for p in Ps], [], []
+    for r, p in enumerate(Ps):
+        u = columns[r] * half / (1 + half * _project(p, columns[r]))
+        us.append(u)
+        ws.append(rows[r])
+        columns = [column - u * _project(p, column) for column in columns]
+        rows = [row - _project(u, q) * rows[r] for q, row in zip(Ps, rows, strict=True)]
+    B_bar = Delta * inverse * B - sum((u * _project(w, Delta * B) for u, w in zip(us, ws, strict=True)), 0)
+    return {
+        "decay": -2 * half * Lambda * inverse,
+        "columns": jnp.stack([2 * u for u in us]),
+        "rows": jnp.stack(ws),
+        "B_bar": B_bar,
+    }
+
+
+def _dense(d: Complex[Array, "H N"], us: Complex[Array, "R H N"], ws: Complex[Array, "R H N"]) -> Float[Array, "H M M"]:
+    """x to d x + sum_r u_r w_r^* x as a matrix, of halves as real vectors (re, im)."""
+    M = _complex_diagonal(d)
+    for u, w in zip(us, ws, strict=True):  # w^* x of whole vectors is 2 (re w, im w) (re x, im x)
+        u_pair, w_pair = (jnp.concatenate([x.real, x.imag], axis=-1) for x in (u, w))
+        M = M + 2 * u_pair[:, :, None] * w_pair[:, None, :]
+    return M
+
+
+def _complex_diagonal(c: Complex[Array, "H N"]) -> Float[Array, "H M M"]:
+    """x to c x, of (re, im)."""
+    re, im = (jnp.eye(c.shape[-1], dtype=x.dtype)[None] * x[:, None] for x in (c.real, c.imag))
+    return jnp.concatenate([jnp.concatenate([re, -im], axis=2), jnp.concatenate([im, re], axis=2)], axis=1)
+
+
+def kernel(
+    params: Params, length: int, options: Options, *, rate: Rate | None = None
+) -> Float[Array, "directions H {length}"]:
+    """The convolution kernel of each direction, K_l = C A_bar^l B_bar, without D.
+
+    With l = q T + t, K is the product of the rows C (A_bar^T)^q and the columns A_bar^t B_bar. Both are computed by
+    doubling, with A_bar to a power of 2: a product of H small dense matrices for each doubling of the length. The
+    published way, by the generating function and a Cauchy product of size H N L (arXiv 2111.00396, section 3), needs
+    these too, for C (I - A_bar^L), unless C is stored for one length; and that product is what takes time on a CPU.
+
+    Powers are kept as M_l = I - A_bar^l, M_2l = 2 M_l - M_l^2, so that slow modes, for which A_bar^l is close to I,
+    keep their digits.
+
+    Args:
+      params: as from `init`.
+      length: at least 1.
+      options: those `params` were made with.
+      rate: factor on the step sizes, (); default 1.
+    """
+    cell = _discrete(_continuous(params, options), rate)
+    M, B_bar = _dense(cell["decay"], cell["columns"], cell["rows"]), cell["B_bar"]
+    columns = jnp.concatenate([B_bar.real, B_bar.imag], axis=-1)[:, :, None]
+    rows = jnp.stack([2 * jnp.concatenate([C.real, -C.imag], axis=-1) for C in parameters.readouts(params)], axis=1)
+    H, directions, _ = rows.shape
+    doublings = (length - 1).bit_length()
+    for i in range(doublings):
+        if i < doublings // 2:
+            columns = jnp.concatenate([columns, columns - _einsum("hij,hjt->hit", M, columns)], axis=2)
+        else:
+            rows = jnp.concatenate([rows, rows - _einsum("hqi,hij->hqj", rows, M)], axis=1)
+        if i < doublings - 1:
+            M = 2 * M - _einsum("hij,hjk->hik", M, M)
+    K = _einsum("hqi,hit->hqt", rows, columns).reshape(H, -1, directions, columns.shape[-1])
+    return jnp.moveaxis(K, 2, 0).reshape(directions, H, -1)[..., :length]
+
+
+def apply(
+    params: Params,
+    x: Float[Array, "B L H"],
+    options: Options,
+    *,
+    lengths: Integer[Array, " B"] | None = None,
+    mask: Bool[Array, "B L"] | None = None,
+    reset: Bool[Array, "B L"] | None = None,
+    rate: Rate | None = None,
+    state: Complex[Array, "B H N"] | None = None,
+    key: PRNGKeyArray | None = None,
+    dropout: float = 0.0,
+) -> tuple[Float[Array, "B L H"], Complex[Array, "B H N"] | None]:
+    """The layer on whole sequences: by convolution or, given a state, a `reset` or a rate with axes, step by step.
+
+    Step by step a gradient keeps every step's state, (B, L, H, N).
+
+    Args:
+      params: as from `init`.
+      x: inputs (B, L, H).
+      options: those `params` were made with.
+      lengths: (B,), valid steps of each sequence; default: all.
+      mask: (B, L), true where a sample is missing; default: none is.
+      reset: (B, L), true where a new sequence starts; default: nowhere.
+      rate: factor on the step sizes, (), (B,) or (B, L): 2 for an input sampled at half the rate of training. Backward
+        a state decays by the gap that it crosses, that of the next sample; 1 at the last of a sequence.
+      state: (B, H, N), the state before the first step, as from `init_state` or an earlier call; default: zero.
+      key, dropout: not used, S4 has no dropout inside.
+
+    Returns:
+      y (B, L, H), and the state after the last valid step if `state` was given, otherwise `None`.
+
+    Raises:
+      ValueError: there are no steps, or a state is given to a mixer with two directions.
+    """
+    if state is not None and options.bidirectional:
+        raise ValueError("a mixer with two directions has no state to start from")
+    x = sequence.clean(x, lengths, mask).astype(params["D"].dtype)
+    rate = None if rate is None else jnp.asarray(rate, x.dtype)
+    if state is None and reset is None and jnp.ndim(rate) == 0:
+        K, plain = kernel(params, x.shape[1], options, rate=rate), options.scan_method == "plain"
+        if options.bidirectional:
+            y = fft_conv.two_sided(x, K[0], K[1], skip_current=options.backward_skips_current, plain=plain)
+        else:
+            y = fft_conv.causal(x, K[0], plain=plain)
+    else:
+        y, state = _by_steps(params, x, options, lengths, reset, rate, state)
+    return y + parameters.feedthrough(params, x), state
+
+
+def _by_steps(params, x, options, lengths, reset, rate, start) -> tuple[Array, Array | None]:
+    L, Cs = x.shape[1], parameters.readouts(params)
+    hold = None if lengths is None or start is None else sequence.valid_steps(lengths, L)
+    y, last = _scanned(params, x, options, sequence.gaps(rate, lengths), reset, Cs[0], start=start, hold=hold)
+    if options.bidirectional:
+        ends = None if reset is None else sequence.end_before(reset, None, L)
+        back, _ = _scanned(params, x, options, sequence.backward_gaps(rate, lengths, reset), ends, Cs[1], reverse=True)
+        if options.backward_skips_current:
+            back = jnp.concatenate([back[:, 1:], jnp.zeros_like(back[:, :1])], axis=1)
+            back = back if ends is None else jnp.where(ends[..., None], 0, back)
+        y = y + back
+    return y, None if start is None else last
+
+
+def _scanned(params, x, options, gap, first, C, *, start=None, hold=None, reverse=False) -> tuple[Array, Array]:
+    """Outputs and final state of one direction; the state is zero before samples where `first` (B, L) is true."""
+    system, each = _continuous(params, options), jnp.ndim(gap) == 2
+    constant = None if each else _discrete(system, gap)
+
+    def read(state: Array, at: tuple[Array, ...]) -> tuple[Array, Array]:
+        x_k, first_k, hold_k, gap_k = at
+        cell = _discrete(system, gap_k) if each else constant
+        before = state if first_k is None else jnp.where(first_k[:, None, None], 0, state)
+        after = _advance(cell, before, x_k)
+        y_k = _read_out(2 * C, after)
+        return after if hold_k is None else jnp.where(hold_k[:, None, None], after, state), y_k
+
+    if start is None:
+        start = jnp.zeros((x.shape[0], *C.shape), C.dtype)
+    # The gradient computes the discretisation again: kept, it would be a dozen times the size of the states.
+    read = jax.checkpoint(read, prevent_cse=False) if each else read
+    along = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (x, first, hold, gap if each else None))
+    last, y = jax.lax.scan(read, start, along, reverse=reverse)
+    return jnp.moveaxis(y, 0, 1), last
+
+
+def _advance(cell: Params, state: Complex[Array, "B H N"], x_k: Float[Array, "B H"]) -> Complex[Array, "B H N"]:
+    decay, B_bar = (parameters.with_rank(cell[name], state.ndim) for name in ("decay", "B_bar"))
+    lost = decay * state
+    for column, row in zip(cell["columns"], cell["rows"], strict=True):
+        column, row = (parameters.with_rank(v, state.ndim) for v in (column, row))
+        lost = lost + column * _project(row, state)
+    return state - lost + B_bar * x_k[..., None].astype(B_bar.dtype)
+
+
+def _read_out(C: Complex[Array, "H N"], state: Complex[Array, "B H N"]) -> Float[Array, "B H"]:
+    return jnp.sum((parameters.with_rank(C, state.ndim) * state).real, axis=-1)
+
+
+def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> Array:
+    """The zero state, (batch, H, N), complex. ValueError for options with two directions."""
+    if options.bidirectional:
+        raise ValueError(NOT_RECURRENT)
+    return jnp.zeros((batch, *params["C"].shape[:-1]), parameters.unpair(params["C"]).dtype)
+
+
+def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> dict[str, Array]:
+    """What `step` needs of the parameters, computed once for many samples, with a rate () or (B,), default 1.
+
+    Raises:
+      ValueError: the options have two directions.
+    """
+    if options.bidirectional:
+        raise ValueError(NOT_RECURRENT)
+    return {**_discrete(_continuous(params, options), rate), "C": 2 * parameters.unpair(params["C"]), "D": params["D"]}
+
+
+def step(
+    cell: dict[str, Array],
+    state: Complex[Array, "B H N"],
+    x_k: Float[Array, "B H"],
+    options: Options,
+    *,
+    mask: Bool[Array, " B"] | None = None,
+    reset: Bool[Array, " B"] | None = None,
+) -> tuple[Float[Array, "B H"], Complex[Array, "B H N"]]:
+    """One sample of what `apply` computes: (y_k, next state). `mask` and `reset` as there, (B,). Time N R a feature."""
+    x_k = x_k.astype(cell["D"].dtype)
+    x_k = x_k if mask is None else jnp.where(mask[:, None], 0, x_k)
+    state = state if reset is None else jnp.where(reset[:, None, None], 0, state)
+    state = _advance(cell, state, x_k)
+    return _read_out(cell["C"], state) + parameters.feedthrough(cell, x_k), state
+
+
+def transfer_function(
+    params: Params, s: Complex[Array, "*frequencies"], options: Options
+) -> Complex[Array, "*frequencies H H"]:
+    """G(s) = C (s I - A)^-1 B + D of the continuous-time systems: diagonal, (output, input) on the last two axes.
+
+    The conjugate halves are counted in. A backward direction adds its own, C2 (-s I - A)^-1 B. The step sizes do not
+    matter.
+
+    Args:
+      s: complex frequencies, in the unit of A (radians/time); the step sizes measure that time.
+    """
+    diagonal, P, B, _ = _continuous(params, options)
+    flat = s.reshape(1, -1, 1)
+    G = jnp.broadcast_to(params["D"].astype(B.dtype)[:, None], (len(B), s.size))
+    for sign, C in zip((1, -1), parameters.readouts(params), strict=False):
+        v = jnp.stack([C, *P.conj()])[:, None] * jnp.stack([B, *P])[None]
+        table = _einsum("ijhn,hfn->ijhf", v, 1 / (sign * flat - diagonal[:, None]))
+        table = table + _einsum("ijhn,hfn->ijhf", v.conj(), 1 / (sign * flat - diagonal.conj()[:, None]))
+        for r in range(1, 1 + len(P)):  # Woodbury's identity; Re(s) >= 0 keeps the pivots away from zero
+            table = table - table[:, r, None] * table[None, r] / (1 + table[r, r])[None, None]
+        G = G + table[0, 0]
+    G = G.T.reshape(*s.shape, len(B), 1)
+    return G * parameters.with_rank(jnp.eye(len(B), dtype=G.dtype), G.ndim)

@@ -1,0 +1,397 @@
+"""S4D and DSS: a diagonal system for each feature (Gu, Gupta, Goel, Ré 2022, arXiv 2206.11893; Gupta, Gu, Berant 2022,
+arXiv 2203.14343).
+
+    x_h'(t) = A x_h(t) + B u_h(t),    y_h(t) = 2 Re(C_h x_h(t)) + D_h u_h(t)
+
+computed as a convolution with the kernel K_l = 2 Re sum_n C_n B_bar_n A_bar_n^l, or by a scan.
+
+Letters: H features, N stored states of each, half of `state_size` (the other half are their conjugates); S = `n_ssm`
+copies of (A, B), feature h using copy h mod S. Parameters:
+
+    A_real, A_imag (S, N)   B (S, N, 2)   C (H, N, 2)   D (H,)   log_step (H, 1), or (H, N) with `dt_per_state`
+
+with A = -f(A_real) - i A_imag, f the `real_transform`, and log_step the natural log of the step size. The names and
+signs are those of the published code, but for its `inv_dt`, which is log_step. Two directions have C1 and C2 for C and
+share all else.
+
+S4-PTD (arXiv 2310.01698) is the init "ptd-conjugate": with a small perturbation HiPPO-LegS has a well-conditioned
+eigenbasis V; its eigenvalues are A, B is V^-1 times HiPPO's, and C starts as C V with C real, so that the kernel is at
+first close to one of S4 on HiPPO-LegS.
+
+DSS is the discretisation "dss" (arXiv 2203.14343, proposition 1): zero-order hold with each mode divided by its sum
+over a kernel of `dss_length` samples, a softmax over time. Its modes, as published, are not halves of conjugate pairs:
+y = Re(C x) + D u. DSS-exp is the discretisation "zoh" with B fixed at 1.
+
+For forward mode (`jax.jvp`, `jax.linearize`) take `scan_method="plain"`: the other methods have gradient rules of their
+own, which allow reverse mode only.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
+
+from s5jax.ssm import discretize as rules
+from s5jax.ssm import fft_conv, parameters, s4d_init, scan, sequence, vandermonde
+
+RATE, MASK, RESET = "step", True, True
+GROUPS = {"dynamics": "A_real|A_imag|B|log_step"}
+NOT_RECURRENT = "a mixer with two directions has no recurrent mode"
+
+Params = dict[str, Array]
+Rate = float | Float[Array, "..."]
+
+
+def CAUSAL(options: "Options") -> bool:
+    return not options.bidirectional
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What defines the mixer besides its width. Hashable, so that it can be static under `jax.jit`."""
+
+    state_size: int = 64
+    """States of a feature, before conjugate halves are dropped: even."""
+    init: s4d_init.Init = "lin"
+    """The initial A = -1/2 - i w_n with, for n = 0..N-1 and M = state_size, w = pi n (`lin`), (M/pi) (M/(2n+1) - 1)
+    (`inv`), (M/pi) (M/(n+1) - 1) (`inv2`), (2n+1)^2/pi (`quad`), the eigenvalues of HiPPO-LegS' normal part (`legs`),
+    or exp of a standard normal (`random`); or A = -(n+1) (`real`). Arxiv 2206.11893, section 4. Or A, B and C from
+    `perturb_then_diagonalize` applied to HiPPO-LegS (`ptd-conjugate`)."""
+    ptd_kappa: float = 0.0
+    """Bound on the condition number of its eigenvectors; 0: the default there."""
+    real_random: bool = False
+    """Draw -Re(A) uniformly in [0, 1) instead of 1/2; for `real` in [0, N)."""
+    real_scale: float = 1.0
+    """Factor on the initial real parts."""
+    imag_random: bool = False
+    """Draw n uniformly in [0, N) in the formulas of `init`."""
+    imag_scale: float = 1.0
+    """Factor on the initial imaginary parts."""
+    real_transform: parameters.RealTransform = "exp"
+    """How -Re(A) is computed from A_real. `none` lets training make the system unstable."""
+    B_init: s4d_init.InitB = "of_init"
+    """The initial B: ones (`constant`), complex standard normal (`random`), 1, -1, 1, ... (`alternating`), powers of
+    exp(-2 pi i / state_size) (`unit_cw`) or of its conjugate (`unit_ccw`), HiPPO-LegS' B (`legs`); `of_init` is `legs`
+    for init=legs, V^-1 times HiPPO-LegS' B for `ptd-conjugate`, otherwise `constant`."""
+    B_clip: float = 2.0
+    """Bound on the imaginary part of HiPPO's initial B, as published; 0: none."""
+    B_trained: bool = True
+    """Otherwise B stays at its start and is not a parameter."""
+    n_ssm: int = 0
+    """S, copies of (A, B); must divide the width; 0: one for each feature."""
+    D_init: parameters.FeedthroughInit = "normal"
+    """D starts as a standard normal or as zero."""
+    dt_min: float = 0.001
+    """Smallest initial step size; log_step starts log-uniform between the two."""
+    dt_max: float = 0.1
+    dt_per_state: bool = False
+    """A step size for every state instead of every feature."""
+    discretization: Literal["zoh", "bilinear", "dss"] = "zoh"
+    dss_length: int = 0
+    """Samples that the discretisation "dss" normalises over: the length trained at. 0 for other discretisations."""
+    bandlimit: float = 0.0
+    """Silence modes that turn by this share of pi or more in a step at rate 1: 1 is the Nyquist frequency; 0 keeps
+    all modes."""
+    bidirectional: bool = False
+    """Read the sequence in both directions. There is no recurrent mode then."""
+    backward_skips_current: bool = True
+    """Start the backward kernel at the next sample, as published; otherwise at the current one, as S5 does."""
+    mode: Literal["convolution", "scan"] = "convolution"
+    """How `apply` computes; the scan takes memory for every state at every step."""
+    scan_method: scan.Method = "auto"
+    """How the scan is computed, see `ssm.scan`; "plain" holds for the convolution, too, and allows forward mode."""
+
+    def __post_init__(self) -> None:
+        parameters.check_state_size(self.state_size)
+        parameters.check_step_sizes(self.dt_min, self.dt_max)
+        for name in ("n_ssm", "dss_length", "bandlimit", "B_clip", "imag_scale"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.real_scale <= 0:
+            raise ValueError(f"real_scale must be positive, got {self.real_scale}: with Re(A) >= 0 A is unstable")
+        if (self.discretization == "dss") != (self.dss_length > 0):
+            raise ValueError(
+                "discretization dss normalises over dss_length samples, at least 1; other discretizations take"
+                f" dss_length 0. Got {self.discretization} and {self.dss_length}"
+            )
+        if self.discretization == "dss" and self.real_transform == "none":
+            raise ValueError("discretization dss needs Re(A) < 0, which real_transform none does not keep")
+        from s5jax.ssm import diagonalize
+
+        diagonalize.check_kappa(self.init, self.ptd_kappa)
+        if self.init == "ptd-conjugate" and (self.B_init == "legs" or self.real_random or self.imag_random):
+            raise ValueError("init ptd-conjugate has its own A and B: no B_init legs, real_random or imag_random")
+        if not self.B_trained and self.B_init == "random":
+            raise ValueError("B_init random needs B_trained: a B that is not stored must be the same every time")
+
+
+def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, length: int = 1) -> Params:
+    """Initial parameters, float32, for `width` features (arXiv 2206.11893, sections 3 and 4).
+
+    Args:
+      depth, length: not used, the initial values depend on neither.
+
+    Raises:
+      ValueError: `n_ssm` does not divide `width`, or `real_transform` cannot represent the initial A.
+    """
+    copies, N = parameters.copies(options.n_ssm, width), options.state_size // 2
+    A_key, B_key, C_key, D_key, step_key = jax.random.split(key, 5)
+    real, imag = (options.real_random, options.real_scale), (options.imag_random, options.imag_scale)
+    A = s4d_init.initial_A(A_key, copies, options.state_size, options.init, options.ptd_kappa, real=real, imag=imag)
+    params = {
+        "A_real": jnp.asarray(parameters.raw_decay_rate(-A.real, options.real_transform), jnp.float32),
+        "A_imag": jnp.asarray(-A.imag, jnp.float32),
+        **parameters.init_readouts(C_key, (width, N), options.bidirectional),
+        "D": parameters.init_feedthrough(D_key, width, options.D_init),
+        "log_step": parameters.log_step(
+            step_key, (width, N if options.dt_per_state else 1), options.dt_min, options.dt_max
+        ),
+    }
+    if options.init == "ptd-conjugate":
+        V = s4d_init.perturbed_legs(options.state_size, options.ptd_kappa)[2]
+        params |= parameters.init_real_readouts(C_key, width, V, options.bidirectional)
+    if options.B_init == "random":
+        params["B"] = jax.random.normal(B_key, (copies, N, 2), jnp.float32) * jnp.float32(np.sqrt(0.5))
+    elif options.B_trained:
+        params["B"] = parameters.pair(jnp.asarray(np.tile(_initial_B(options), (copies, 1)), jnp.complex64))
+    return params
+
+
+def _initial_B(options: Options) -> Complex[np.ndarray, " N"]:
+    size, clip = options.state_size, options.B_clip
+    return s4d_init.initial_B(size, options.init, options.B_init, kappa=options.ptd_kappa, clip=clip)
+
+
+def eigenvalues(params: Params, options: Options) -> Complex[Array, "S N"]:
+    """The diagonal of A. The system is stable if all real parts are negative."""
+    return jax.lax.complex(-parameters.decay_rate(params["A_real"], options.real_transform), -params["A_imag"])
+
+
+def _continuous(params: Params, options: Options) -> tuple[Complex[Array, "H N"], Complex[Array, "H N"]]:
+    """A and B of every feature."""
+    H = params["D"].shape[0]
+    A = parameters.of_features(eigenvalues(params, options), H)
+    if "B" in params:
+        B = parameters.of_features(parameters.unpair(params["B"]), H)
+    else:
+        B = jnp.broadcast_to(jnp.asarray(_initial_B(options), A.dtype)[None], A.shape)
+    if options.discretization == "dss":
+        # Over a kernel of dss_length samples exp(l Delta A) sums to (exp(dss_length Delta A) - 1) / (exp(Delta A) - 1),
+        # whose denominator is zoh's gamma times A. The quotient is the authors', finite where the sum is zero.
+        horizon = jnp.exp(params["log_step"]) * options.dss_length
+        x = A**2 * rules.zoh(A, horizon)[1]
+        B = B * A * x.conj() / (jnp.square(x.real) + jnp.square(x.imag) + 1e-7).astype(x.dtype)
+    return A, B
+
+
+def _discrete(
+    params: Params, options: Options, rate: Rate | None
+) -> tuple[Complex[Array, "*steps H N"], Complex[Array, "*steps H N"]]:
+    """log(A_bar) and B_bar; the axes of `rate`, if it has any, come first."""
+    A, B = _continuous(params, options)
+    Delta = parameters.step_sizes(params["log_step"], jnp.asarray(1 if rate is None else rate, A.real.dtype))
+    A, B = (parameters.with_rank(x, Delta.ndim) for x in (A, B))
+    rule: rules.Method = "bilinear" if options.discretization == "bilinear" else "zoh"
+    return rules.log_multiplier(A, Delta, rule), rules.discretize(A, Delta, rule)[1] * B
+
+
+def _readouts(params: Params, options: Options) -> list[Complex[Array, "H N"]]:
+    """C of each direction, doubled where modes stand for their conjugates too; zero for modes beyond the band limit."""
+    Cs = [C if options.discretization == "dss" else 2 * C for C in parameters.readouts(params)]
+    if options.bandlimit:
+        turn = jnp.exp(params["log_step"]) * jnp.abs(_continuous(params, options)[0].imag)
+        Cs = [jnp.where(turn < np.pi * options.bandlimit, C, 0) for C in Cs]
+    return Cs
+
+
+def time_step(params: Params, options: Options) -> Float[Array, "H M"]:
+    """The step sizes, in the unit of 1/A: (H, 1), or (H, N) with `dt_per_state`."""
+    return jnp.exp(params["log_step"])
+
+
+def kernel(
+    params: Params, length: int, options: Options, *, rate: Rate | None = None
+) -> Float[Array, "directions H {length}"]:
+    """The convolution kernel of each direction, K_l = 2 Re sum_n C_n B_bar_n A_bar_n^l, without D.
+
+    Args:
+      params: as from `init`.
+      length: at least 1.
+      options: those `params` were made with.
+      rate: factor on the step sizes, (); default 1.
+    """
+    log_a, B_bar = _discrete(params, options, rate)
+    return jnp.stack([vandermonde.vandermonde(C * B_bar, log_a, length) for C in _readouts(params, options)])
+
+
+def apply(
+    params: Params,
+    x: Float[Array, "B L H"],
+    options: Options,
+    *,
+    lengths: Integer[Array, " B"] | None = None,
+    mask: Bool[Array, "B L"] | None = None,
+    reset: Bool[Array, "B L"] | None = None,
+    rate: Rate | None = None,
+    state: Complex[Array, "B H N"] | None = None,
+    key: PRNGKeyArray | None = None,
+    dropout: float = 0.0,
+) -> tuple[Float[Array, "B L H"], Complex[Array, "B H N"] | None]:
+    """The layer on whole sequences, by convolution or by scan.
+
+    A `reset`, a rate for each step, and `mode="scan"` take the scan, which keeps every state, (B, L, H, N).
+
+    Args:
+      params: as from `init`.
+      x: inputs (B, L, H).
+      options: those `params` were made with.
+      lengths: (B,), valid steps of each sequence; default: all.
+      mask: (B, L), true where a sample is missing; default: none is.
+      reset: (B, L), true where a new sequence starts; default: nowhere.
+      rate: factor on the step sizes, (), (B,) or (B, L): 2 for an input sampled at half the rate of training. Backward
+        a state decays by the gap that it crosses, that of the next sample; 1 at the last of a sequence.
+      state: (B, H, N), the state before the first step, as from `init_state` or an earlier call; default: zero.
+      key, dropout: not used, S4D has no dropout inside.
+
+    Returns:
+      y (B, L, H), and the state after the last valid step if `state` was given, otherwise `None`.
+
+    Raises:
+      ValueError: there are no steps, or a state is given to a mixer with two directions.
+    """
+    if state is not None and options.bidirectional:
+        raise ValueError("a mixer with two directions has no state to start from")
+    x = sequence.clean(x, lengths, mask).astype(params["D"].dtype)
+    rate = None if rate is None else jnp.asarray(rate, x.dtype)
+    if options.mode == "scan" or reset is not None or jnp.ndim(rate) == 2:
+        y, state = _by_scan(params, x, options, lengths, reset, rate, state)
+    elif jnp.ndim(rate) == 1:  # a kernel for each sequence
+
+        def one(*args: Array | None) -> tuple[Array, Array | None]:
+            x, lengths, rate, state = (None if arg is None else arg[None] for arg in args)
+            return jax.tree.map(lambda a: a[0], _by_convolution(params, x, options, lengths, rate[0], state))
+
+        y, state = jax.vmap(one)(x, lengths, rate, state)
+    else:
+        y, state = _by_convolution(params, x, options, lengths, rate, state)
+    return y + parameters.feedthrough(params, x), state
+
+
+def _by_convolution(params, x, options, lengths, rate, start) -> tuple[Array, Array | None]:
+    L, plain = x.shape[1], options.scan_method == "plain"
+    K = kernel(params, L, options, rate=rate)
+    if options.bidirectional:
+        skip = options.backward_skips_current
+        return fft_conv.two_sided(x, K[0], K[1], skip_current=skip, plain=plain), None
+    y = fft_conv.causal(x, K[0], plain=plain)
+    if start is None:
+        return y, None
+    (C,), (log_a, B_bar) = _readouts(params, options), _discrete(params, options, rate)
+    left = vandermonde.vandermonde((C * jnp.exp(log_a))[None] * start, log_a, L)  # the start's own response
+    steps = jnp.full(x.shape[:1], L, jnp.int32) if lengths is None else lengths
+    last = B_bar[None] * vandermonde.final_state(log_a, x, lengths)
+    last = last + jnp.exp(log_a[None] * steps[:, None, None].astype(log_a.dtype)) * start
+    return y + jnp.swapaxes(left, -1, -2), last
+
+
+def _by_scan(params, x, options, lengths, reset, rate, start) -> tuple[Array, Array | None]:
+    L, Cs = x.shape[1], _readouts(params, options)
+    # An input of zero in the padding is enough for valid outputs; only a state that is returned must be held there.
+    hold = None if lengths is None or start is None else sequence.valid_steps(lengths, L)
+    y, last = _scanned(params, x, options, sequence.gaps(rate, lengths), reset, Cs[0], start=start, hold=hold)
+    if options.bidirectional:
+        ends = None if reset is None else sequence.end_before(reset, None, L)
+        back, _ = _scanned(params, x, options, sequence.backward_gaps(rate, lengths, reset), ends, Cs[1], reverse=True)
+        if options.backward_skips_current:
+            back = jnp.concatenate([back[:, 1:], jnp.zeros_like(back[:, :1])], axis=1)
+            back = back if ends is None else jnp.where(ends[..., None], 0, back)
+        y = y + back
+    return y, None if start is None else last
+
+
+def _scanned(params, x, options, gap, first, C, *, start=None, hold=None, reverse=False) -> tuple[Array, Array]:
+    """Outputs and final state of one direction; the state is zero before samples where `first` (B, L) is true."""
+    log_a, B_bar = _discrete(params, options, gap)
+    shape = (*x.shape, log_a.shape[-1])
+    if jnp.ndim(gap) == 1:
+        log_a, B_bar = log_a[:, None], B_bar[:, None]
+    a = jnp.exp(log_a)
+    if first is not None:
+        a = jnp.where(first[..., None, None], 0, parameters.with_rank(a, 4))
+    b = parameters.with_rank(B_bar, 4) * x[..., None].astype(B_bar.dtype)
+    states, last = scan.scan(
+        a.reshape(*a.shape[:-2], -1),
+        b.reshape(*x.shape[:2], -1),
+        initial_state=None if start is None else start.reshape(start.shape[0], -1),
+        mask=hold,
+        reverse=reverse,
+        method=options.scan_method,
+    )
+    return _read_out(C, states.reshape(shape)), last.reshape(shape[0], *shape[2:])
+
+
+def _read_out(C: Complex[Array, "H N"], state: Complex[Array, "*batch H N"]) -> Float[Array, "*batch H"]:
+    return jnp.sum((parameters.with_rank(C, state.ndim) * state).real, axis=-1)
+
+
+def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> Array:
+    """The zero state, (batch, H, N), complex. ValueError for options with two directions."""
+    if options.bidirectional:
+        raise ValueError(NOT_RECURRENT)
+    zero = jnp.zeros((batch, *params["C"].shape[:-1]), params["C"].dtype)
+    return jax.lax.complex(zero, zero)
+
+
+def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> dict[str, Array]:
+    """What `step` needs of the parameters, computed once for many samples, with a rate () or (B,), default 1.
+
+    Raises:
+      ValueError: the options have two directions.
+    """
+    if options.bidirectional:
+        raise ValueError(NOT_RECURRENT)
+    log_a, B_bar = _discrete(params, options, rate)
+    return {"A_bar": jnp.exp(log_a), "B_bar": B_bar, "C": _readouts(params, options)[0], "D": params["D"]}
+
+
+def step(
+    cell: dict[str, Array],
+    state: Complex[Array, "B H N"],
+    x_k: Float[Array, "B H"],
+    options: Options,
+    *,
+    mask: Bool[Array, " B"] | None = None,
+    reset: Bool[Array, " B"] | None = None,
+) -> tuple[Float[Array, "B H"], Complex[Array, "B H N"]]:
+    """One sample of what `apply` computes: (y_k, next state). `mask` and `reset` as there, (B,)."""
+    x_k = x_k.astype(cell["D"].dtype)
+    x_k = x_k if mask is None else jnp.where(mask[:, None], 0, x_k)
+    state = state if reset is None else jnp.where(reset[:, None, None], 0, state)
+    A_bar, B_bar = (parameters.with_rank(cell[name], state.ndim) for name in ("A_bar", "B_bar"))
+    state = A_bar * state + B_bar * x_k[..., None].astype(B_bar.dtype)
+    return _read_out(cell["C"], state) + parameters.feedthrough(cell, x_k), state
+
+
+def transfer_function(
+    params: Params, s: Complex[Array, "*frequencies"], options: Options
+) -> Complex[Array, "*frequencies H H"]:
+    """G(s) = C (s I - A)^-1 B + D of the continuous-time systems: diagonal, (output, input) on the last two axes.
+
+    The conjugate modes are counted in. A backward direction adds its own, C2 (-s I - A)^-1 B. The step sizes enter only
+    through DSS' normalisation and the band limit.
+
+    Args:
+      s: complex frequencies, in the unit of A (radians/time); the step sizes measure that time.
+    """
+    A, B = _continuous(params, options)
+    s = s[..., None, None]
+    G = params["D"].astype(A.dtype)
+    for sign, C in zip((1, -1), _readouts(params, options), strict=False):
+        v, pole = (parameters.with_rank(x, s.ndim) for x in (C * B / 2, A))
+        G = parameters.with_rank(G, s.ndim - 1) + jnp.sum(
+            v / (sign * s - pole) + v.conj() / (sign * s - pole.conj()), -1
+        )
+    return G[..., None] * parameters.with_rank(jnp.eye(len(params["D"]), dtype=G.dtype), G.ndim + 1)

@@ -1,0 +1,80 @@
+"""Sums of powers: the convolution kernel of a diagonal system, and the state that it ends in.
+
+Letters: H features, N stored states of each, L length. Nothing here is ever of size H N L.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float, Integer
+
+__all__ = ["final_state", "vandermonde"]
+
+# Products of matrices in full precision: some devices round their factors to ten bits by default.
+_einsum = functools.partial(jnp.einsum, precision="highest")
+
+
+def vandermonde(
+    c: Complex[Array, "*batch H N"], log_a: Complex[Array, "H N"], length: int
+) -> Float[Array, "*batch H {length}"]:
+    """K_l = Re sum_n c_n a_n^l for l = 0..length-1 (arXiv 2206.11893, section 3.3).
+
+    With l = q T + r and T about sqrt(length), a^l = (a^T)^q a^r: the sum is a matrix product of two factors, H x Q x N
+    and H x N x T. The array of all powers, H x N x length, is never made, nor in the gradient.
+
+    Args:
+      c: coefficients, (..., H, N).
+      log_a: logarithms of the multipliers, (H, N), as from `discretize.log_multiplier`.
+      length: at least 1.
+    """
+    T, Q = _chunk(length)
+    fine, coarse = _powers(log_a, 1, T), _powers(log_a, T, Q)
+    coarse = jnp.expand_dims(c, -1) * jnp.expand_dims(coarse, tuple(range(c.ndim - 2)))
+    K = _einsum("...hnq,hnr->...hqr", coarse.real, fine.real) - _einsum("...hnq,hnr->...hqr", coarse.imag, fine.imag)
+    return K.reshape(*K.shape[:-2], Q * T)[..., :length]
+
+
+def final_state(
+    log_a: Complex[Array, "H N"], u: Float[Array, "*batch L H"], lengths: Integer[Array, "*batch"] | None = None
+) -> Complex[Array, "*batch H N"]:
+    """sum_k a_n^(l - 1 - k) u_k over the l valid steps: the last state of x_k = a x_{k-1} + u_k, started from zero.
+
+    The transpose of `vandermonde`, in the same two factors.
+
+    Args:
+      log_a: logarithms of the multipliers, (H, N).
+      u: inputs (..., L, H).
+      lengths: (...), valid steps l of each sequence; default: all.
+    """
+    L = u.shape[-2]
+    T, Q = _chunk(L)
+    back = jax.lax.broadcasted_iota(jnp.int32, u.shape[:-1], u.ndim - 2)  # steps back from the last valid one
+    last = jnp.full(u.shape[:-2], L - 1, jnp.int32) if lengths is None else lengths.astype(jnp.int32) - 1
+    source = last[..., None] - back
+    u = jnp.where(source[..., None] >= 0, jnp.take_along_axis(u, jnp.maximum(source, 0)[..., None], axis=-2), 0)
+    u = jnp.pad(u, [(0, 0)] * (u.ndim - 2) + [(0, Q * T - L), (0, 0)]).reshape(*u.shape[:-2], Q, T, u.shape[-1])
+    fine, coarse = _powers(log_a, 1, T), _powers(log_a, T, Q)
+    inner = jax.lax.complex(_einsum("...qrh,hnr->...qhn", u, fine.real), _einsum("...qrh,hnr->...qhn", u, fine.imag))
+    return _einsum("...qhn,hnq->...hn", inner, coarse)
+
+
+def _powers(log_a: Complex[Array, "*shape"], step: int, count: int) -> Complex[Array, "*shape {count}"]:
+    """a^0, a^step, ..., a^((count-1) step), each the product of two of some 2 sqrt(count) exponentials."""
+    inner, outer = _chunk(count)
+
+    def exponentials(exponents: np.ndarray) -> Array:
+        return jnp.exp(log_a[..., None] * jnp.asarray(exponents.reshape((1,) * log_a.ndim + (-1,)), log_a.dtype))
+
+    factors = exponentials(step * np.arange(inner)), exponentials(step * inner * np.arange(outer))
+    # Without the barrier XLA computes the exponentials again at each use of a power, which costs more than the rest.
+    near, far = jax.lax.optimization_barrier(factors)
+    return (far[..., :, None] * near[..., None, :]).reshape(*log_a.shape, -1)[..., :count]
+
+
+def _chunk(length: int) -> tuple[int, int]:
+    """T and Q with Q T >= length, both about its square root."""
+    T = math.isqrt(length - 1) + 1
+    return T, -(-length // T)
