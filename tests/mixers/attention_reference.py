@@ -1,6 +1,7 @@
 """Attention in float64 NumPy, sequence by sequence, like `dense` for the linear mixers."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -19,7 +20,7 @@ class Attention:
         outputs = []
         for i, x_i in enumerate(x):
             bounds = [0, *np.flatnonzero(reset[i, : n[i]]), n[i]]
-            spans = [slice(*span) for span in zip(bounds, bounds[1:], strict=False)]
+            spans = [slice(*span) for span in itertools.pairwise(bounds)]
             outputs.append(np.concatenate([self.run(x_i[span], mask[i, span]) for span in spans]))
         return outputs, [None] * len(x)
 
@@ -28,6 +29,8 @@ class Attention:
         p, options = self.params, self.options
         L, H = x.shape
         heads = options.heads
+        if L == 0:
+            return x
         x = np.where(missing[:, None], 0, x)
         placed = x + p["positions"][:L] if options.positions == "learned" else x
         q, k, v = (

@@ -10,6 +10,7 @@ step crosses the gap to the sample after it, and the last one 1.
 """
 
 import dataclasses
+import itertools
 
 import numpy as np
 import scipy.linalg
@@ -61,7 +62,7 @@ class System:
         resets = np.zeros(len(u), bool) if reset is None else reset
         bounds = [0, *np.flatnonzero(resets), len(u)]
         outputs = []
-        for i, (first, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        for i, (first, end) in enumerate(itertools.pairwise(bounds)):
             if i:
                 state = np.zeros(len(self.A))
             y, state = self._run_one(u[first:end], rate[first:end] if np.ndim(rate) else rate, state)
