@@ -1,0 +1,249 @@
+"""Multi-head softmax attention (Vaswani et al. 2017, arXiv 1706.03762), with rotary positions (Su et al. 2021, arXiv
+2104.09864), learned ones, or none.
+
+    q_k = W_q (x_k + p_k) + b_q,    k_i = W_k (x_i + p_i) + b_k,    v_i = W_v x_i + b_v
+    y_k = W_o sum_i softmax_i(q_k . k_i / sqrt(D)) v_i + b_o
+
+for each of `heads` heads of D = H / heads features; i runs over the samples that k sees. p is learned, or zero; rotary
+positions turn feature d of q_k and k_k together with feature d + D/2 by the angle k 10000^(-2d/D). Parameters:
+
+    q_kernel, k_kernel, v_kernel, o_kernel (H, H)   q_bias, k_bias, v_bias, o_bias (H,)   positions (length, H)
+
+the biases with `bias`, the positions with `positions="learned"`. A dense layer is x @ kernel + bias.
+
+A missing sample is never seen, and its own query is made from a zero. Where there is nothing to see, the sum is zero.
+Positions count from the last reset, missing samples too. Recurrent mode keeps a cache of the last M samples, a ring:
+position p lies in slot p mod M. The state is
+
+    k, v (B, M, heads, D)   valid (B, M): may be seen   count (B,): samples since the sequence started
+
+With a window, M is at most the window, and a sequence may have any length below 2^31. Without one, or with one longer
+than M, `cache` says what happens after M samples. A cache that is full, and positions after the end of their table,
+raise where the count is known; where it is traced, as under `jax.jit`, those outputs are NaN.
+"""
+
+import dataclasses
+import math
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
+
+from s5jax.ssm.sequence import clean, valid_steps
+
+__all__ = ["CAUSAL", "GROUPS", "MASK", "RESET", "Options", "apply", "discretize", "init", "init_state", "step"]
+
+MASK = RESET = True
+GROUPS: dict[str, str] = {}
+
+Params = dict[str, Array]
+State = dict[str, Array]
+Positions = Literal["rotary", "learned", "none"]
+Cache = Literal["raise", "slide"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What defines the mixer besides its width."""
+
+    heads: int = 4
+    """Divides the width."""
+    causal: bool = True
+    """A sample sees itself and earlier ones only."""
+    window: int = 0
+    """Sample k sees i with k - window < i, and i < k + window if not causal. 0: no limit."""
+    positions: Positions = "rotary"
+    """Learned positions are a table of the `length` that `init` is called with; no sequence may be longer."""
+    cache: Cache = "raise"
+    """What a full cache does: raise ValueError, or forget the oldest sample, like a window of `max_length`."""
+    bias: bool = True
+    """Of all four projections; starts at zero."""
+
+    def __post_init__(self):
+        for name, least in ("heads", 1), ("window", 0):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}")
+        for name, known in ("positions", get_args(Positions)), ("cache", get_args(Cache)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
+
+
+def CAUSAL(options: Options) -> bool:
+    """Outputs depend on earlier inputs only."""
+    return options.causal
+
+
+def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, length: int = 1) -> Params:
+    """Kernels with variance 1 / width (LeCun), positions with standard deviation 0.02, biases zero. Raises ValueError
+    if the heads do not divide the width, or if rotary positions get an odd number of features to turn."""
+    if width % options.heads:
+        raise ValueError(f"heads must divide the width; got {options.heads} heads for a width of {width}")
+    if options.positions == "rotary" and width // options.heads % 2:
+        raise ValueError(f"rotary positions need an even width for each head; got {width // options.heads}")
+    *keys, last = jax.random.split(key, 5)
+    kernel = jax.nn.initializers.lecun_normal()
+    params = {f"{name}_kernel": kernel(k, (width, width), jnp.float32) for name, k in zip("qkvo", keys, strict=True)}
+    if options.bias:
+        params |= {f"{name}_bias": jnp.zeros(width, jnp.float32) for name in "qkvo"}
+    if options.positions == "learned":
+        params["positions"] = 0.02 * jax.random.normal(last, (length, width), jnp.float32)
+    return params
+
+
+def apply(
+    params: Params,
+    x: Float[Array, "B L H"],
+    options: Options,
+    *,
+    lengths: Integer[Array, " B"] | None = None,
+    mask: Bool[Array, "B L"] | None = None,
+    reset: Bool[Array, "B L"] | None = None,
+    rate: Any = None,
+    state: State | None = None,
+    key: PRNGKeyArray | None = None,
+    dropout: Float[Array, ""] | float = 0.0,
+) -> tuple[Float[Array, "B L H"], State | None]:
+    """Outputs, and the state after the last valid step if one was given. Memory and work grow with L (M + L).
+
+    Args: as for all mixers (`s5jax.mixers`); `dropout` is the probability of dropping a weight of the attention.
+
+    Raises:
+      ValueError: a rate; a state for two directions; dropout without a key; a full cache or positions beyond the table.
+    """
+    if rate is not None or state is not None:
+        discretize(params, options, rate=rate)  # which raises
+    L, x = x.shape[1], clean(x, lengths, mask)
+    index = position = jnp.arange(L, dtype=jnp.int32)[None]
+    if state is not None:
+        index = jnp.zeros_like(state["count"])[:, None] + index
+        position = state["count"][:, None] + index
+    sequence = jnp.zeros_like(index)  # which one in its row; that of the state is 0
+    if reset is not None:
+        start = jax.lax.cummax(jnp.where(reset, index, -1), axis=1)
+        position = jnp.where(start < 0, position, index - start)
+        sequence = jnp.cumsum(reset, axis=1, dtype=jnp.int32)
+    valid = jnp.ones_like(index, bool) if lengths is None else valid_steps(lengths, L)
+    beyond = _beyond(params, options, state, position, valid, L if lengths is None and reset is None else 0)
+    present = valid if mask is None else valid & ~mask
+    q, k, v = _project(params, x, position, options)
+    distance = position[:, :, None] - position[:, None, :]
+    allowed = present[:, None, :] & (sequence[:, :, None] == sequence[:, None, :])
+    window = (options.window or L) if state is None else state["k"].shape[1]  # a cache is never longer than the window
+    allowed &= (distance < window) & (distance > (-1 if options.causal else -window))
+    new_state = None if state is None else _write(state, k, v, present, position, sequence, valid)
+    if new_state is not None and L == 1:  # the ring holds it all, and need not be copied
+        k, v, allowed = new_state["k"], new_state["v"], new_state["valid"][:, None, :]
+    elif state is not None:
+        newest = state["count"][:, None] - 1
+        slots = newest - (newest - jnp.arange(window, dtype=jnp.int32)[None]) % window  # position of what each holds
+        near = position[:, :, None] - slots[:, None, :] < window
+        allowed = jnp.concatenate([state["valid"][:, None, :] & (sequence == 0)[:, :, None] & near, allowed], 2)
+        k, v = jnp.concatenate([state["k"], k], 1), jnp.concatenate([state["v"], v], 1)
+    y = _dense(params, "o", _attend(q, k, v, allowed[:, None], key, dropout).reshape(x.shape))
+    return jnp.where(beyond[..., None], jnp.nan, y), new_state
+
+
+def init_state(params: Params, options: Options, batch: Any, *, max_length: int | None = None) -> State:
+    """An empty cache for `max_length` samples, or for a window if that is shorter or the only one of them; neither
+    of them, and two directions, raise ValueError. `batch` is an integer, or symbolic under `jax.export`."""
+    discretize(params, options)
+    if not (max_length or options.window):
+        raise ValueError("attention without a window needs a max_length for its cache")
+    M = min(size for size in (max_length, options.window) if size)
+    width, dtype = params["q_kernel"].shape[0], params["q_kernel"].dtype
+    k, v = (jnp.zeros((batch, M, options.heads, width // options.heads), dtype) for _ in "kv")  # each may be donated
+    return {"k": k, "v": v, "valid": jnp.zeros((batch, M), bool), "count": jnp.zeros(batch, jnp.int32)}
+
+
+def discretize(params: Params, options: Options, *, rate: Any = None) -> Params:
+    """What `step` needs: the parameters. Raises ValueError for a rate, and for two directions."""
+    if rate is not None:
+        raise ValueError("attention takes no rate: it does not know time")
+    if not options.causal:
+        raise ValueError("a mixer with two directions has no recurrent mode")
+    return params
+
+
+def step(
+    cell: Params,
+    state: State,
+    x_k: Float[Array, "B H"],
+    options: Options,
+    *,
+    mask: Bool[Array, " B"] | None = None,
+    reset: Bool[Array, " B"] | None = None,
+) -> tuple[Float[Array, "B H"], State]:
+    """One sample. Its work grows with M; a state that is donated, or carried by a scan, is changed in place."""
+    mask, reset = (None if flag is None else flag[:, None] for flag in (mask, reset))
+    y, after = apply(cell, x_k[:, None], options, mask=mask, reset=reset, state=state)
+    assert after is not None
+    return y[:, 0], after
+
+
+def _beyond(params, options, state, position, valid, known):
+    """Valid steps after the end of the table or of the cache; raises ValueError where `known` steps, or these, are."""
+    limits = {}
+    if options.positions == "learned":
+        limits["a sequence is longer than the table of {} positions"] = params["positions"].shape[0]
+    if state is not None and options.cache == "raise" and (M := state["k"].shape[1]) != options.window:
+        limits["the cache is full: it holds {} samples"] = M
+    beyond = jnp.zeros_like(position, bool)
+    for message, limit in limits.items():
+        late = valid & (position >= limit)
+        if known > limit or (not isinstance(late, jax.core.Tracer) and late.any()):
+            raise ValueError(message.format(limit))
+        beyond |= late
+    return beyond
+
+
+def _write(state, k, v, present, position, sequence, valid):
+    """The state with the last M valid steps of the last sequence in their slots."""
+    M, last = state["k"].shape[1], jnp.where(valid, sequence, 0).max(1, keepdims=True)
+    keep = valid & (sequence == last)
+    count = jnp.maximum(jnp.where(last[:, 0] > 0, 0, state["count"]), jnp.where(keep, position + 1, 0).max(1))
+    keep &= position >= count[:, None] - M
+    nowhere = M + jnp.arange(k.shape[1], dtype=jnp.int32)[None]
+    at = jnp.arange(k.shape[0], dtype=jnp.int32)[:, None], jnp.where(keep, position % M, nowhere)
+    old, new = state | {"valid": state["valid"] & (last == 0)}, {"k": k, "v": v, "valid": present}
+    return {n: old[n].at[at].set(new[n], mode="drop", unique_indices=True) for n in new} | {"count": count}
+
+
+def _dense(params, name, x):
+    y = jnp.einsum("blh,hi->bli", x, params[f"{name}_kernel"])
+    return y + params[f"{name}_bias"][None, None] if f"{name}_bias" in params else y
+
+
+def _project(params, x, position, options):
+    """Queries, keys, values (B, L, heads, D)."""
+    placed = x + jnp.take(params["positions"], position, 0, mode="clip") if options.positions == "learned" else x
+    shape = (*x.shape[:2], options.heads, x.shape[2] // options.heads)
+    q, k, v = (_dense(params, name, z).reshape(shape) for name, z in (("q", placed), ("k", placed), ("v", x)))
+    return (_rotate(q, position), _rotate(k, position), v) if options.positions == "rotary" else (q, k, v)
+
+
+def _rotate(x, position):
+    # Angles in units of 2^-32 turns (2^-64 in float64), so that integers drop whole turns as they overflow: the angle
+    # between two samples depends on their distance alone, without rounding, however long the stream.
+    bits, integer, real = (64, np.int64, jnp.float64) if x.dtype == jnp.float64 else (32, np.int32, jnp.float32)
+    D, unit = x.shape[-1], 2 * math.pi / 2**bits
+    turn = jnp.asarray([round(10000 ** (-2 * d / D) / unit) for d in range(D // 2)], integer)
+    angle = (position.astype(integer)[:, :, None] * turn[None, None]).astype(real)[:, :, None] * unit
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    a, b = jnp.split(x.astype(real), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], -1).astype(x.dtype)
+
+
+def _attend(q, k, v, allowed, key, dropout):
+    # jax.nn.dot_product_attention has its softmax in float32 whatever it is given, and no dropout.
+    wide = jnp.float64 if q.dtype == jnp.float64 else jnp.float32
+    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=wide) / math.sqrt(q.shape[-1])
+    weights = jax.nn.softmax(jnp.where(allowed, logits, -1e30), axis=-1)
+    weights = jnp.where(allowed, weights, 0)  # a row with nothing to see
+    if key is not None:
+        keep = 1 - jnp.asarray(dropout, wide)
+        weights = jnp.where(jax.random.bernoulli(key, keep, weights.shape), weights, 0) / jnp.where(keep > 0, keep, 1)
+    elif isinstance(dropout, jax.Array) or dropout > 0:
+        raise ValueError("dropout needs a key")
+    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)
