@@ -32,6 +32,7 @@ class System:
 
     def discrete(self, gap):
         """A_bar and B_bar for a gap: by the exponential of [[A, B], [0, 0]], or for the bilinear rule by a solve."""
+        gap = np.asarray(gap)[()]
         if gap not in self.steps:
             A, B = (self.Delta[:, None] * gap * x for x in (self.A, self.B))
             n, identity = len(A), np.eye(len(A))
@@ -107,12 +108,12 @@ class System:
         return outputs, states
 
     def kernel(self, L, rate=1.0):
-        """(directions, H, L), for systems of one input and one output each."""
+        """The response to an impulse, without D: (directions, outputs, inputs, L)."""
         A_bar, B_bar = self.discrete(rate)
         columns = [B_bar]
         while len(columns) < L:
             columns.append(A_bar @ columns[-1])
-        return np.stack([np.stack([np.diag(C @ column) for column in columns], -1) for C in self.C])
+        return np.stack([np.stack([C @ column for column in columns], -1) for C in self.C])
 
     def transfer(self, s):
         G = np.diag(self.D).astype(complex)
@@ -262,12 +263,12 @@ def _s4(p, options):
 
 def _lru(p, options):
     """A_bar = exp(-exp(nu_log) + i exp(theta_log)), B_bar = exp(gamma_log) B, arXiv 2303.06349, section 3."""
-    B = np.exp(p["gamma_log"])[:, None, None] * p["B"]
+    gamma = np.exp(p["gamma_log"])[:, None]
     n = len(p["nu_log"])
     return System(
         A=diagonal(-np.exp(p["nu_log"]), np.exp(p["theta_log"])),
-        B=np.concatenate([B[..., 0], B[..., 1]]),
-        C=[row(C) for C in _readouts(p)],
+        B=np.concatenate([gamma * p["B_re"], gamma * p["B_im"]]),
+        C=[np.concatenate([p[f"{C}_re"], -p[f"{C}_im"]], 1) for C in ("C", "C2") if f"{C}_re" in p],
         D=p["D"],
         Delta=np.ones(2 * n),
         state_shape=(n,),
