@@ -265,10 +265,10 @@ def apply(
     if state is not None and options.bidirectional:
         raise ValueError("a mixer with two directions has no state to start from")
     x = sequence.clean(x, lengths, mask).astype(params["D"].dtype)
-    rate = None if rate is None else jnp.asarray(rate, x.dtype)
-    if options.mode == "scan" or reset is not None or jnp.ndim(rate) == 2:
+    rate = jnp.asarray(1 if rate is None else rate, x.dtype)
+    if options.mode == "scan" or reset is not None or rate.ndim == 2:
         y, state = _by_scan(params, x, options, lengths, reset, rate, state)
-    elif jnp.ndim(rate) == 1:  # a kernel for each sequence
+    elif rate.ndim == 1:  # a kernel for each sequence
 
         def one(*args: Array | None) -> tuple[Array, Array | None]:
             x, lengths, rate, state = (None if arg is None else arg[None] for arg in args)
