@@ -1,0 +1,65 @@
+"""Attention in float64 NumPy, sequence by sequence, like `dense` for the linear mixers."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Attention:
+    params: dict
+    options: object
+
+    def run_batch(self, x, *, lengths=None, mask=None, reset=None, rate=None, state=None):
+        """The valid part of each sequence: a list of outputs, and no states. There is no rate and no start."""
+        assert rate is None and state is None
+        n = [len(x_i) for x_i in x] if lengths is None else [int(length) for length in lengths]
+        none = np.zeros(x.shape[:2], bool)
+        mask, reset = (none if flags is None else flags for flags in (mask, reset))
+        outputs = []
+        for i, x_i in enumerate(x):
+            bounds = [0, *np.flatnonzero(reset[i, : n[i]]), n[i]]
+            spans = [slice(*span) for span in itertools.pairwise(bounds)]
+            outputs.append(np.concatenate([self.run(x_i[span], mask[i, span]) for span in spans]))
+        return outputs, [None] * len(x)
+
+    def run(self, x, missing):
+        """One sequence (L, H): all queries at once, L x L weights."""
+        p, options = self.params, self.options
+        L, H = x.shape
+        heads = options.heads
+        if L == 0:
+            return x
+        x = np.where(missing[:, None], 0, x)
+        placed = x + p["positions"][:L] if options.positions == "learned" else x
+        q, k, v = (
+            (u @ p[f"{name}_kernel"] + p.get(f"{name}_bias", 0)).reshape(L, heads, H // heads)
+            for name, u in (("q", placed), ("k", placed), ("v", x))
+        )
+        if options.positions == "rotary":
+            q, k = rotated(q), rotated(k)
+        i = np.arange(L)
+        seen = np.tile(~missing, (L, 1))
+        if options.causal:
+            seen &= i <= i[:, None]
+        if options.window:
+            seen &= np.abs(i - i[:, None]) < options.window
+        logits = np.einsum("ihd,jhd->hij", q, k) / np.sqrt(H // heads)
+        weights = np.exp(logits - logits.real.max(-1, keepdims=True)) * seen
+        total = weights.sum(-1)
+        weights = weights / np.where(seen.any(-1), total, 1)[..., None]
+        mixed = np.einsum("hij,jhd->ihd", weights, v)
+        return mixed.reshape(L, H) @ p["o_kernel"] + p.get("o_bias", 0)
+
+
+def rotated(x):
+    """Feature d of each head together with d + D/2, by the angle k 10000^(-2d/D) at step k."""
+    L, _, D = x.shape
+    a, b = x[..., : D // 2], x[..., D // 2 :]
+    angle = np.arange(L)[:, None, None] * 10000.0 ** (-2 * np.arange(D // 2) / D)
+    return np.concatenate([a * np.cos(angle) - b * np.sin(angle), a * np.sin(angle) + b * np.cos(angle)], -1)
+
+
+def system(params, options) -> Attention:
+    return Attention({n: np.asarray(v) * np.ones(1) for n, v in params.items()}, options)
