@@ -7,7 +7,8 @@ import sys
 import tqdm
 
 from s5jax.analysis import spikes
-from s5jax.ssm.diagonalize import Method, Perturbed
+from s5jax.ssm.diagonal import Method
+from s5jax.ssm.ptd import Perturbed
 
 EXAMPLES = """examples:
   python scripts/ptd.py --n 32                         transfer functions: ptd_transfer_32.png
@@ -32,7 +33,7 @@ def main() -> int:
         choices=spikes.METHODS,
         nargs="+",
         default=list(spikes.METHODS),
-        help="default: all, described at s5jax.ssm.diagonalize.perturb_then_diagonalize",
+        help="default: all, described at s5jax.ssm.ptd.perturb_then_diagonalize",
     )
     parser.add_argument("--pareto", action="store_true", help="also draw ||E|| against kappa(V)")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(), metavar="DIR", help="default: .")

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from s5jax.analysis import figures
-from s5jax.ssm import diagonalize, hippo, perturbation
+from s5jax.ssm import hippo, perturbation, ptd
+from s5jax.ssm.diagonal import Method
 
 __all__ = ["KAPPAS", "METHODS", "Trade", "compare", "pareto", "plot_pareto", "plot_transfer", "table", "write_pareto"]
 
-METHODS: tuple[diagonalize.Method, ...] = ("normal", "random", "ptd", "ptd-conjugate")
+METHODS: tuple[Method, ...] = ("normal", "random", "ptd", "ptd-conjugate")
 STYLES = {
     "normal": ("#e0a458", "normal part (S4D, S5)"),
     "random": ("#b0a0c8", "random perturbation"),
@@ -26,13 +27,13 @@ KAPPAS = (2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 14.0, 20.0, 30.0)
 """Bounds on the condition number that `pareto` goes through."""
 
 
-def compare(n: int, methods: Sequence[diagonalize.Method] = METHODS) -> dict[str, diagonalize.Perturbed]:
+def compare(n: int, methods: Sequence[Method] = METHODS) -> dict[str, ptd.Perturbed]:
     """HiPPO-LegS of n states, perturbed by each method with its default bound."""
     A, _, _ = hippo.legs(n)
-    return {method: diagonalize.perturb_then_diagonalize(A, method=method) for method in methods}
+    return {method: ptd.perturb_then_diagonalize(A, method=method) for method in methods}
 
 
-def table(found: Sequence[diagonalize.Perturbed]) -> str:
+def table(found: Sequence[ptd.Perturbed]) -> str:
     """What each is worth, as Markdown, the published values of that n beside it."""
     lines = [
         "| n | method | kappa(V) | norm of E / norm of A | max Re | sup abs(G - G_HiPPO) | at rad/time | published |",
@@ -50,7 +51,7 @@ def table(found: Sequence[diagonalize.Perturbed]) -> str:
     return "\n".join(lines)
 
 
-def plot_transfer(found: dict[str, diagonalize.Perturbed], file: pathlib.Path) -> None:
+def plot_transfer(found: dict[str, ptd.Perturbed], file: pathlib.Path) -> None:
     """|G(i omega)| of HiPPO-LegS and of each perturbation above, the distance between them below.
 
     B is HiPPO's, half of it for the normal part, and C the first unit vector.
@@ -63,7 +64,7 @@ def plot_transfer(found: dict[str, diagonalize.Perturbed], file: pathlib.Path) -
     )
     omega = np.union1d(np.geomspace(0.05, end, 1500), peaks.ravel())
     omega = omega[(omega >= 0.05) & (omega <= end)]
-    exact = diagonalize.frequency_response(A, B, C, omega)
+    exact = ptd.frequency_response(A, B, C, omega)
     figure = figures.new(8, 5.6)
     above, below = figure.subplots(2, 1, sharex=True)
     above.loglog(omega, np.abs(exact), color="#9aa5b1", lw=3.5, label="HiPPO-LegS")
@@ -89,7 +90,7 @@ Trade = dict[str, list[tuple[float, float, float]]]
 """By method: kappa(V), ||E||_2 / ||A||_2 and sup |G - G_HiPPO| of each bound that could be met."""
 
 
-def pareto(n: int, methods: Sequence[diagonalize.Method], advance: Callable[[], Any] = lambda: None) -> Trade:
+def pareto(n: int, methods: Sequence[Method], advance: Callable[[], Any] = lambda: None) -> Trade:
     """The least E for each bound on kappa(V), by each method; `random` by the size of E instead.
 
     Args:
@@ -104,9 +105,9 @@ def pareto(n: int, methods: Sequence[diagonalize.Method], advance: Callable[[], 
         for kappa, norm in zip(KAPPAS, np.geomspace(1, 1e-3, len(KAPPAS)), strict=True):
             try:
                 if method == "random":
-                    p = diagonalize.perturb_then_diagonalize(A, method=method, norm=float(norm))
+                    p = ptd.perturb_then_diagonalize(A, method=method, norm=float(norm))
                 else:
-                    p = diagonalize.perturb_then_diagonalize(A, method=method, kappa=kappa)
+                    p = ptd.perturb_then_diagonalize(A, method=method, kappa=kappa)
                 found[method].append((p.kappa, p.norm, p.transfer_error()[0]))
             except perturbation.Unreachable:
                 pass  # a bound that this method does not meet has no point on its curve
@@ -132,7 +133,7 @@ def plot_pareto(found: Trade, n: int, file: pathlib.Path) -> None:
         style = "o" if method == "random" else "o-"
         left.loglog(kappa, norm, style, color=color, ms=3.5, lw=1.2, label=label)
         right.loglog(kappa, error, style, color=color, ms=3.5, lw=1.2)
-    normal = diagonalize.perturb_then_diagonalize(hippo.legs(n)[0], method="normal")
+    normal = ptd.perturb_then_diagonalize(hippo.legs(n)[0], method="normal")
     left.plot(normal.kappa, normal.norm, "s", color=STYLES["normal"][0], label=STYLES["normal"][1])
     right.plot(normal.kappa, normal.transfer_error()[0], "s", color=STYLES["normal"][0])
     if n in PUBLISHED and n < 128:

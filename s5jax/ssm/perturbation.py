@@ -1,5 +1,5 @@
 """Which perturbation E of a state matrix A makes A + E = V diag(Lambda) V^-1 well conditioned: the optimisation behind
-`diagonalize.perturb_then_diagonalize`.
+`ptd.perturb_then_diagonalize`.
 
 kappa(V) + gamma ||E||_F / ||A||_2 (arXiv 2310.01698, eq. 4) is minimised over E in float64 NumPy, by L-BFGS and then,
 where there are few unknowns, by Newton's method, whose result is the same to some units of rounding on every machine.

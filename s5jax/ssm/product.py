@@ -4,6 +4,8 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+from jax.export import is_symbolic_dim
 from jaxtyping import Array, Float, Integer
 
 __all__ = ["product", "rows", "weight_gradient"]
@@ -12,25 +14,23 @@ ROWS = 1024
 """Least number of samples that a partial product of `weight_gradient` sums over, on a CPU."""
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def product(x: Float[Array, "*batch L H"], W: Float[Array, "H P"]) -> Float[Array, "*batch L P"]:
     """x W."""
     return x @ W
 
 
-def _forward(x: Array, W: Array) -> tuple[Array, tuple[Array, Array]]:
-    return x @ W, (x, W)
+def _product_jvp(primals: tuple[Array, Array], tangents: tuple) -> tuple[Array, Array]:
+    (x, W), (dx, dW) = primals, tangents
+    y = x @ W
+    dy = jnp.zeros_like(y) if isinstance(dx, SymbolicZero) else dx @ W
+    return y, dy if isinstance(dW, SymbolicZero) else dy + _grouped(x, dW)
 
 
-def _backward(residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
-    x, W = residuals  # of narrower types than their product, perhaps
-    return (cotangent @ W.T).astype(x.dtype), weight_gradient(x, cotangent).astype(W.dtype)
+product.defjvp(_product_jvp, symbolic_zeros=True)
 
 
-product.defvjp(_forward, _backward)
-
-
-@jax.custom_vjp
+@jax.custom_jvp
 def rows(W: Float[Array, "H P"], k: Integer[Array, "*batch L"]) -> Float[Array, "*batch L P"]:
     """The product of one-hot vectors and W: rows k of W, and zero where there is none."""
     k = k.astype(jnp.int32)  # a narrow integer may hold every k, but not their number
@@ -38,16 +38,17 @@ def rows(W: Float[Array, "H P"], k: Integer[Array, "*batch L"]) -> Float[Array, 
     return jnp.where(valid[..., None], W[jnp.where(valid, k, 0)], 0)
 
 
-def _rows_forward(W: Array, k: Array) -> tuple[Array, tuple[Array, Array]]:
-    return rows(W, k), (W, k)
+@rows.defjvp
+def _rows_jvp(primals: tuple[Array, Array], tangents: tuple) -> tuple[Array, Array]:
+    (W, k), (dW, _) = primals, tangents
+    return rows(W, k), _grouped(jax.nn.one_hot(k.astype(jnp.int32), len(W), dtype=W.dtype), dW)
 
 
-def _rows_backward(residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, None]:
-    W, k = residuals
-    return weight_gradient(jax.nn.one_hot(k.astype(jnp.int32), len(W), dtype=W.dtype), cotangent), None
-
-
-rows.defvjp(_rows_forward, _rows_backward)
+def _grouped(x: Float[Array, "*batch L H"], W: Float[Array, "H P"]) -> Float[Array, "*batch L P"]:
+    """x W, such that the transpose in W is `weight_gradient`."""
+    n = _groups(x)
+    W = jnp.broadcast_to(W, (n, *W.shape))
+    return jnp.einsum("nkh,nhp->nkp", _in_groups(x, n), W).reshape(*x.shape[:-1], W.shape[-1])
 
 
 def weight_gradient(x: Float[Array, "*batch L H"], y: Float[Array, "*batch L P"]) -> Float[Array, "H P"]:
@@ -56,10 +57,18 @@ def weight_gradient(x: Float[Array, "*batch L H"], y: Float[Array, "*batch L P"]
     On a CPU it is taken over a few sequences at a time: for one product over all of them the compiler transposes x
     first, and multiplies more slowly.
     """
-    *batch, L, H = x.shape
+    n = _groups(x)
+    return jnp.einsum("nkh,nkp->nhp", _in_groups(x, n), _in_groups(y, n)).sum(0)
+
+
+def _groups(x: Float[Array, "*batch L H"]) -> int:
+    """Into how many groups the sequences are taken apart."""
+    *batch, L, _ = x.shape
     N = math.prod(batch)
-    groups = 1
-    if jax.default_backend() == "cpu":
-        groups = max((n for n in range(1, N + 1) if N % n == 0 and N // n * L >= ROWS), default=1)
-    x, y = x.reshape(groups, -1, H), y.reshape(groups, -1, y.shape[-1])
-    return jnp.einsum("nkh,nkp->nhp", x, y).sum(0)
+    if is_symbolic_dim(N) or jax.default_backend() != "cpu":
+        return 1
+    return max((n for n in range(1, N + 1) if N % n == 0 and N // n * L >= ROWS), default=1)
+
+
+def _in_groups(x: Float[Array, "*batch L H"], n: int) -> Float[Array, "{n} _ H"]:
+    return x.reshape(n, math.prod(x.shape[:-1]) // n, x.shape[-1])

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Inexact, Integer, PRNGKeyArray
 
-from s5jax.ssm import diagonalize, discretize, hippo, mimo, parameters, scan
+from s5jax.ssm import diagonal_system, diagonalize, discretize, hippo, parameters, scan
 
 __all__ = [
     "SSM_PARAMS",
@@ -75,7 +75,7 @@ class Options:
     """Hold the real part of Lambda at or below -1e-4."""
     scan_method: scan.Method = "auto"
     """How the recurrence is computed, see `scan`. All but `associative`, the published way, are one operation with the
-    products around them, `mimo.response`, as long as there is one step size and no state."""
+    products around them, `diagonal_system.response`, as long as there is one step size and no state."""
 
     def __post_init__(self) -> None:
         for name in ("state_size", "blocks"):
@@ -223,9 +223,9 @@ def apply(
     method = scan.choose(options.scan_method)
     if gamma.ndim == 1 and not with_state and method != "associative":
         gamma = jax.lax.optimization_barrier(gamma)  # else it is computed anew for each element of the product
-        b = mimo.drive(gamma[:, None] * parameters.unpair(params["B"]), u)
+        b = diagonal_system.drive(gamma[:, None] * parameters.unpair(params["B"]), u)
         Cs = [parameters.unpair(2 * C if options.conj_sym else C) for C in readouts]
-        return mimo.response(Lambda_bar, b, Cs, method=method) + parameters.feedthrough(params, u)
+        return diagonal_system.response(Lambda_bar, b, Cs, method=method) + parameters.feedthrough(params, u)
     Bu = _read_in(params, gamma, u)
     # A padded input of zero is all that valid outputs need, as a backward scan meets the padding in state zero. Only a
     # state that is handed over must also be held through the padding, at the price of one multiplier per step.

@@ -6,8 +6,11 @@ work, 3 sqrt(L) dependent steps. `method="associative"` combines the maps x -> a
 2208.04933, section 2.2 and appendix H): about twice the work, log2 L dependent steps, but every level of the tree goes
 through memory. `method="auto"` is the first on a CPU and the second elsewhere; see `choose`.
 
-All have the same gradient rule: the adjoint of a recurrence is the same recurrence run the other way, so that the
-backward pass keeps the states and nothing else. (The rule is for reverse mode: `jax.jvp` through a scan is an error.)
+These have the same gradient rule: the adjoint of a recurrence is the same recurrence run the other way, so that the
+backward pass keeps the states and nothing else. The rule is for reverse mode; forward mode raises a TypeError.
+`method="plain"` is a `jax.lax.scan` without the rule, for `jax.jvp`, `jax.linearize` and Hessian-vector products.
+
+All arithmetic is real, on packed states (..., K, P): K = 2 holds the real and the imaginary part, K = 1 a real state.
 """
 
 import functools
@@ -16,15 +19,15 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Inexact, Integer
+import numpy as np
+from jaxtyping import Array, Bool, Float, Inexact
 
-from s5jax.ssm.parameters import StepRescale, with_rank
+from s5jax.ssm.parameters import with_rank
+from s5jax.ssm.sequence import valid_steps
 
-__all__ = ["Method", "choose", "regular_in_padding", "scan", "valid_steps", "without_padding"]
+__all__ = ["Method", "choose", "multiply", "pack", "run", "scan", "states", "unpack", "valid_steps"]
 
-NO_STEP = "a sequence has at least one step, got length 0"
-
-Method = Literal["auto", "sequential", "chunked", "associative"]
+Method = Literal["auto", "sequential", "chunked", "associative", "plain"]
 
 
 def choose(method: str) -> str:
@@ -41,9 +44,12 @@ def choose(method: str) -> str:
         2048, 128, 16        5.7, 4       5.6, 4            5.5, 10     9.1, 22
 
     On other devices "chunked" is chosen since a step of a loop is dear there, and traffic too; it was not measured.
+
+    Raises:
+      ValueError: an unknown method.
     """
     if method not in get_args(Method):
-        raise ValueError(f"scan method {method!r} is none of {', '.join(get_args(Method))}")
+        raise ValueError(f"scan method must be one of {', '.join(get_args(Method))}; got {method!r}")
     if method == "auto":
         return "sequential" if jax.default_backend() == "cpu" else "chunked"
     return method
@@ -62,11 +68,11 @@ def scan(
 
     Args:
       a: multipliers, of the dtype of b: (P,) for a time-invariant system, or any shape that broadcasts to b's.
-      b: inputs, (..., L, P), L >= 1.
+      b: inputs, real or complex, (..., L, P), L >= 1.
       initial_state: the state before the first step, (P,) or (..., P); default zero.
-      mask: (..., L), true where a step is real. A step that is not leaves the state as it was. Default: all real.
+      mask: (..., L), true where a step counts. One that does not leaves the state as it was. Default: all count.
       reverse: run from the last step to the first (the initial state then stands after the last one).
-      method: "auto", "sequential", "chunked" or "associative".
+      method: "auto", "sequential", "chunked", "associative" or "plain".
 
     Returns:
       The states (..., L, P), in the order of b, and the final state (..., P), that of the step computed last.
@@ -74,44 +80,181 @@ def scan(
     Raises:
       ValueError: L = 0, dtypes that differ, or an unknown method.
     """
-    method = choose(method)
-    if b.shape[-2] == 0:
-        raise ValueError(NO_STEP)
+    *batch, L, P = b.shape
+    if L == 0:
+        raise ValueError("a sequence has at least one step, got length 0")
     if a.dtype != b.dtype:
         raise ValueError(f"a and b must have the same dtype, got {a.dtype} and {b.dtype}")
+    a = with_rank(a, b.ndim)
     if mask is not None:
-        valid = jnp.expand_dims(mask, tuple(range(b.ndim - 1 - mask.ndim)))[..., None]
-        a = jnp.where(valid, with_rank(a, b.ndim), jnp.ones((), a.dtype))
-        b = jnp.where(valid, b, jnp.zeros((), b.dtype))
-    state_shape = (*b.shape[:-2], b.shape[-1])
-    if initial_state is None:
-        initial_state = jnp.zeros(state_shape, b.dtype)
-    start = jnp.broadcast_to(with_rank(initial_state, len(state_shape)), state_shape).astype(b.dtype)
-    states = _scan(with_rank(a, b.ndim), b, start, reverse, method)
-    return states, states[..., 0 if reverse else -1, :]
+        counts = with_rank(mask, b.ndim - 1)[..., None]
+        a, b = jnp.where(counts, a, jnp.ones((), a.dtype)), jnp.where(counts, b, jnp.zeros((), b.dtype))
+    invariant = all(size == 1 for size in a.shape[:-1])
+    a = jnp.broadcast_to(a, (*(a.shape[:-2] if invariant else batch), a.shape[-2], P))
+    start = jnp.zeros((), b.dtype) if initial_state is None else initial_state.astype(b.dtype)
+    start = jnp.broadcast_to(with_rank(start, b.ndim - 1), (*batch, P))
+    N = math.prod(batch)
+    a, b, start = a.reshape(1 if invariant else N, a.shape[-2], P), b.reshape(N, L, P), start.reshape(N, P)
+    x = unpack(states(pack(a), pack(b), pack(start), reverse=reverse, method=method)).reshape(*batch, L, P)
+    return x, x[..., 0 if reverse else -1, :]
 
 
-def valid_steps(lengths: Integer[Array, "*batch"], L: int) -> Bool[Array, "*batch {L}"]:
-    """True at the steps before each sequence's end."""
-    lengths = lengths.astype(jnp.int32)  # a narrow integer may hold every length, but not L
-    return jax.lax.broadcasted_iota(jnp.int32, (*lengths.shape, L), lengths.ndim) < lengths[..., None]
+def states(
+    a: Float[Array, "n l K P"],
+    b: Float[Array, "N L K P"],
+    start: Float[Array, "N K P"],
+    *,
+    reverse: bool = False,
+    method: str = "auto",
+) -> Float[Array, "N L K P"]:
+    """`scan` of packed states; a is (1, 1, K, P), (N, 1, K, P) or (N, L, K, P)."""
+    method = choose(method)
+    if method == "plain":
+        return _plain(a, b, start, reverse)
+    return _states(a, b, start, reverse, method)
 
 
-def without_padding(
-    u: Float[Array, "*batch L H"], lengths: Integer[Array, "*batch"] | None
-) -> Float[Array, "*batch L H"]:
-    """Zero, whatever there was, from each sequence's end on; `None`: there is no padding.
+def pack(z: Inexact[Array, "*shape P"]) -> Float[Array, "*shape K P"]:
+    """Real and imaginary part on the second-last axis; of a real array there is only the former."""
+    return jnp.stack([z.real, z.imag], -2) if jnp.iscomplexobj(z) else z[..., None, :]
 
-    Raises:
-      ValueError: L is 0.
+
+def unpack(x: Float[Array, "*shape K P"]) -> Inexact[Array, "*shape P"]:
+    """The inverse of `pack`."""
+    return x[..., 0, :] if x.shape[-2] == 1 else jax.lax.complex(x[..., 0, :], x[..., 1, :])
+
+
+def multiply(a: Float[Array, "*#shape K P"], x: Float[Array, "*#shape K P"]) -> Float[Array, "*shape K P"]:
+    """a x of packed numbers."""
+    return a * x if a.shape[-2] == 1 else a[..., :1, :] * x + a[..., 1:, :] * _turn(x)
+
+
+def conjugate(x: Float[Array, "*shape K P"]) -> Float[Array, "*shape K P"]:
+    return x if x.shape[-2] == 1 else x * _signs(1, -1, x)
+
+
+def _turn(x: Float[Array, "*shape 2 P"]) -> Float[Array, "*shape 2 P"]:
+    """i x."""
+    return x[..., ::-1, :] * _signs(-1, 1, x)
+
+
+def _signs(re: int, im: int, x: Array) -> np.ndarray:
+    return np.array([re, im], x.dtype).reshape((1,) * (x.ndim - 2) + (2, 1))
+
+
+def run(
+    a: Float[Array, "n l K P"],
+    b: Float[Array, "N L d K P"],
+    starts: Float[Array, "N D K P"],
+    reverse: tuple[bool, ...],
+    chunk: int,
+    against: Float[Array, "N L D K P"] | None = None,
+) -> tuple[Float[Array, "N L D K P"], Float[Array, "K P"] | None]:
+    """The loop that all but `associative` and `plain` share: D recurrences at once, in chunks of a length.
+
+    Args:
+      a: as for `states`.
+      b: inputs of each recurrence, or one (d = 1) for all.
+      starts: the state that each recurrence starts from.
+      reverse: for each recurrence, whether it runs from the last step to the first.
+      chunk: divides L; L for one chunk.
+      against: z_k, of which the sum over k, N and D of x_{k-1} conj(z_k) is wanted: the gradient of a time-invariant a,
+        where x are adjoint states. Collected on the way, the products are not stored.
+
+    Returns:
+      The states, and the sum or `None`.
     """
+    N, L, _, K, P = b.shape
+    D, chunks = len(reverse), L // chunk
+    b = b.reshape(N * chunks, chunk, *b.shape[2:])
+    if chunks > 1 and a.shape[1] > 1:
+        a = a.reshape(N * chunks, chunk, K, P)
+    a = a[:, :, None]
+    initial = (
+        list(jnp.moveaxis(starts, 1, 0))
+        if chunks == 1
+        else [_chunk_starts(a, b, starts[:, d], chunks, d, r) for d, r in enumerate(reverse)]
+    )
+    if chunks > 1 and 1 == a.shape[1] != a.shape[0]:
+        a = jnp.repeat(a, chunks, 0)
+    fixed = a[:, 0, 0] if a.shape[1] == 1 else None
+    if against is not None:
+        against = against.reshape(N * chunks, chunk, D, K, P)
+
+    def step(t: Array, carry: tuple[list[Array], Array, list[Array]]) -> tuple[list[Array], Array, list[Array]]:
+        x, all_x, sums = carry
+        for d, r in enumerate(reverse if against is not None else ()):
+            z = _at(against, d, t, r)
+            sums = [total + x[d] * part for total, part in zip(sums, [z, _turn(z)][:K], strict=True)]
+        a_t = [_at(a, 0, t, r) if fixed is None else fixed for r in reverse]
+        x = [multiply(a_t[d], x[d]) + _at(b, d, t, r) for d, r in enumerate(reverse)]
+        for d, r in enumerate(reverse):
+            all_x = jax.lax.dynamic_update_slice(all_x, x[d][:, None, None], (0, _place(all_x, t, r), d, 0, 0))
+        return x, all_x, sums
+
+    sums = [] if against is None else [jnp.zeros_like(initial[0])] * K
+    all_x = jnp.zeros((N * chunks, chunk, D, K, P), b.dtype)
+    _, all_x, sums = jax.lax.fori_loop(0, chunk, step, (initial, all_x, sums))
+    return all_x.reshape(N, L, D, K, P), jnp.stack([total.sum((0, 1)) for total in sums]) if sums else None
+
+
+def _chunk_starts(a: Array, b: Array, start: Array, chunks: int, d: int, reverse: bool) -> Float[Array, "N_chunks K P"]:
+    """The state that each chunk of b (N * chunks, T, d, K, P) starts from."""
+    N, T = start.shape[0], b.shape[1]
+    own = jnp.zeros_like(b[:, 0, 0])  # the state at a chunk's end, had it started from zero
+    if a.shape[1] == 1:
+        fixed = a[:, 0, 0]
+        repeated = fixed if fixed.shape[0] == 1 else jnp.repeat(fixed, chunks, 0)
+        own = jax.lax.fori_loop(0, T, lambda t, x: multiply(repeated, x) + _at(b, d, t, reverse), own)
+        power = pack(jax.lax.integer_pow(unpack(fixed), T))
+        powers = None
+    else:
+        one = own.at[:, 0].set(1)
+
+        def compose(t: Array, maps: tuple[Array, Array]) -> tuple[Array, Array]:
+            return _combine(maps, (_at(a, 0, t, reverse), _at(b, d, t, reverse)))
+
+        powers, own = jax.lax.fori_loop(0, T, compose, (one, own))
+    own, powers = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(N, chunks, *x.shape[1:]), 1, 0), (own, powers))
+
+    def chain(x: Array, chunk: tuple[Array, Array | None]) -> tuple[Array, Array]:
+        own, its_power = chunk
+        return multiply(power if its_power is None else its_power, x) + own, x
+
+    _, starts = jax.lax.scan(chain, start, (own, powers), reverse=reverse)
+    return jnp.moveaxis(starts, 0, 1).reshape(b.shape[0], *start.shape[1:])
+
+
+def _combine(earlier: tuple[Array, Array], later: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Composition of x -> a x + b: first `earlier`, then `later`."""
+    return multiply(later[0], earlier[0]), multiply(later[0], earlier[1]) + later[1]
+
+
+def _at(x: Float[Array, "N T D K P"], d: int, t: Array, reverse: bool) -> Float[Array, "N K P"]:
+    """Step t of a recurrence; what there is one of, serves all."""
+    return jax.lax.dynamic_index_in_dim(x[:, :, d if x.shape[2] > 1 else 0], _place(x, t, reverse), 1, keepdims=False)
+
+
+def _place(x: Array, t: Array, reverse: bool) -> Array:
+    return x.shape[1] - 1 - t if reverse else t
+
+
+def _plain(a: Array, b: Array, start: Array, reverse: bool) -> Array:
+    def step(x: Array, now: tuple[Array | None, Array]) -> tuple[Array, Array]:
+        x = multiply(a[:, 0] if now[0] is None else now[0], x) + now[1]
+        return x, x
+
+    steps = (None if a.shape[1] == 1 else jnp.moveaxis(a, 1, 0), jnp.moveaxis(b, 1, 0))
+    return jnp.moveaxis(jax.lax.scan(step, start, steps, reverse=reverse)[1], 0, 1)
+
+
+def without_padding(u: Array, lengths: Array | None) -> Array:  # until s4 and s4d are mixers
     if not u.shape[-2]:
-        raise ValueError(NO_STEP)
+        raise ValueError("a sequence has at least one step, got length 0")
     return u if lengths is None else jnp.where(valid_steps(lengths, u.shape[-2])[..., None], u, 0)
 
 
-def regular_in_padding(step_rescale: StepRescale, lengths: Integer[Array, "*batch"] | None) -> StepRescale:
-    """A factor for each step, (L,) or (..., L), with 1 from each sequence's end on; one for all stays as it is."""
+def regular_in_padding(step_rescale: Array | float, lengths: Array | None) -> Array | float:  # until then
     if lengths is None or jnp.ndim(step_rescale) == 0:
         return step_rescale
     factors = jnp.asarray(step_rescale)
@@ -120,92 +263,42 @@ def regular_in_padding(step_rescale: StepRescale, lengths: Integer[Array, "*batc
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _scan(a: Array, b: Array, start: Array, reverse: bool, method: str) -> Array:
-    """States of the recurrence; a has b's rank, with axes of length 1 where it does not vary."""
-    if method == "sequential":
-        return _sequential(a, b, start, reverse)
-    if method == "chunked":
-        return _chunked(a, b, start, reverse)
-    first = -1 if reverse else 0
-    b = b.at[..., first, :].add(a[..., first, :] * start)
-    a = jnp.broadcast_to(a, (*a.shape[:-2], *b.shape[-2:]))
-    return jax.lax.associative_scan(_combine, (a, b), reverse=reverse, axis=b.ndim - 2)[1]
+def _states(a: Array, b: Array, start: Array, reverse: bool, method: str) -> Array:
+    L = b.shape[1]
+    if method == "associative":
+        first = -1 if reverse else 0
+        b = b.at[:, first].add(multiply(a[:, first], start))
+        return jax.lax.associative_scan(_combine, (jnp.broadcast_to(a, b.shape), b), reverse=reverse, axis=1)[1]
+    chunk = math.isqrt(L) if method == "chunked" else L
+    if missing := -L % chunk:  # add steps that come after all others
+        side = (missing, 0) if reverse else (0, missing)
+        a, b = (x if x.shape[1] == 1 else jnp.pad(x, ((0, 0), side, (0, 0), (0, 0))) for x in (a, b))
+    x = run(a, b[:, :, None], start[:, None], (reverse,), chunk)[0][:, :, 0]
+    return x[:, missing:] if reverse else x[:, :L]
 
 
-def _combine(earlier: tuple[Array, Array], later: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Composition of x -> a x + b: first `earlier`, then `later`."""
-    return later[0] * earlier[0], later[0] * earlier[1] + later[1]
+def _states_fwd(a: Array, b: Array, start: Array, reverse: bool, method: str) -> tuple[Array, tuple[Array, ...]]:
+    x = _states(a, b, start, reverse, method)
+    return x, (a, start, x)
 
 
-def _sequential(a: Array, b: Array, start: Array, reverse: bool) -> Array:
-    b = jnp.moveaxis(b, -2, 0)
-    if a.shape[-2] == 1:  # time-invariant: nothing of a is read along the way
-        constant = a[..., 0, :]
-        _, states = jax.lax.scan(lambda x, b_k: (x := constant * x + b_k, x), start, b, reverse=reverse)
-    else:
-        a = jnp.moveaxis(a, -2, 0)
-        _, states = jax.lax.scan(lambda x, ab: (x := ab[0] * x + ab[1], x), start, (a, b), reverse=reverse)
-    return jnp.moveaxis(states, 0, -2)
-
-
-def _chunked(a: Array, b: Array, start: Array, reverse: bool) -> Array:
-    L, time = b.shape[-2], b.ndim - 2
-    T = math.isqrt(L)
-    missing = -L % T
-    fill = [(0, 0)] * b.ndim
-    fill[time] = (missing, 0) if reverse else (0, missing)  # steps that come after all others
-
-    def fold(x: Array) -> Array:
-        if x.shape[time] == 1:
-            return jnp.expand_dims(x, time)
-        x = jnp.pad(x, fill) if missing else x
-        return x.reshape(*x.shape[:time], -1, T, x.shape[-1])
-
-    folded_a, folded_b = fold(a), fold(b)
-    along = jnp.moveaxis(jnp.broadcast_to(folded_a, (*folded_a.shape[:-2], T, folded_a.shape[-1])), -2, 0)
-
-    def compose(earlier: tuple[Array, Array], later: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
-        return _combine(earlier, later), None
-
-    # The map from the state before a chunk to the one after it.
-    identity = jnp.ones_like(folded_a[..., 0, :]), jnp.zeros_like(folded_b[..., 0, :])
-    (power, own), _ = jax.lax.scan(compose, identity, (along, jnp.moveaxis(folded_b, -2, 0)), reverse=reverse)
-    chunks = jnp.moveaxis(jnp.broadcast_to(power, (*power.shape[:-2], own.shape[-2], power.shape[-1])), -2, 0)
-    _, starts = jax.lax.scan(
-        lambda x, chunk: (chunk[0] * x + chunk[1], x), start, (chunks, jnp.moveaxis(own, -2, 0)), reverse=reverse
-    )
-    states = _sequential(folded_a, folded_b, jnp.moveaxis(starts, 0, -2), reverse)
-    states = states.reshape(*b.shape[:time], -1, b.shape[-1])
-    return jax.lax.slice_in_dim(states, missing if reverse else 0, missing + L if reverse else L, axis=time)
-
-
-def _scan_fwd(a: Array, b: Array, start: Array, reverse: bool, method: str) -> tuple[Array, tuple[Array, Array, Array]]:
-    states = _scan(a, b, start, reverse, method)
-    return states, (a, start, states)
-
-
-def _scan_bwd(
-    reverse: bool, method: str, residuals: tuple[Array, Array, Array], cotangent: Array
+def _states_bwd(
+    reverse: bool, method: str, residuals: tuple[Array, ...], cotangent: Array
 ) -> tuple[Array, Array, Array]:
-    """lambda_k = g_k + a_{k+1} lambda_{k+1};  db_k = lambda_k,  da_k = lambda_k x_{k-1},  dx_0 = a_1 lambda_1."""
-    a, start, states = residuals
-    time = states.ndim - 2
+    """l_k = g_k + conj(a_{k+1}) l_{k+1};  db_k = l_k,  da_k = l_k conj(x_{k-1}),  dx_0 = conj(a_1) l_1."""
+    a, start, x = residuals
     # Each step needs its successor's multiplier, and each multiplier its predecessor's state: both shift by one.
-    following = a if a.shape[time] == 1 else _shift(a, jnp.ones_like(a[..., :1, :]), time, not reverse)
-    db = _scan(following, cotangent, jnp.zeros_like(start), not reverse, method)
-    previous = _shift(states, jnp.expand_dims(start, time), time, reverse)
-    da = db * previous
-    summed = tuple(i for i in range(a.ndim) if a.shape[i] == 1 and da.shape[i] != 1)
+    following = a if a.shape[1] == 1 else _shift(a, jnp.ones_like(a[:, :1]), not reverse)
+    db = _states(conjugate(following), cotangent, jnp.zeros_like(start), not reverse, method)
+    da = multiply(conjugate(_shift(x, start[:, None], reverse)), db)
+    da = jnp.sum(da, [i for i in (0, 1) if a.shape[i] == 1], keepdims=True)
     first = -1 if reverse else 0
-    return jnp.sum(da, summed, keepdims=True), db, a[..., first, :] * db[..., first, :]
+    return da, db, multiply(conjugate(a[:, first]), db[:, first])
 
 
-def _shift(x: Array, filler: Array, axis: int, left: bool) -> Array:
-    """x moved by one along an axis, `filler` taking the free place."""
-    size = x.shape[axis]
-    if left:
-        return jnp.concatenate([jax.lax.slice_in_dim(x, 1, size, axis=axis), filler], axis)
-    return jnp.concatenate([filler, jax.lax.slice_in_dim(x, 0, size - 1, axis=axis)], axis)
+_states.defvjp(_states_fwd, _states_bwd)
 
 
-_scan.defvjp(_scan_fwd, _scan_bwd)
+def _shift(x: Array, filler: Array, left: bool) -> Array:
+    """x moved by one step, `filler` taking the free place."""
+    return jnp.concatenate([x[:, 1:], filler] if left else [filler, x[:, :-1]], 1)

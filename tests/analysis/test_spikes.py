@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from s5jax.analysis import spikes
-from s5jax.ssm import diagonalize, hippo
+from s5jax.ssm import hippo, ptd
 
 
 def test_frequency_response_is_that_of_a_solve():
@@ -12,7 +12,7 @@ def test_frequency_response_is_that_of_a_solve():
     for A in (hippo.legs(7)[0], rng.normal(size=(5, 5)), -np.eye(1)):
         B, C, omega = rng.normal(size=len(A)), rng.normal(size=len(A)), np.array([0.0, 0.3, 20.0])
         expected = [C @ np.linalg.solve(1j * w * np.eye(len(A)) - A, B) for w in omega]
-        np.testing.assert_allclose(diagonalize.frequency_response(A, B, C, omega), expected, rtol=1e-11)
+        np.testing.assert_allclose(ptd.frequency_response(A, B, C, omega), expected, rtol=1e-11)
 
 
 def test_what_is_drawn_and_told(tmp_path):

@@ -5,7 +5,7 @@ import scipy.linalg
 from numerics import load_case, relative_error
 from scipy.special import eval_legendre
 
-from s5jax.ssm import diagonalize, hippo
+from s5jax.ssm import diagonal, hippo
 
 every_measure = pytest.mark.parametrize("measure", hippo.MEASURES)
 
@@ -18,7 +18,7 @@ def test_recorded_matrices(measure):
     assert relative_error(A, recorded["A"]) < 1e-12
     assert relative_error(B, recorded["B"]) < 1e-12
     assert relative_error(P, recorded["P"]) < 1e-6  # recorded in single precision
-    Lambda, V = diagonalize.conjugate_half(*diagonalize.normal_part(A, P))
+    Lambda, V = diagonal.conjugate_half(*diagonal.normal_part(A, P))
     assert V.shape == (16, 8)
     if measure != "legt":  # not recorded
         # Those of the Fourier measure carry the rounding of a recorded P in single precision.
@@ -90,7 +90,7 @@ def test_normal_part_in_double_precision(measure, n):
     A, _, P = hippo.MEASURES[measure](n)
     S, shift = A + P.T @ P, {"legs": -0.5, "legt": 0, "fout": 0}[measure]
     np.testing.assert_allclose(S + S.T, 2 * shift * np.eye(n), atol=1e-10 * n)
-    Lambda, V = diagonalize.normal_part(A, P)
+    Lambda, V = diagonal.normal_part(A, P)
     np.testing.assert_allclose(V @ np.diag(Lambda) @ V.conj().T, S, atol=1e-10 * n**2)
     np.testing.assert_allclose(V.conj().T @ V, np.eye(n), atol=1e-12)
     np.testing.assert_allclose(Lambda.real, shift, atol=1e-10)
@@ -101,7 +101,7 @@ def test_normal_part_in_double_precision(measure, n):
 def test_conjugate_halves_rebuild_the_matrix(measure, n):
     """Of the Fourier measure, whose double eigenvalue 0 has one real plane of eigenvectors, too."""
     A, _, P = hippo.MEASURES[measure](n)
-    Lambda, V = diagonalize.conjugate_half(*diagonalize.normal_part(A, P))
+    Lambda, V = diagonal.conjugate_half(*diagonal.normal_part(A, P))
     assert Lambda.shape == (n // 2,) and V.shape == (n, n // 2)
     assert (Lambda.imag <= 0).all()
     np.testing.assert_allclose(2 * (V @ np.diag(Lambda) @ V.conj().T).real, A + P.T @ P, atol=1e-10 * n)
@@ -113,7 +113,7 @@ def test_conjugate_halves_rebuild_the_matrix(measure, n):
 def test_normal_plus_low_rank_is_the_real_system_in_other_coordinates(measure, n):
     """Inner products of its trajectories from B and from every P are those of the real system's."""
     A, B, P = hippo.MEASURES[measure](n)
-    Lambda, b, p = diagonalize.normal_plus_low_rank(A, B, P)
+    Lambda, b, p = diagonal.normal_plus_low_rank(A, B, P)
     whole = [np.concatenate([x, x.conj()], -1) for x in (Lambda, b, p)]
     half = np.diag(whole[0]) - whole[2].T @ whole[2].conj()
 
@@ -127,7 +127,7 @@ def test_normal_plus_low_rank_is_the_real_system_in_other_coordinates(measure, n
 @every_measure
 def test_the_phases_of_eigenvectors_are_no_matter_of_the_solver(measure, monkeypatch):
     system = hippo.MEASURES[measure](8)
-    expected, rng, eigh = diagonalize.normal_plus_low_rank(*system), np.random.default_rng(0), np.linalg.eigh
+    expected, rng, eigh = diagonal.normal_plus_low_rank(*system), np.random.default_rng(0), np.linalg.eigh
 
     def turned(matrix):
         w, V = eigh(matrix)
@@ -139,31 +139,31 @@ def test_the_phases_of_eigenvectors_are_no_matter_of_the_solver(measure, monkeyp
 
     monkeypatch.setattr(np.linalg, "eigh", turned)
     for _ in range(3):
-        for actual, value in zip(diagonalize.normal_plus_low_rank(*system), expected, strict=True):
+        for actual, value in zip(diagonal.normal_plus_low_rank(*system), expected, strict=True):
             np.testing.assert_allclose(actual, value, atol=1e-12)
 
 
 def test_the_first_component_of_each_eigenvector_is_positive():
     """Read off by unit vectors for B: V^* e_i is a row of V, conjugated."""
     A, _, P = hippo.fout(6)  # the cosine of frequency k is component 2 k
-    rows = np.stack([diagonalize.normal_plus_low_rank(A, e, P)[1] for e in np.eye(6)])
+    rows = np.stack([diagonal.normal_plus_low_rank(A, e, P)[1] for e in np.eye(6)])
     np.testing.assert_allclose(rows[[4, 2, 0], [0, 1, 2]], np.sqrt(0.5), atol=1e-12)
     A, _, P = hippo.legs(6)
-    first = diagonalize.normal_plus_low_rank(A, np.eye(6)[0], P)[1]
+    first = diagonal.normal_plus_low_rank(A, np.eye(6)[0], P)[1]
     np.testing.assert_allclose(first, np.abs(first), atol=1e-12)
 
 
 def test_halves_and_blocks_rebuild_the_matrix():
     A, _, P = hippo.legs(6)
-    half, V = diagonalize.conjugate_half(*diagonalize.normal_part(A, P))
-    Lambda, V, inverse = diagonalize.blocks(half, V, V.conj().T, 3)
+    half, V = diagonal.conjugate_half(*diagonal.normal_part(A, P))
+    Lambda, V, inverse = diagonal.blocks(half, V, V.conj().T, 3)
     assert Lambda.shape == (9,) and V.shape == (18, 9)
     np.testing.assert_allclose(2 * (V @ np.diag(Lambda) @ inverse).real, np.kron(np.eye(3), A + P.T @ P), atol=1e-10)
 
 
 def test_what_cannot_be_done_is_said():
     with pytest.raises(ValueError, match="skew-symmetric"):
-        diagonalize.normal_part(hippo.legs(3)[0], np.zeros((1, 3)))
+        diagonal.normal_part(hippo.legs(3)[0], np.zeros((1, 3)))
     for measure in (hippo.legs, hippo.legt, hippo.fout):
         with pytest.raises(ValueError, match="conjugate pairs"):
-            diagonalize.conjugate_half(*diagonalize.normal_part(*measure(3)[::2]))
+            diagonal.conjugate_half(*diagonal.normal_part(*measure(3)[::2]))

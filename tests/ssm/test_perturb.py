@@ -19,7 +19,8 @@ import threadpoolctl
 from dense import exponential
 from numerics import relative_error
 
-from s5jax.ssm import diagonalize, hippo, perturbation, s4d, s5
+from s5jax.mixers import s5
+from s5jax.ssm import diagonal, hippo, perturbation, ptd, s4d
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -36,7 +37,7 @@ def one_thread():
 
 def perturbed(n, **options):
     """Of HiPPO-LegS; what the suite has once computed is read from its cache."""
-    return diagonalize.perturb_then_diagonalize(hippo.legs(n)[0], **options)
+    return ptd.perturb_then_diagonalize(hippo.legs(n)[0], **options)
 
 
 def identical(a, b):
@@ -122,12 +123,12 @@ def test_the_frequency_response_is_that_of_a_linear_solve():
     A, B, C = hippo.legt(6)[0], *np.random.default_rng(0).normal(size=(2, 6))
     omega = np.array([0.0, 0.3, 5.0])
     expected = [C @ np.linalg.solve(1j * w * np.eye(6) - A, B) for w in omega]
-    assert relative_error(diagonalize.frequency_response(A, B, C, omega), expected) < 1e-12
-    result = diagonalize.perturb_then_diagonalize(A, kappa=20.0)
+    assert relative_error(ptd.frequency_response(A, B, C, omega), expected) < 1e-12
+    result = ptd.perturb_then_diagonalize(A, kappa=20.0)
     expected = [C @ np.linalg.solve(1j * w * np.eye(6) - A - result.E, B) for w in omega]
     assert relative_error(result.response(B, C, omega), expected) < 1e-12
     value, at = result.transfer_error(B, C)
-    apart = result.response(B, C, np.array([at])) - diagonalize.frequency_response(A, B, C, np.array([at]))
+    apart = result.response(B, C, np.array([at])) - ptd.frequency_response(A, B, C, np.array([at]))
     assert value == pytest.approx(abs(apart[0]), rel=1e-9)
 
 
@@ -152,7 +153,7 @@ def test_s5_ptd_is_s5_in_other_coordinates():
     n, J = 8, 2
     A, _, P = hippo.legs(n)
     result, drawn = perturbed(n), []
-    for name, V in (("normal", diagonalize.normal_part(A, P)[1]), ("ptd-conjugate", result.V)):
+    for name, V in (("normal", diagonal.normal_part(A, P)[1]), ("ptd-conjugate", result.V)):
         params = initial(s5, s5.Options(state_size=n * J, blocks=J, init=name, conj_sym=False))
         basis = np.kron(np.eye(J), V)
         drawn.append((basis @ params["B"], params["C"] @ np.linalg.inv(basis)))
@@ -306,13 +307,13 @@ def test_other_starts_lead_to_the_same_perturbation():
 def test_what_is_normal_already_is_left_as_it_is():
     K = np.random.default_rng(0).normal(size=(6, 6))
     for method in ("ptd-conjugate", "normal"):
-        Lambda, V, E = diagonalize.perturb_then_diagonalize(K - K.T - np.eye(6), method=method)
+        Lambda, V, E = ptd.perturb_then_diagonalize(K - K.T - np.eye(6), method=method)
         assert np.abs(E).max() < 1e-12 and np.linalg.cond(V) < 1 + 1e-9 and (np.abs(Lambda.real + 1) < 1e-9).all()
 
 
 def test_two_equal_systems_side_by_side():
     A = scipy.linalg.block_diag(*2 * [hippo.legs(4)[0]])
-    Lambda, V, E = diagonalize.perturb_then_diagonalize(A)
+    Lambda, V, E = ptd.perturb_then_diagonalize(A)
     assert relative_error(V * Lambda @ np.linalg.inv(V), A + E) < 1e-12 and np.linalg.cond(V) <= 9 * 8 / 16
 
 
@@ -320,9 +321,9 @@ def test_two_equal_systems_side_by_side():
 def test_a_wide_bound_is_used():
     """Whatever the bound, E is no larger than what a tighter one needs."""
     A = hippo.legs(8)[0]
-    sizes = [diagonalize.perturb_then_diagonalize(A, kappa=kappa).norm for kappa in (1.3, 1.6, 3, 30, 1e3, 1e5)]
+    sizes = [ptd.perturb_then_diagonalize(A, kappa=kappa).norm for kappa in (1.3, 1.6, 3, 30, 1e3, 1e5)]
     assert (np.diff(sizes) < 0).all()
-    kappas = [diagonalize.perturb_then_diagonalize(A, norm=norm).kappa for norm in (0.7, 0.3, 0.05, 1e-3, 5e-4)]
+    kappas = [ptd.perturb_then_diagonalize(A, norm=norm).kappa for norm in (0.7, 0.3, 0.05, 1e-3, 5e-4)]
     assert (np.diff(kappas) > 0).all()
 
 
@@ -330,14 +331,14 @@ def test_a_wide_bound_is_used():
 
 PROCESS = """
 import pathlib, sys, time
-from s5jax.ssm import diagonalize, hippo
+from s5jax.ssm import hippo, ptd
 n, own, *shared = sys.argv[1:]
 for directory in shared:
     pathlib.Path(own).with_suffix(".ready").touch()
     while len(list(pathlib.Path(own).parent.glob("*.ready"))) < 2:
         time.sleep(0.001)
 for directory in (*shared, own):
-    diagonalize.perturb_then_diagonalize(hippo.legs(int(n))[0], cache=directory)
+    ptd.perturb_then_diagonalize(hippo.legs(int(n))[0], cache=directory)
 """
 
 
@@ -503,7 +504,7 @@ def test_other_arguments_have_other_files(tmp_path):
         perturbed(4, cache=tmp_path, **options)
         perturbed(4, cache=tmp_path, **options)
         assert len(list(tmp_path.iterdir())) == count
-    diagonalize.perturb_then_diagonalize(1.01 * hippo.legs(4)[0], cache=tmp_path)
+    ptd.perturb_then_diagonalize(1.01 * hippo.legs(4)[0], cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == len(arguments) + 1
     perturbed(4, cache=tmp_path, kappa=9 * 4 / 12)  # the default
     assert len(list(tmp_path.iterdir())) == len(arguments) + 1
@@ -580,14 +581,14 @@ def other_matrices():
 @pytest.mark.parametrize("name", other_matrices())
 def test_any_matrix(name, tmp_path):
     A = other_matrices()[name]
-    result = diagonalize.perturb_then_diagonalize(A, cache=tmp_path)
+    result = ptd.perturb_then_diagonalize(A, cache=tmp_path)
     check_decomposition(A, result)
     assert np.linalg.cond(result.V) <= 4.5 and np.linalg.eigvals(A + result.E).real.max() < -0.25
 
 
 def test_a_slow_hippo_is_hippo_scaled(tmp_path):
     A = 1e-3 * hippo.legs(8)[0]
-    result = diagonalize.perturb_then_diagonalize(A, max_real=-1e-4, cache=tmp_path)
+    result = ptd.perturb_then_diagonalize(A, max_real=-1e-4, cache=tmp_path)
     check_decomposition(A, result)
     assert np.linalg.cond(result.V) <= 4.5 and result.max_real < -1e-4
     assert relative_error(result.E, 1e-3 * perturbed(8).E) < 1e-3
@@ -626,7 +627,7 @@ def unchecked():
         (hippo.legs(3)[0], {}, "even n.* A is 3 x 3"),
         (np.eye(2), {"kappa": 3, "norm": 0.1}, "at most one .* got kappa and norm"),
         (np.eye(2), {"method": "normal", "gamma": 1}, "normal takes none .* got gamma"),
-        (np.eye(2), {"method": "best"}, "'best' is none of ptd-conjugate, ptd, random, normal"),
+        (np.eye(2), {"method": "best"}, "must be one of ptd-conjugate, ptd, random, normal; got 'best'"),
         (np.eye(2), {"kappa": -3}, "kappa must be a positive number, got -3"),
         (np.eye(2), {"norm": 0}, "norm must be a positive number, got 0"),
         (np.eye(2), {"gamma": np.nan}, "gamma must be a positive number, got nan"),
@@ -635,7 +636,7 @@ def unchecked():
 )
 def test_wrong_arguments_are_named(A, options, message):
     with pytest.raises(ValueError, match=message):
-        diagonalize.perturb_then_diagonalize(A, **options)
+        ptd.perturb_then_diagonalize(A, **options)
 
 
 @pytest.mark.parametrize(

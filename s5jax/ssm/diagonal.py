@@ -1,0 +1,103 @@
+"""From a state matrix to the eigenvalues and eigenvectors of its normal part, in float64 NumPy."""
+
+from typing import Literal
+
+import numpy as np
+import scipy.linalg
+from jaxtyping import Complex, Float
+
+__all__ = ["Method", "blocks", "canonical", "check_kappa", "conjugate_half", "normal_part", "normal_plus_low_rank"]
+
+Method = Literal["ptd-conjugate", "ptd", "random", "normal"]
+"""What is diagonalised: a perturbed matrix (`ptd.perturb_then_diagonalize`), or the normal part."""
+
+
+def normal_part(
+    A: Float[np.ndarray, "n n"], P: Float[np.ndarray, "rank n"]
+) -> tuple[Complex[np.ndarray, " n"], Complex[np.ndarray, "n n"]]:
+    """Diagonalises the normal matrix S = A + P^T P = V diag(Lambda) V^*, with V unitary.
+
+    S must be a multiple of the identity plus a skew-symmetric matrix, as HiPPO's normal parts are: then -i times the
+    skew part is Hermitian and `eigh` gives exactly imaginary eigenvalues and orthonormal eigenvectors, which a
+    general eigensolver does not (arXiv 2208.04933, section 3.2).
+
+    Returns:
+      Lambda (n,), sorted by imaginary part, and V (n, n), whose columns are the eigenvectors; complex128.
+
+    Raises:
+      ValueError: S is not of that form.
+    """
+    S = A + P.T @ P
+    shift = np.trace(S) / len(S)
+    skew = S - shift * np.eye(len(S))
+    if np.abs(skew + skew.T).max() > 1e-8 * max(1.0, np.abs(S).max()):
+        raise ValueError("A + P^T P is not a multiple of the identity plus a skew-symmetric matrix")
+    frequency, V = np.linalg.eigh(-1j * skew)
+    return shift + 1j * frequency, V
+
+
+def conjugate_half(
+    Lambda: Complex[np.ndarray, " n"], V: Complex[np.ndarray, "n n"]
+) -> tuple[Complex[np.ndarray, " m"], Complex[np.ndarray, "n m"]]:
+    """Keeps one of each conjugate pair of modes: the half with negative imaginary part.
+
+    A real system x' = A x with A = V diag(Lambda) V^-1, V unitary, is carried by these m = n/2 modes alone, its output
+    being twice the real part of theirs. A double real eigenvalue is a pair as well: with e, f orthonormal real
+    eigenvectors, its mode is (e + i f) / sqrt(2).
+
+    Raises:
+      ValueError: the modes are not n/2 pairs (n is odd, or a real eigenvalue stands alone).
+    """
+    small = 1e-9 * max(1.0, np.abs(Lambda).max())
+    keep, real = Lambda.imag < -small, np.abs(Lambda.imag) <= small
+    if real.sum() == 2 and np.ptp(Lambda.real[real]) <= small:
+        plane = (V[:, real] @ V[:, real].conj().T).real  # the projector on the two real eigenvectors
+        e, f = np.linalg.eigh(plane)[1][:, -2:].T
+        return np.append(Lambda[keep], Lambda[real].real.mean()), np.c_[V[:, keep], (e + 1j * f) / np.sqrt(2)]
+    if 2 * keep.sum() != len(Lambda):
+        raise ValueError(
+            f"of {len(Lambda)} eigenvalues {keep.sum()} have a negative imaginary part: not all are in conjugate pairs"
+        )
+    return Lambda[keep], V[:, keep]
+
+
+def normal_plus_low_rank(
+    A: Float[np.ndarray, "n n"], B: Float[np.ndarray, " n"], P: Float[np.ndarray, "rank n"]
+) -> tuple[Complex[np.ndarray, " m"], Complex[np.ndarray, " m"], Complex[np.ndarray, "rank m"]]:
+    """A real system, given as by `hippo`, in the eigenbasis V of its normal part: A is diag(Lambda) - sum p_r p_r^*.
+
+    Of n states the m = n/2 conjugate halves are kept. Each eigenvector's phase, which is free, makes its first
+    component that is not zero real and positive, so that the result is the same on every machine.
+
+    Returns:
+      Lambda (m,), V^* B (m,), and the rows p_r = V^* P_r (rank, m); complex128.
+    """
+    Lambda, V = conjugate_half(*normal_part(A, P))
+    V = canonical(V)
+    return Lambda, V.conj().T @ B, P @ V.conj()
+
+
+def blocks(
+    Lambda: Complex[np.ndarray, " m"], V: Complex[np.ndarray, "n m"], inverse: Complex[np.ndarray, "m n"], count: int
+) -> tuple[
+    Complex[np.ndarray, " {count}*m"],
+    Complex[np.ndarray, "{count}*n {count}*m"],
+    Complex[np.ndarray, "{count}*m {count}*n"],
+]:
+    """The block-diagonal system of `count` copies of one (arXiv 2208.04933, section 4.3 and appendix B.1)."""
+    return np.tile(Lambda, count), scipy.linalg.block_diag(*[V] * count), scipy.linalg.block_diag(*[inverse] * count)
+
+
+def canonical(V: Complex[np.ndarray, "n m"]) -> Complex[np.ndarray, "n m"]:
+    """Eigenvectors of the phases that make each one's first component that is not zero real and positive."""
+    first = np.argmax(np.abs(V) > 1e-6 * np.abs(V).max(axis=0), axis=0)
+    pivot = V[first, np.arange(V.shape[1])]
+    return V * (pivot.conj() / np.abs(pivot))
+
+
+def check_kappa(method: str, kappa: float) -> None:
+    """Raises ValueError unless kappa is 0 or a bound that a perturbation can have; the normal part has none."""
+    if kappa != 0 and not (kappa >= 1 and method.startswith("ptd")):
+        raise ValueError(
+            f"ptd_kappa bounds a condition number, with init ptd or ptd-conjugate: 1 or more, or 0; got {kappa}"
+        )
