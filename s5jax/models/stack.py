@@ -116,7 +116,7 @@ class Stack(nnx.Module):
                 keys = jax.random.split(jax.random.fold_in(key, options.depth), options.depth)
         states = [None if state is None else _stack(state[place::places]) for place in range(places)]
 
-        def repetition(x: Array, layers: tuple[Any, ...]) -> tuple[Array, Any]:
+        def repetition(x: Array, layers: Any) -> tuple[Array, Any]:
             """The blocks of the pattern, one after the other."""
             new_stats, new_states = [], []
             for graphdef, (stats, rest, dropped, block_key, start) in zip(graphdefs, layers, strict=False):

@@ -11,7 +11,7 @@ import tiny
 from flax import nnx
 
 from s5jax.analysis import sinusoid
-from s5jax.training.config import UserError
+from s5jax.train.config import UserError
 
 
 class Known(nnx.Module):

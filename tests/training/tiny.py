@@ -6,7 +6,8 @@ import subprocess
 import sys
 import tempfile
 
-from s5jax.training import config as configs
+from s5jax.train import resolve
+from s5jax.train.config import Config
 
 ROOT = pathlib.Path(__file__).parents[2]
 cache_of_processes = tempfile.TemporaryDirectory()
@@ -17,7 +18,6 @@ FIELDS = [
     "--config.model.depth=1",
     "--config.model.d_model=4",
     "--config.model.dropout=0.2",
-    "--config.ssm.state_size=4",
     "--config.train.batch_size=64",
     "--config.train.epochs=4",
     "--config.train.eval_every_steps=9",
@@ -26,14 +26,15 @@ FIELDS = [
 STEPS = 4 * (1257 // 64)
 
 
-def config(*overrides: str, recipe: str = RECIPE) -> configs.Config:
-    values = configs.load_config(f"{ROOT}/{recipe}")
-    configs.override(values, [*FIELDS, *overrides])
-    return configs.resolve(values)
+def config(*overrides: str, recipe: str = RECIPE) -> Config:
+    values = resolve.load_config(f"{ROOT}/{recipe}")
+    resolve.override(values, [*FIELDS, f"--config.mixers.{values.model.pattern[0]}.state_size=4", *overrides])
+    return resolve.resolve(values)
 
 
 def command(workdir: pathlib.Path, *overrides: str) -> list[str]:
-    return [sys.executable, "scripts/train.py", f"--config={RECIPE}", f"--workdir={workdir}", *FIELDS, *overrides]
+    recipe = (f"--config={RECIPE}", *FIELDS, "--config.mixers.s5.state_size=4")
+    return [sys.executable, "scripts/train.py", f"--workdir={workdir}", *recipe, *overrides]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
