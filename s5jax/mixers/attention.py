@@ -25,7 +25,7 @@ raise where the count is known; where it is traced, as under `jax.jit`, those ou
 
 import dataclasses
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -100,7 +100,7 @@ def apply(
     lengths: Integer[Array, " B"] | None = None,
     mask: Bool[Array, "B L"] | None = None,
     reset: Bool[Array, "B L"] | None = None,
-    rate: None = None,
+    rate: Any = None,
     state: State | None = None,
     key: PRNGKeyArray | None = None,
     dropout: Float[Array, ""] | float = 0.0,
@@ -146,9 +146,9 @@ def apply(
     return jnp.where(beyond[..., None], jnp.nan, y), new_state
 
 
-def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> State:
+def init_state(params: Params, options: Options, batch: Any, *, max_length: int | None = None) -> State:
     """An empty cache for `max_length` samples, or for a window if that is shorter or the only one of them; neither
-    of them, and two directions, raise ValueError."""
+    of them, and two directions, raise ValueError. `batch` is an integer, or symbolic under `jax.export`."""
     discretize(params, options)
     if not (max_length or options.window):
         raise ValueError("attention without a window needs a max_length for its cache")
@@ -158,7 +158,7 @@ def init_state(params: Params, options: Options, batch: int, *, max_length: int 
     return {"k": k, "v": v, "valid": jnp.zeros((batch, M), bool), "count": jnp.zeros(batch, jnp.int32)}
 
 
-def discretize(params: Params, options: Options, *, rate: None = None) -> Params:
+def discretize(params: Params, options: Options, *, rate: Any = None) -> Params:
     """What `step` needs: the parameters. Raises ValueError for a rate, and for two directions."""
     if rate is not None:
         raise ValueError("attention takes no rate: it does not know time")
@@ -237,9 +237,9 @@ def _rotate(x, position):
 
 def _attend(q, k, v, allowed, key, dropout):
     # jax.nn.dot_product_attention has its softmax in float32 whatever it is given, and no dropout.
-    wide = jnp.promote_types(q.dtype, jnp.float32)
+    wide = jnp.float64 if q.dtype == jnp.float64 else jnp.float32
     logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=wide) / math.sqrt(q.shape[-1])
-    weights = jax.nn.softmax(jnp.where(allowed, logits, jnp.finfo(wide).min / 2), axis=-1)
+    weights = jax.nn.softmax(jnp.where(allowed, logits, -1e30), axis=-1)
     weights = jnp.where(allowed, weights, 0)  # a row with nothing to see
     if key is not None:
         keep = 1 - jnp.asarray(dropout, wide)
