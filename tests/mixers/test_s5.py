@@ -1,5 +1,7 @@
 import dataclasses
 import functools
+import subprocess
+import sys
 import typing
 from unittest import mock
 
@@ -11,19 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numerics import load_case, relative_error
 
-from s5jax.ssm import mimo, s5, scan
+from s5jax.mixers import s5
+from s5jax.ssm import diagonal_system, scan
 
 METHODS = typing.get_args(scan.Method)
-apply = jax.jit(s5.apply, static_argnames=("options", "return_state"))
+apply = jax.jit(s5.apply, static_argnames="options")
 
 
-def random_layer(seed=0, H=3, **options):
+def random_mixer(seed=0, H=3, **options):
     options = s5.Options(**{"state_size": 8, "blocks": 2, **options})
     return jax.jit(lambda key: s5.init(key, H, options))(jax.random.key(seed)), options
 
 
 def dense_system(params, options, direction=0):
-    """The layer's continuous system as full float64 matrices, conjugate modes written out."""
+    """The mixer's continuous system as full float64 matrices, conjugate modes written out."""
     p = {name: np.asarray(value, np.float64) for name, value in params.items()}
     Lambda = np.minimum(p["Lambda_re"], -1e-4 if options.clip_eigs else np.inf) + 1j * p["Lambda_im"]
     B = p["B"] @ [1, 1j]
@@ -37,17 +40,17 @@ def dense_system(params, options, direction=0):
     return Lambda, B, C, np.diag(p["D"]), Delta
 
 
-def slow_apply(params, u, options, step_rescale=1.0, start=None):
+def slow_apply(params, u, options, rate=1.0, start=None):
     """One sequence (L, H) by a float64 loop over dense matrices."""
     u = np.asarray(u, np.float64)
     outputs = u @ dense_system(params, options)[3]
     for direction in range(2 if options.bidirectional else 1):
         Lambda, B, C, _, Delta = dense_system(params, options, direction)
-        z = Lambda * Delta * step_rescale
+        z = Lambda * Delta * rate
         if options.discretization == "zoh":
             a, gamma = np.exp(z), (np.exp(z) - 1) / Lambda
         else:
-            a, gamma = (1 + z / 2) / (1 - z / 2), Delta * step_rescale / (1 - z / 2)
+            a, gamma = (1 + z / 2) / (1 - z / 2), Delta * rate / (1 - z / 2)
         x = np.zeros(len(Lambda), complex) if start is None else start
         for k in range(len(u))[:: -1 if direction else 1]:
             x = a * x + gamma * (B @ u[k])
@@ -69,8 +72,8 @@ def test_recorded_outputs_and_gradients(case, method):
     options = s5.Options(state_size=meta["P"], blocks=meta["J"], scan_method=method, **{k: meta[k] for k in keys})
 
     def weighted_sum(params, u):
-        y = s5.apply(params, u, options, step_rescale=meta["step_rescale"])
-        return jnp.sum(y * data["w"]), y
+        y, _ = s5.apply(params, u[None], options, rate=meta["step_rescale"])
+        return jnp.sum(y[0] * data["w"]), y[0]
 
     params, u = jax.tree.map(jnp.asarray, (data["param"], data["u"]))
     (grad_params, grad_u), y = jax.jit(jax.grad(weighted_sum, argnums=(0, 1), has_aux=True))(params, u)
@@ -97,7 +100,7 @@ def test_initial_shapes_names_and_scales(conj_sym, C_init, bidirectional):
         expected |= {"C1": (H, P, 2), "C2": (H, P, 2)} if bidirectional else {"C": (H, P, 2)}
     assert {name: value.shape for name, value in params.items()} == expected
     assert all(value.dtype == jnp.float32 for value in params.values())
-    assert set(s5.SSM_PARAMS) <= set(params)
+    assert set(s5.GROUPS["dynamics"].split("|")) <= set(params)
     # Half the modes of a block come from its eigenvalues, sorted; all blocks are alike.
     np.testing.assert_allclose(params["Lambda_re"], -0.5, atol=1e-6)
     np.testing.assert_array_equal(params["Lambda_im"][: P // J], params["Lambda_im"][-(P // J) :])
@@ -117,16 +120,16 @@ def test_initial_shapes_names_and_scales(conj_sym, C_init, bidirectional):
 @pytest.mark.parametrize("discretization", ["zoh", "bilinear"])
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_apply_is_the_dense_recurrence(L, discretization, bidirectional):
-    params, options = random_layer(discretization=discretization, bidirectional=bidirectional)
+    params, options = random_mixer(discretization=discretization, bidirectional=bidirectional)
     u = np.random.default_rng(0).normal(size=(2, L, 3)).astype(np.float32)
     for rescale in (1.0, 2.5):
-        y = apply(params, jnp.asarray(u), options, step_rescale=rescale)
+        y, _ = apply(params, jnp.asarray(u), options, rate=rescale)
         for i in range(2):
             assert relative_error(y[i], slow_apply(params, u[i], options, rescale)) < 1e-5
 
 
 def test_conjugate_halves_equal_the_full_system():
-    params, options = random_layer()
+    params, options = random_mixer()
     P = params["Lambda_re"].shape[0]
     flip = np.array([1, -1], np.float32)
     full = {
@@ -140,13 +143,13 @@ def test_conjugate_halves_equal_the_full_system():
     assert full["B"].shape[0] == 2 * P
     u = jax.random.normal(jax.random.key(2), (4, 50, 3))
     full_options = dataclasses.replace(options, conj_sym=False)
-    assert relative_error(apply(full, u, full_options), apply(params, u, options)) < 1e-5
+    assert relative_error(apply(full, u, full_options)[0], apply(params, u, options)[0]) < 1e-5
     s = jnp.asarray([0.1 + 3j, -2j], jnp.complex64)
     assert relative_error(s5.transfer_function(full, s, full_options), s5.transfer_function(params, s, options)) < 1e-5
 
 
 def test_initial_eigenvalues_are_those_of_the_normal_part():
-    params, _ = random_layer(H=40, state_size=6, blocks=1, conj_sym=False)
+    params, _ = random_mixer(H=40, state_size=6, blocks=1, conj_sym=False)
     Lambda = np.asarray(params["Lambda_re"]) + 1j * np.asarray(params["Lambda_im"])
     scale = np.sqrt(2 * np.arange(6) + 1)
     S = -np.tril(np.outer(scale, scale), -1) - np.diag(np.arange(6) + 1) + np.outer(scale, scale) / 2
@@ -156,7 +159,7 @@ def test_initial_eigenvalues_are_those_of_the_normal_part():
 def test_B_of_a_new_layer_is_real_in_the_original_basis():
     """B^* Lambda^k B = B_real^T S^k B_real has no imaginary part if B = V^* B_real, whatever the phases in V; a B drawn
     in the eigenbasis would give it one."""
-    params, _ = random_layer(H=5, state_size=6, blocks=1, conj_sym=False)
+    params, _ = random_mixer(H=5, state_size=6, blocks=1, conj_sym=False)
     B = np.asarray(params["B"], np.float64) @ [1, 1j]
     Lambda = np.asarray(params["Lambda_re"], np.float64) + 1j * np.asarray(params["Lambda_im"], np.float64)
     for k in range(4):
@@ -166,64 +169,71 @@ def test_B_of_a_new_layer_is_real_in_the_original_basis():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_step_rolled_out_and_halves_handed_over_equal_apply(method):
-    params, options = random_layer(scan_method=method)
+    params, options = random_mixer(scan_method=method)
     u = jax.random.normal(jax.random.key(3), (2, 37, 3))
-    y, last = apply(params, u, options, return_state=True)
+    start = s5.init_state(params, options, 2)
+    y, last = apply(params, u, options, state=start)
+    assert relative_error(apply(params, u, options)[0], y) < 1e-6
 
-    state = s5.initial_state(params, (2,))
+    state, cell, rolled = start, s5.discretize(params, options), []
     step = jax.jit(functools.partial(s5.step, options=options))
-    rolled = []
     for k in range(37):
-        state, y_k = step(params, state, u[:, k])
+        y_k, state = step(cell, state, u[:, k])
         rolled.append(y_k)
     assert relative_error(jnp.stack(rolled, 1), y) < 1e-5
     assert relative_error(state, last) < 1e-5
 
-    first, middle = apply(params, u[:, :13], options, return_state=True)
-    second, end = apply(params, u[:, 13:], options, initial_state=middle, return_state=True)
+    first, middle = apply(params, u[:, :13], options, state=start)
+    second, end = apply(params, u[:, 13:], options, state=middle)
     assert relative_error(jnp.concatenate([first, second], 1), y) < 1e-5
     assert relative_error(end, last) < 1e-5
 
 
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_padding_changes_nothing(bidirectional):
-    params, options = random_layer(bidirectional=bidirectional)
+    params, options = random_mixer(bidirectional=bidirectional)
     u = jax.random.normal(jax.random.key(4), (3, 20, 3))
     lengths = jnp.array([20, 7, 1])
     valid = np.arange(20) < np.asarray(lengths)[:, None]
     garbage = jnp.where(valid[..., None], u, jnp.nan)
 
     def valid_sum(params, u):
-        return jnp.sum(jnp.where(valid[..., None], apply(params, u, options, lengths=lengths), 0) ** 2)
+        return jnp.sum(jnp.where(valid[..., None], apply(params, u, options, lengths=lengths)[0], 0) ** 2)
 
     gradient = jax.jit(jax.value_and_grad(valid_sum, argnums=(0, 1)))
     clean, dirty = gradient(params, u), gradient(params, garbage)
     jax.tree.map(np.testing.assert_array_equal, clean, dirty)
     for i, n in enumerate(lengths):
         alone = slow_apply(params, u[i, :n], options)
-        assert relative_error(apply(params, garbage, options, lengths=lengths)[i, :n], alone) < 1e-5
-    if not bidirectional:
-        _, state = apply(params, garbage, options, lengths=lengths, return_state=True)
-        for i, n in enumerate(lengths):
-            assert relative_error(state[i], apply(params, u[i, :n], options, return_state=True)[1]) < 1e-6
+        assert relative_error(apply(params, garbage, options, lengths=lengths)[0][i, :n], alone) < 1e-5
 
 
-def test_a_layer_of_two_directions_has_no_state():
-    params, options = random_layer(bidirectional=True)
-    state = s5.initial_state(params)
-    with pytest.raises(ValueError, match="two directions"):
-        s5.apply(params, jnp.zeros((4, 3)), options, initial_state=state)
-    with pytest.raises(ValueError, match="two directions"):
-        s5.apply(params, jnp.zeros((4, 3)), options, return_state=True)
-    with pytest.raises(ValueError, match="two directions"):
-        s5.step(params, state, jnp.zeros(3), options)
+def test_two_directions_have_no_state():
+    params, options = random_mixer(bidirectional=True)
+    state = s5.init_state(params, random_mixer()[1], 1)
+    with pytest.raises(ValueError, match="no state"):
+        s5.apply(params, jnp.zeros((1, 4, 3)), options, state=state)
+    with pytest.raises(ValueError, match="no recurrent mode"):
+        s5.init_state(params, options, 1)
+    with pytest.raises(ValueError, match="no recurrent mode"):
+        s5.discretize(params, options)
+
+
+def test_the_normal_part_needs_no_optimiser():
+    code = (
+        "import sys; from s5jax.mixers import s5; import jax; s5.init(jax.random.key(0), 2, s5.Options(state_size=4))"
+    )
+    code += (
+        "; assert not {'s5jax.ssm.ptd', 's5jax.ssm.perturbation', 'threadpoolctl', 'scipy.optimize'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize("C_init", ["trunc_standard_normal", "complex_normal"])
 @pytest.mark.parametrize("clip_eigs", [True, False])
 def test_transfer_function_is_a_dense_solve(bidirectional, C_init, clip_eigs):
-    params, options = random_layer(bidirectional=bidirectional, C_init=C_init, clip_eigs=clip_eigs)
+    params, options = random_mixer(bidirectional=bidirectional, C_init=C_init, clip_eigs=clip_eigs)
     params["Lambda_re"] = params["Lambda_re"].at[0].set(0.5)
     frequencies = np.array([[0.3 + 2j, 5j], [1.0, -0.2 - 7j]])
     G = s5.transfer_function(params, jnp.asarray(frequencies, jnp.complex64), options)
@@ -257,14 +267,14 @@ def test_impossible_options(options, message):
     L=st.integers(1, 70),
     H=st.integers(1, 5),
     P=st.integers(1, 6),
-    batch=st.lists(st.integers(1, 3), max_size=2),
+    B=st.integers(1, 4),
     bidirectional=st.booleans(),
     block=st.sampled_from([1, 16, 100, 2**19]),
-    method=st.sampled_from(["sequential", "chunked", "associative"]),
+    method=st.sampled_from(METHODS[1:]),
     discretization=st.sampled_from(["zoh", "bilinear"]),
     seed=st.integers(0, 2**16),
 )
-def test_any_shape_and_method_and_gradient(L, H, P, batch, bidirectional, block, method, discretization, seed):
+def test_any_shape_and_method_and_gradient(L, H, P, B, bidirectional, block, method, discretization, seed):
     """Values against dense float64 loops; the gradient along a random direction against their central difference."""
     how = {"bidirectional": bidirectional, "scan_method": method, "discretization": discretization}
     options, rng = s5.Options(state_size=2 * P, **how), np.random.default_rng(seed)
@@ -272,33 +282,32 @@ def test_any_shape_and_method_and_gradient(L, H, P, batch, bidirectional, block,
     params = {name: rng.normal(size=x.shape).astype(np.float32) for name, x in shapes.items()}
     params["Lambda_re"] = -np.exp(params["Lambda_re"])
     params["log_step"] = params["log_step"] - 3
-    u, w = (rng.normal(size=(*batch, L, H)).astype(np.float32) for _ in range(2))
+    u, w = (rng.normal(size=(B, L, H)).astype(np.float32) for _ in range(2))
     towards = {name: rng.normal(size=x.shape) * (0.1 if "Lambda" in name else 1) for name, x in params.items()}
-    with mock.patch.dict(mimo.BLOCKS, cpu=(block, block)):
-        value = lambda p, u: (jnp.sum(w * (y := s5.apply(p, u, options))), y)  # noqa: E731
+    with mock.patch.dict(diagonal_system.BLOCKS, cpu=(block, block)):
+        value = lambda p, u: (jnp.sum(w * (y := s5.apply(p, u, options)[0])), y)  # noqa: E731
         (gradients, du), y = jax.jit(jax.grad(value, argnums=(0, 1), has_aux=True))(params, u)
 
     def exact(t, u):
         moved = {name: np.asarray(x, np.float64) + t * towards[name] for name, x in params.items()}
-        flat = u.reshape(-1, L, H)
-        return np.stack([slow_apply(moved, one, options) for one in flat]).reshape(u.shape)
+        return np.stack([slow_apply(moved, one, options) for one in u])
 
     assert relative_error(y, exact(0, u)) < 1e-5
     slope = (w * (exact(1e-5, u) - exact(-1e-5, u))).sum() / 2e-5
     found = sum(np.sum(np.float64(gradients[name]) * towards[name]) for name in params)
     scale = sum(np.linalg.norm(gradients[name]) * np.linalg.norm(towards[name]) for name in params)
     assert abs(found - slope) < 2e-4 * scale
-    shift = rng.normal(size=u.shape)  # the layer is linear in u
+    shift = rng.normal(size=u.shape)  # the mixer is linear in u
     error = np.sum(np.float64(du) * shift) - (w * exact(0, shift)).sum()
     assert abs(error) < 1e-5 * L * np.linalg.norm(du) * np.linalg.norm(shift)
 
 
 def test_inputs_of_double_precision(monkeypatch):
-    monkeypatch.setitem(mimo.BLOCKS, "cpu", (0, 64))
+    monkeypatch.setitem(diagonal_system.BLOCKS, "cpu", (0, 64))
     options = s5.Options(state_size=4, bidirectional=True)
     params = s5.init(jax.random.key(0), 3, options)
     u = np.random.default_rng(0).normal(size=(2, 40, 3))
-    gradient = jax.jit(jax.grad(lambda params, u: jnp.sum(jnp.sin(s5.apply(params, u, options))), (0, 1)))
+    gradient = jax.jit(jax.grad(lambda params, u: jnp.sum(jnp.sin(s5.apply(params, u, options)[0])), (0, 1)))
     expected = gradient(params, jnp.asarray(u, jnp.float32))
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         actual = gradient(params, jnp.asarray(u))
