@@ -29,7 +29,7 @@ class Pooled(NamedTuple):
     steps: Array
     """(B,): samples in the sum."""
 
-    def add(self, x: Float[Array, "B H"], steps: Array) -> "Pooled":
+    def add(self, x: Float[Array, "B H"], steps: Array | int) -> "Pooled":
         """With the sum x of so many more samples (compensated summation, Kahan 1965)."""
         x = x - self.lost
         total = self.total + x
