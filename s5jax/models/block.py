@@ -5,6 +5,7 @@ Modules and parameters have the names of the published S5 code: `seq/B`, `out2/k
 
 import functools
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -16,16 +17,25 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from s5jax import mixers
 from s5jax.models.encoders import add_bias
 from s5jax.models.options import Options
+from s5jax.models.sequences import Sequences
 from s5jax.ssm.product import product
 
-__all__ = ["Block", "Dropout", "dropout_masks"]
+__all__ = ["Block", "Dropout", "draw_dropout"]
 
 
 class Dropout(NamedTuple):
-    """What dropout keeps, and the factor on it."""
+    """What a block drops. From `draw_dropout`, which draws it for all blocks, each array has their axis in front."""
 
-    kept: Bool[Array, "... 2 B 1 H"]
-    scale: Float[Array, "..."]
+    kept: Bool[Array, "*depth 2 B 1 H"]
+    """Of the features, in the two places where they are dropped: one mask for all steps of a sequence."""
+    rate: Float[Array, "*depth"]
+    """Probability that a feature is dropped."""
+    key: PRNGKeyArray | None
+    """For mixers that drop something inside."""
+
+    def __call__(self, x: Float[Array, "B L H"], place: int) -> Float[Array, "B L H"]:
+        """Features without the dropped ones; the others grow, so that the mean stays the same."""
+        return jnp.where(self.kept[place], x * (1 / (1 - self.rate)).astype(x.dtype), 0)
 
 
 class Block(nnx.Module):
@@ -33,23 +43,21 @@ class Block(nnx.Module):
 
     With x the mixer's output, g = dropout(gelu(x)) and sigma the logistic function, the activations are
     `none`: x; `gelu`: g; `full_glu`: out1(g) sigma(out2(g)); `half_glu1`: g sigma(out2(g));
-    `half_glu2`: x sigma(out2(g)). The last three pass dropout once more. One dropout mask serves all steps of a
-    sequence.
+    `half_glu2`: x sigma(out2(g)). The last three pass dropout once more.
 
     With `mlp` > 0, x + mlp_out(gelu(mlp_in(mlp_norm(x)))) follows.
 
     Args:
       options: of the model.
-      mixer: the name of the mixer and its options.
+      mixer: the name of the mixer, and its options.
       length: steps that the model will be trained on.
       rngs: with a stream `params`.
     """
 
     def __init__(self, options: Options, mixer: tuple[str, Any], length: int, *, rngs: nnx.Rngs):
         H = options.d_model
-        self.options, (self.mixer, self.mixer_options) = options, mixer
-        params = mixers.find(self.mixer).init(rngs.params(), H, self.mixer_options, depth=options.depth, length=length)
-        self.seq = _module(params)
+        self.options, (self.mixer_name, self.mixer_options) = options, mixer
+        self.seq = _module(self.mixer.init(rngs.params(), H, self.mixer_options, depth=options.depth, length=length))
         self.norm = _norm(options, rngs)
         if options.activation == "full_glu":
             self.out1 = nnx.Linear(H, H, rngs=rngs)
@@ -61,57 +69,93 @@ class Block(nnx.Module):
             self.mlp_out = nnx.Linear(options.mlp * H, H, rngs=rngs)
 
     @property
+    def mixer(self) -> ModuleType:
+        return mixers.find(self.mixer_name)
+
+    @property
     def params(self) -> dict[str, Any]:
         """The mixer's parameters."""
         return nnx.to_pure_dict(nnx.state(self.seq))
 
+    def ability(self, name: str) -> Any:
+        """One of `mixers.ABILITIES` of the mixer."""
+        return mixers.ability(self.mixer, name, self.mixer_options)
+
     def __call__(
         self,
-        x: Float[Array, "B *L H"],
-        mix: Callable[..., tuple[Array, Any]],
+        x: Float[Array, "B L H"],
+        sequences: Sequences = Sequences(),
         *,
-        counted: Bool[Array, "B L"] | None = None,
+        state: Any = None,
         train: bool = False,
         dropout: Dropout | None = None,
-    ) -> tuple[Float[Array, "B *L H"], Any]:
-        """Whole sequences (B, L, H), or one sample of each (B, H).
+    ) -> tuple[Float[Array, "B L H"], Any]:
+        """Features after the block, and the mixer's state after the last valid step if one was given.
 
         Args:
-          x: features.
-          mix: applies the mixer to them: outputs, and the mixer's state or `None`.
-          counted: steps that count in the batch statistics; `None`: all.
+          x: features before it.
+          sequences: their lengths, missing samples, resets and rate.
+          state: of the mixer.
           train: normalise by the statistics of this batch, and update the running ones.
-          dropout: its masks for this block; `None`: nothing is dropped.
+          dropout: for this block; `None`: nothing is dropped.
         """
-        options = self.options
-        own = mixers.ability(mixers.find(self.mixer), "OWN_RESIDUAL", self.mixer_options)
-        u = self._normalize(self.norm, x, counted, train) if options.prenorm else x
+        inside = {} if dropout is None or dropout.key is None else {"key": dropout.key, "dropout": dropout.rate}
+        given = {**sequences._asdict(), **inside, "state": state, "options": self.mixer_options}
+        mix = functools.partial(self.mixer.apply, self.params, **given)
+        return self._around(mix, x, sequences.counted(x.shape[1]), train, dropout)
+
+    def step(
+        self,
+        cell: Any,
+        state: Any,
+        x: Float[Array, "B H"],
+        *,
+        mask: Bool[Array, " B"] | None = None,
+        reset: Bool[Array, " B"] | None = None,
+    ) -> tuple[Float[Array, "B H"], Any]:
+        """One sample: features after the block, and the mixer's next state; `cell` is from the mixer's `discretize`."""
+        mix = functools.partial(self.mixer.step, cell, state, options=self.mixer_options, mask=mask, reset=reset)
+        return self._around(mix, x)
+
+    def _around(
+        self,
+        mix: Callable[..., tuple[Array, Any]],
+        x: Array,
+        counted: Array | None = None,
+        train: bool = False,
+        dropout: Dropout | None = None,
+    ) -> tuple[Array, Any]:
+        """The block, with the mixer as a function of the features and, where it adds them itself, of `skip`."""
+        options, own = self.options, self.ability("OWN_RESIDUAL")
+        normalize = functools.partial(self._normalize, counted=counted, train=train)
+        u = normalize(self.norm, x) if options.prenorm else x
         y, state = mix(u, skip=x) if own else mix(u)
         y = self._activate(checkpoint_name(y, "product"), dropout)
         x = x + y if options.residual and not own else y
         if not options.prenorm:
-            x = self._normalize(self.norm, x, counted, train)
-        return self._mlp(x, counted, train) if options.mlp else x, state
+            x = normalize(self.norm, x)
+        if options.mlp:
+            u = normalize(self.mlp_norm, x) if options.prenorm else x
+            x = x + _linear(self.mlp_out, self._gelu(_linear(self.mlp_in, u)))
+            if not options.prenorm:
+                x = normalize(self.mlp_norm, x)
+        return x, state
 
     def _activate(self, x: Array, dropout: Dropout | None) -> Array:
+        drop = dropout or (lambda x, place: x)
         kind = self.options.activation
         if kind == "none":
             return x
-        g = _drop(self._gelu(x), dropout, 0)
+        g = drop(self._gelu(x), 0)
         if kind == "gelu":
             return g
         value = x if kind == "half_glu2" else _linear(self.out1, g) if kind == "full_glu" else g
-        return _drop(value * jax.nn.sigmoid(_linear(self.out2, g)), dropout, 1)
-
-    def _mlp(self, x: Array, counted: Array | None, train: bool) -> Array:
-        u = self._normalize(self.mlp_norm, x, counted, train) if self.options.prenorm else x
-        x = x + _linear(self.mlp_out, self._gelu(_linear(self.mlp_in, u)))
-        return x if self.options.prenorm else self._normalize(self.mlp_norm, x, counted, train)
+        return drop(value * jax.nn.sigmoid(_linear(self.out2, g)), 1)
 
     def _gelu(self, x: Array) -> Array:
         return jax.nn.gelu(x, approximate=self.options.gelu == "tanh")
 
-    def _normalize(self, norm: Any, x: Array, counted: Array | None, train: bool) -> Array:
+    def _normalize(self, norm: Any, x: Array, *, counted: Array | None, train: bool) -> Array:
         if self.options.norm == "none":
             return x
         if self.options.norm == "layer":
@@ -119,21 +163,26 @@ class Block(nnx.Module):
         return norm(x, use_running_average=not train, mask=None if counted is None else counted[..., None])
 
 
-def dropout_masks(
-    depth: int, width: int, batch: int, key: PRNGKeyArray, rate: Float[Array, ""] | float
-) -> Bool[Array, "depth 2 B 1 H"]:
-    """What the blocks' dropout keeps.
+def draw_dropout(
+    options: Options, batch: int, key: PRNGKeyArray, rate: Float[Array, ""] | float, *, inside: bool
+) -> Dropout:
+    """Dropout of all blocks.
 
     The masks are drawn for all blocks at once: the generator's loops within a block, and once more in its gradient,
     would be a fifth of what is compiled.
+
+    Args:
+      options: of the model.
+      batch: sequences.
+      key: what it is drawn from.
+      rate: probability that a feature is dropped.
+      inside: some mixers drop something, too.
     """
+    depth, H = options.depth, options.d_model
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(jnp.arange(depth))
-    draw = functools.partial(jax.random.bernoulli, p=1 - rate, shape=(batch, 1, width))
-    return jax.vmap(jax.vmap(draw))(keys)
-
-
-def _drop(x: Array, dropout: Dropout | None, place: int) -> Array:
-    return x if dropout is None else jnp.where(dropout.kept[place], x * dropout.scale.astype(x.dtype), 0)
+    draw = functools.partial(jax.random.bernoulli, p=1 - rate, shape=(batch, 1, H))
+    of_mixers = jax.random.split(jax.random.fold_in(key, depth), depth) if inside else None
+    return Dropout(jax.vmap(jax.vmap(draw))(keys), jnp.broadcast_to(jnp.asarray(rate), depth), of_mixers)
 
 
 def _linear(layer: nnx.Linear, x: Array) -> Array:
@@ -141,12 +190,10 @@ def _linear(layer: nnx.Linear, x: Array) -> Array:
 
 
 def _norm(options: Options, rngs: nnx.Rngs) -> nnx.BatchNorm | nnx.LayerNorm | None:
+    H, epsilon = options.d_model, options.norm_epsilon
     if options.norm == "batch":
-        epsilon = options.norm_epsilon or 1e-5
-        return nnx.BatchNorm(options.d_model, momentum=options.bn_momentum, epsilon=epsilon, rngs=rngs)
-    if options.norm == "layer":
-        return nnx.LayerNorm(options.d_model, epsilon=options.norm_epsilon or 1e-6, rngs=rngs)
-    return None
+        return nnx.BatchNorm(H, momentum=options.bn_momentum, epsilon=epsilon or 1e-5, rngs=rngs)
+    return nnx.LayerNorm(H, epsilon=epsilon or 1e-6, rngs=rngs) if options.norm == "layer" else None
 
 
 def _module(params: Any) -> Any:

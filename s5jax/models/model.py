@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray, Shaped
 
 from s5jax.models import heads
 from s5jax.models.options import Options
-from s5jax.models.stack import Cells, Sequences, Stack
+from s5jax.models.sequences import Sequences
+from s5jax.models.stack import Cells, Stack
 
 __all__ = ["Model", "State"]
 
@@ -55,7 +56,7 @@ class Model(nnx.Module):
     def __call__(
         self,
         inputs: Shaped[Array, "B ..."],
-        lengths: Int[Array, "B ..."] | None = None,
+        lengths: Integer[Array, "B ..."] | None = None,
         *,
         mask: Bool[Array, "B ..."] | None = None,
         reset: Bool[Array, "B ..."] | None = None,
@@ -77,7 +78,7 @@ class Model(nnx.Module):
           dropout: probability, instead of that of the options.
         """
         fold = self.decoder.fold
-        sequences = Sequences(fold(lengths), fold(mask), fold(reset), fold(rate))
+        sequences = Sequences(*map(fold, (lengths, mask, reset, rate)))
         x, _ = self.encoder(fold(inputs), sequences, train=train, key=key, dropout=dropout)
         return self.decoder.read(x, sequences)[0]
 
@@ -98,7 +99,7 @@ class Model(nnx.Module):
         self,
         state: State,
         inputs: Shaped[Array, "B ..."],
-        lengths: Int[Array, "B ..."] | None = None,
+        lengths: Integer[Array, "B ..."] | None = None,
         *,
         mask: Bool[Array, "B ..."] | None = None,
         reset: Bool[Array, "B ..."] | None = None,
@@ -109,7 +110,7 @@ class Model(nnx.Module):
         Arguments as for a call; of some sequences there may be nothing to read, lengths 0.
         """
         fold = self.decoder.fold
-        sequences = Sequences(fold(lengths), fold(mask), fold(reset), fold(rate))
+        sequences = Sequences(*map(fold, (lengths, mask, reset, rate)))
         x, of_mixers = self.encoder(fold(inputs), sequences, state=state.mixers)
         outputs, of_head = self.decoder.read(x, sequences, state.head)
         assert of_mixers is not None
@@ -146,11 +147,11 @@ class Model(nnx.Module):
             cells = self.discretize(rate)
         elif rate is not None:
             raise ValueError("rate is a part of the cells that are given: discretize(rate)")
-        fold = self.decoder.fold
-        mask, reset = fold(mask), fold(reset)
-        x, of_mixers = self.encoder.step(state.mixers, fold(inputs), cells, mask=mask, reset=reset)
-        outputs, of_head = self.decoder.step(x, mask, reset, state.head)
-        return outputs, State(of_mixers, of_head)
+        inputs, mask, reset = map(self.decoder.fold, (inputs, mask, reset))
+        x, of_mixers = self.encoder.step(state.mixers, inputs, cells, mask=mask, reset=reset)
+        mask, reset = (None if given is None else given[:, None] for given in (mask, reset))
+        outputs, of_head = self.decoder.read(x[:, None], Sequences(mask=mask, reset=reset), state.head)
+        return outputs[:, 0] if isinstance(self.decoder, heads.StepHead) else outputs, State(of_mixers, of_head)
 
     def rollout(
         self, state: State, inputs: Shaped[Array, "B ..."], cells: Cells | None = None

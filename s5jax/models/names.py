@@ -1,7 +1,7 @@
 """The published names of what a stack of blocks holds.
 
-The blocks are one module, `encoder/layers`, whose arrays have an axis for the blocks in front. Where people and files
-meet them, they are `encoder/layers_0/seq/B`, ..., as in the published S5 code.
+Blocks in the same place of the pattern are one module, `encoder/layers/<place>`, whose arrays have an axis for the
+repetitions in front. In the published S5 code, block i is `encoder/layers_<i>`.
 """
 
 from typing import Any
@@ -13,27 +13,33 @@ __all__ = ["per_layer", "stacked"]
 
 
 def per_layer(tree: Any) -> Any:
-    """A tree of parameters, or of what there is of each, with `layers_0`, `layers_1`, ... for every `layers`."""
+    """A tree of parameters, or of something for each, with `layers_0`, `layers_1`, ... for every `layers`."""
 
     def split(node: Any) -> Any:
         if not _has(node, "layers"):
             return node
-        depth = next((len(x) for x in jax.tree.leaves(node["layers"])), 0)
-        layers = {f"layers_{i}": jax.tree.map(lambda x, i=i: x[i], node["layers"]) for i in range(depth)}
-        others = {name: child for name, child in node.items() if name != "layers" or not depth}
-        return others | layers
+        places = [node["layers"][i] for i in sorted(node["layers"], key=int)]
+        depth = sum(next((len(x) for x in jax.tree.leaves(place)), 0) for place in places)
+        layers = {
+            f"layers_{i}": jax.tree.map(lambda x, i=i: x[i // len(places)], places[i % len(places)])
+            for i in range(depth)
+        }
+        return {name: child for name, child in node.items() if name != "layers"} | layers
 
     return jax.tree.map(split, tree, is_leaf=lambda node: _has(node, "layers"))
 
 
-def stacked(tree: Any) -> Any:
-    """The inverse of `per_layer`, for arrays of NumPy."""
+def stacked(tree: Any, places: int = 1) -> Any:
+    """The inverse of `per_layer`, for arrays of NumPy and a pattern of so many mixers."""
 
     def join(node: Any) -> Any:
         if not _has(node, "layers_0"):
             return node
         names = [f"layers_{i}" for i in range(sum(name.startswith("layers_") for name in node))]
-        layers = jax.tree.map(lambda *x: np.stack(x), *(node[name] for name in names))
+        layers = {
+            place: jax.tree.map(lambda *x: np.stack(x), *(node[name] for name in names[place::places]))
+            for place in range(places)
+        }
         return {name: child for name, child in node.items() if name not in names} | {"layers": layers}
 
     return jax.tree.map(join, tree, is_leaf=lambda node: _has(node, "layers_0"))

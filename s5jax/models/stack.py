@@ -5,53 +5,31 @@ compiled repetition serves all of them. A module keeps no random state: `key` is
 is dropped.
 """
 
-import functools
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 
 from s5jax import mixers
-from s5jax.models.block import Block, Dropout, dropout_masks
+from s5jax.models.block import Block, draw_dropout
 from s5jax.models.encoders import make_encoder
 from s5jax.models.options import Options
-from s5jax.ssm.sequence import valid_steps
+from s5jax.models.sequences import Sequences
 
-__all__ = ["Cells", "Sequences", "Stack"]
-
-
-class Sequences(NamedTuple):
-    """What is known of a batch of sequences besides their samples; `None` where there is nothing to know."""
-
-    lengths: Int[Array, " B"] | None = None
-    """Valid steps."""
-    mask: Bool[Array, "B L"] | None = None
-    """True where a sample is missing."""
-    reset: Bool[Array, "B L"] | None = None
-    """True where a new sequence starts."""
-    rate: Float[Array, "..."] | float | None = None
-    """Factor on time, (), (B,) or (B, L)."""
-
-    def counted(self, L: int) -> Bool[Array, "B L"] | None:
-        """True at samples that are valid and not missing; `None`: all are."""
-        valid = None if self.lengths is None else valid_steps(self.lengths, L)
-        if self.mask is None:
-            return valid
-        return ~self.mask if valid is None else valid & ~self.mask
-
+__all__ = ["Cells", "Stack"]
 
 Cells = list[tuple[Any, Any]]
-"""Of each block its parameters, and what a step of its mixer needs."""
+"""For each block its arrays, and what a step of its mixer needs."""
 
 
 class Stack(nnx.Module):
     """Encoder and residual blocks: values (B, L, C) or token ids (B, L) to features (B, L, H).
 
     Args:
-      options: the model's.
+      options: of the model.
       mixer_options: for each name in the pattern, the mixer and its options.
       input_size: C, or the number of tokens.
       length: steps that the model will be trained on.
@@ -71,7 +49,7 @@ class Stack(nnx.Module):
         places = len(options.pattern)
         names = [options.pattern[i % places] for i in range(options.depth)]
         blocks = [Block(options, mixer_options[name], length, rngs=rngs) for name in names]
-        self.layers = nnx.List([_stacked(blocks[place::places]) for place in range(places)])
+        self.layers = nnx.List([_joined(blocks[place::places]) for place in range(places)])
 
     def __call__(
         self,
@@ -93,77 +71,56 @@ class Stack(nnx.Module):
           key: of dropout; without it nothing is dropped.
           dropout: probability; default: that of the options.
         """
-        options, batch, places = self.options, len(inputs), len(self.layers)
+        options, places = self.options, len(self.layers)
+        for block in self.layers:
+            given = {name: getattr(sequences, name) for name in ("mask", "reset", "rate")}
+            mixers.check(block.mixer, block.mixer_options, **given, state=state)
         if not options.mask_padding and state is None:
             sequences = sequences._replace(lengths=None)
-        counted = sequences.counted(inputs.shape[1])
-        for block in self.layers:
-            mixers.check(
-                mixers.find(block.mixer),
-                block.mixer_options,
-                mask=sequences.mask,
-                reset=sequences.reset,
-                rate=sequences.rate,
-                state=state,
-            )
-        rate = options.dropout if dropout is None else dropout
-        graphdefs, stats, rest = zip(*(nnx.split(layer, nnx.BatchStat, ...) for layer in self.layers), strict=True)
-        masks, keys = None, None
-        if key is not None and options.dropout:
-            kept = dropout_masks(options.depth, options.d_model, batch, key, rate)
-            masks = Dropout(kept, jnp.broadcast_to(1 / (1 - jnp.asarray(rate)), options.depth))
-            if any(mixers.ability(mixers.find(b.mixer), "DROPOUT", b.mixer_options) for b in self.layers):
-                keys = jax.random.split(jax.random.fold_in(key, options.depth), options.depth)
-        states = [None if state is None else _stack(state[place::places]) for place in range(places)]
+        dropped, rate = None, options.dropout if dropout is None else dropout
+        if key is not None and (options.dropout or dropout is not None):
+            inside = any(block.ability("DROPOUT") for block in self.layers)
+            dropped = draw_dropout(options, inputs.shape[0], key, rate, inside=inside)
+        graphdefs, stats, params = zip(*(nnx.split(layer, nnx.BatchStat, ...) for layer in self.layers), strict=True)
 
         def repetition(x: Array, layers: Any) -> tuple[Array, Any]:
             """The blocks of the pattern, one after the other."""
-            new_stats, new_states = [], []
-            for graphdef, (stats, rest, dropped, block_key, start) in zip(graphdefs, layers, strict=False):
-                block: Block = nnx.merge(graphdef, stats, rest)
-                mix = functools.partial(
-                    mixers.find(block.mixer).apply,
-                    block.params,
-                    options=block.mixer_options,
-                    **sequences._asdict(),
-                    state=start,
-                    key=block_key,
-                    dropout=0.0 if block_key is None else rate,
-                )
-                x, end = block(x, mix, counted=counted, train=train, dropout=dropped)
-                new_stats.append(nnx.state(block, nnx.BatchStat))
-                new_states.append(end)
-            return x, (new_stats, new_states)
+            results = []
+            for graphdef, (stats, params, dropped, start) in zip(graphdefs, layers, strict=False):
+                block: Block = nnx.merge(graphdef, stats, params)
+                x, end = block(x, sequences, state=start, train=train, dropout=dropped)
+                results.append((nnx.state(block, nnx.BatchStat), end))
+            return x, results
 
-        if options.remat != "none":
-            names = ["product"] if options.remat == "pointwise" else []
-            policy = jax.checkpoint_policies.save_from_both_policies(
-                jax.checkpoint_policies.save_only_these_names(*names), _is_statistic
-            )
-            repetition = jax.checkpoint(repetition, prevent_cse=False, policy=policy)
-        each = list(zip(stats, rest, *(_dealt(tree, places) for tree in (masks, keys)), states, strict=True))
-        x, (new_stats, new_states) = _repeat(repetition, self.encode(inputs, counted), each, options)
+        starts = [None if state is None else _stack(state[place::places]) for place in range(places)]
+        of_places = [jax.tree.map(lambda x, place=place: x[place::places], dropped) for place in range(places)]
+        layers = list(zip(stats, params, of_places, starts, strict=True))
+        x = self.encode(inputs, sequences.counted(inputs.shape[1]))
+        x, results = _repeat(_remat(repetition, options), x, layers, options)
         if train:  # else nothing changes, and a model that is only read can be jitted as it is
-            for layer, new in zip(self.layers, new_stats, strict=True):
+            for layer, (new, _) in zip(self.layers, results, strict=True):
                 nnx.update(layer, new)
         if state is None:
             return x, None
-        return x, tuple(_take(new_states[i % places], i // places) for i in range(options.depth))
+        return x, tuple(_take(results[i % places][1], i // places) for i in range(options.depth))
 
     def encode(
         self, inputs: Shaped[Array, "B ..."], counted: Bool[Array, "B ..."] | None = None
     ) -> Float[Array, "B ..."]:
-        """Inputs as the first block takes them: zero, even for NaN, where they do not count."""
+        """Inputs as the first block takes them: of zeros, even for NaN, where they do not count."""
         if counted is not None:
             counted = counted.reshape(counted.shape + (1,) * (inputs.ndim - counted.ndim))
             inputs = jnp.where(counted, inputs, jnp.zeros((), inputs.dtype))
         return self.encoder(inputs)
 
-    def blocks(self) -> list[tuple[nnx.GraphDef, Any]]:
-        """The blocks one by one: definition and arrays, to be merged."""
+    @property
+    def blocks(self) -> list[Block]:
+        """The blocks one by one, as copies."""
         places = len(self.layers)
         split = [nnx.split(layer) for layer in self.layers]
-        return [(split[i % places][0], _take(split[i % places][1], i // places)) for i in range(self.options.depth)]
+        return [
+            nnx.merge(split[i % places][0], _take(split[i % places][1], i // places)) for i in range(self.options.depth)
+        ]
 
     def init_state(self, batch: int, *, max_length: int | None = None) -> tuple[Any, ...]:
         """The mixers' states when nothing has been read.
@@ -175,13 +132,12 @@ class Stack(nnx.Module):
         Raises:
           ValueError: a mixer has no recurrent mode.
         """
-        states = []
-        for graphdef, arrays in self.blocks():
-            block: Block = nnx.merge(graphdef, arrays)
-            mixer = mixers.find(block.mixer)
-            mixers.require(mixer, "init_state", "step")
-            states.append(mixer.init_state(block.params, block.mixer_options, batch, max_length=max_length))
-        return tuple(states)
+        for block in self.layers:
+            mixers.require(block.mixer, "init_state", "step")
+        return tuple(
+            block.mixer.init_state(block.params, block.mixer_options, batch, max_length=max_length)
+            for block in self.blocks
+        )
 
     def discretize(self, rate: Float[Array, "..."] | float | None = None) -> Cells:
         """What `step` needs of the blocks: to be computed once for many samples.
@@ -193,13 +149,11 @@ class Stack(nnx.Module):
           ValueError: a mixer has no recurrent mode, or does not understand a rate.
         """
         cells = []
-        for graphdef, arrays in self.blocks():
-            block: Block = nnx.merge(graphdef, arrays)
-            mixer = mixers.find(block.mixer)
-            mixers.check(mixer, block.mixer_options, rate=rate)
-            discretize = getattr(mixer, "discretize", None)
-            cell = block.params if discretize is None else discretize(block.params, block.mixer_options, rate=rate)
-            cells.append((arrays, cell))
+        for block in self.blocks:
+            mixers.check(block.mixer, block.mixer_options, rate=rate)
+            discretize = getattr(block.mixer, "discretize", lambda params, *_, **__: params)
+            cell = discretize(block.params, block.mixer_options, rate=rate)
+            cells.append((nnx.to_pure_dict(nnx.state(block)), cell))
         return cells
 
     def step(
@@ -212,32 +166,46 @@ class Stack(nnx.Module):
         reset: Bool[Array, " B"] | None = None,
     ) -> tuple[Float[Array, "B H"], tuple[Any, ...]]:
         """One sample, values (B, C) or token ids (B,): features, and the next states."""
+        for block in self.layers:
+            mixers.check(block.mixer, block.mixer_options, mask=mask, reset=reset)
         x, states = self.encode(inputs, None if mask is None else ~mask), []
         graphdefs = [nnx.graphdef(layer) for layer in self.layers]
         for i, ((arrays, cell), start) in enumerate(zip(cells, state, strict=True)):
             block: Block = nnx.merge(graphdefs[i % len(graphdefs)], arrays)
-            step = mixers.find(block.mixer).step
-            mix = functools.partial(step, cell, start, options=block.mixer_options, mask=mask, reset=reset)
-            x, end = block(x, mix)
+            x, end = block.step(cell, start, x, mask=mask, reset=reset)
             states.append(end)
         return x, tuple(states)
 
 
-def _repeat(body: Any, x: Array, each: list[Any], options: Options) -> tuple[Array, tuple[list[Any], list[Any]]]:
+def _repeat(
+    body: Callable[[Array, Any], tuple[Array, Any]], x: Array, layers: list[Any], options: Options
+) -> tuple[Array, list[Any]]:
     """The repetitions of the pattern in one scanned loop, and then, if the last one is incomplete, its beginning."""
-    places = len(each)
-    whole, left = divmod(options.depth, places)
-    full = each if not left else jax.tree.map(lambda a: a[:whole], each)
-    x, (stats, states) = jax.lax.scan(body, x, full, length=whole, unroll=options.unroll)
+    whole, left = divmod(options.depth, len(layers))
+    full = jax.tree.map(lambda a: a[:whole], layers) if left else layers
+    x, results = jax.lax.scan(body, x, full, length=whole, unroll=options.unroll)
     if left:
-        x, tail = body(x, _take(each[:left], whole))
-        for all_of, last in zip((stats, states), tail, strict=True):
-            joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), all_of[:left], last)
-            all_of[:left] = joined
-    return x, (stats, states)
+        x, last = body(x, _take(layers[:left], whole))
+        results[:left] = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), results[:left], last)
+    return x, results
 
 
-def _stacked(blocks: list[Block]) -> Block:
+def _remat(repetition: Callable[..., Any], options: Options) -> Callable[..., Any]:
+    """The repetition, of which the gradient keeps what `options.remat` says."""
+    if options.remat == "none":
+        return repetition
+    names = ["product"] if options.remat == "pointwise" else []
+    by_name = jax.checkpoint_policies.save_only_these_names(*names)
+    policy = jax.checkpoint_policies.save_from_both_policies(by_name, _is_statistic)
+    return jax.checkpoint(repetition, prevent_cse=False, policy=policy)
+
+
+def _is_statistic(primitive: Any, *arguments: Any, **params: Any) -> bool:
+    """Sums over all samples take a pass over them to compute again, and next to no memory to keep."""
+    return primitive.name == "reduce_sum" and len(params["axes"]) >= arguments[0].ndim - 1
+
+
+def _joined(blocks: list[Block]) -> Block:
     """One block whose arrays are those of all, with an axis in front."""
     graphdefs, states = zip(*map(nnx.split, blocks), strict=True)
     return nnx.merge(graphdefs[0], _stack(states))
@@ -247,15 +215,5 @@ def _stack(trees: Any) -> Any:
     return jax.tree.map(lambda *x: jnp.stack(x), *trees)
 
 
-def _dealt(tree: Any, places: int) -> list[Any]:
-    """What there is for each block, dealt to the places of the pattern."""
-    return [jax.tree.map(lambda x, place=place: x[place::places], tree) for place in range(places)]
-
-
 def _take(tree: Any, i: int) -> Any:
     return jax.tree.map(lambda x: x[i], tree)
-
-
-def _is_statistic(primitive: Any, *arguments: Any, **params: Any) -> bool:
-    """Sums over all samples take a pass over them to compute again, and next to no memory to keep."""
-    return primitive.name == "reduce_sum" and len(params["axes"]) >= arguments[0].ndim - 1
