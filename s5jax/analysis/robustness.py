@@ -16,13 +16,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from s5jax import mixers
 from s5jax.analysis import figures
 from s5jax.data import batches
 from s5jax.data.task import PER_STEP, Task
 from s5jax.models.block import Block
 from s5jax.models.model import Model
-from s5jax.models.stack import Sequences
+from s5jax.models.sequences import Sequences
 from s5jax.ssm import hippo
 
 __all__ = [
@@ -74,30 +73,27 @@ def _outputs(model: Model, inputs: Array, sequences: Sequences, noise: Noise | N
     stack = model.encoder
     inside = sequences if stack.options.mask_padding else sequences._replace(lengths=None)
     x = stack.encode(inputs, inside.counted(inputs.shape[1]))
-    for number, (graphdef, arrays) in enumerate(stack.blocks()):
-        block: Block = nnx.merge(graphdef, arrays)
+    for number, block in enumerate(stack.blocks):
 
         def mix(u: Array, block: Block = block, number: int = number, **skip: Array) -> tuple[Array, Any]:
             if noise is not None and _is_ssm(block):
                 u = u + noise(number, u, _time_step(block))
-            apply = mixers.find(block.mixer).apply
-            return apply(block.params, u, block.mixer_options, **inside._asdict(), **skip)
+            return block.mixer.apply(block.params, u, block.mixer_options, **inside._asdict(), **skip)
 
-        x, _ = block(x, mix)
+        x, _ = block.around(mix, x)
     return model.decoder.read(x, sequences)[0]
 
 
 def _is_ssm(block: Block) -> bool:
     """Whether a block's mixer has a time of its own."""
-    mixer = mixers.find(block.mixer)
-    return hasattr(mixer, "time_step") and hasattr(mixer, "eigenvalues")
+    return hasattr(block.mixer, "time_step") and hasattr(block.mixer, "eigenvalues")
 
 
 def _time_step(block: Block) -> Float[Array, " H"]:
     """How much of an SSM's time a sample takes, for each feature: where states have their own, their geometric mean."""
-    mixer, params, options = mixers.find(block.mixer), block.params, block.mixer_options
-    log_step = jnp.log(mixer.time_step(params, options))
-    if mixer.eigenvalues(params, options).ndim > 1:  # a system for each feature
+    params, options = block.params, block.mixer_options
+    log_step = jnp.log(block.mixer.time_step(params, options))
+    if block.mixer.eigenvalues(params, options).ndim > 1:  # a system for each feature
         return jnp.exp(log_step.mean(-1))
     return jnp.broadcast_to(jnp.exp(log_step.mean()), (block.options.d_model,))
 
@@ -108,11 +104,10 @@ def _first_ssm(model: Model) -> Block:
     Raises:
       ValueError: there is none.
     """
-    found = (nnx.merge(*block) for block in model.encoder.blocks())
-    first = next((block for block in found if _is_ssm(block)), None)
+    first = next((block for block in model.encoder.blocks if _is_ssm(block)), None)
     if first is None:
-        names = ", ".join(dict.fromkeys(block.mixer for block in model.encoder.layers))
-        raise ValueError(f"{names} has no time_step, in which frequencies are measured")
+        names = ", ".join(dict.fromkeys(block.mixer_name for block in model.encoder.layers))
+        raise ValueError(f"no mixer of the model has a time_step, in which frequencies are measured: {names}")
     return first
 
 
@@ -147,7 +142,9 @@ def check(model: Model, task: Task, place: Place) -> None:
     if place == "data" and task.num_tokens is not None:
         raise ValueError(f"task {task.name} gives tokens, to which nothing can be added; only SSMs' inputs can change")
     if _state_size(model) < 2:
-        raise ValueError(f"frequencies follow from a state_size of at least 2, which {_first_ssm(model).mixer} lacks")
+        raise ValueError(
+            f"frequencies follow from a state_size of at least 2, which {_first_ssm(model).mixer_name} lacks"
+        )
 
 
 def accuracy(

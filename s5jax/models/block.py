@@ -102,7 +102,7 @@ class Block(nnx.Module):
         inside = {} if dropout is None or dropout.key is None else {"key": dropout.key, "dropout": dropout.rate}
         given = {**sequences._asdict(), **inside, "state": state, "options": self.mixer_options}
         mix = functools.partial(self.mixer.apply, self.params, **given)
-        return self._around(mix, x, sequences.counted(x.shape[1]), train, dropout)
+        return self.around(mix, x, sequences.counted(x.shape[1]), train, dropout)
 
     def step(
         self,
@@ -115,9 +115,9 @@ class Block(nnx.Module):
     ) -> tuple[Float[Array, "B H"], Any]:
         """One sample: features after the block, and the mixer's next state; `cell` is from the mixer's `discretize`."""
         mix = functools.partial(self.mixer.step, cell, state, options=self.mixer_options, mask=mask, reset=reset)
-        return self._around(mix, x)
+        return self.around(mix, x)
 
-    def _around(
+    def around(
         self,
         mix: Callable[..., tuple[Array, Any]],
         x: Array,

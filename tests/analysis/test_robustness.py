@@ -7,7 +7,6 @@ import pytest
 import tiny
 from flax import nnx
 
-from s5jax import mixers
 from s5jax.analysis import robustness
 from s5jax.analysis.robustness import Disturbance
 from s5jax.data import digits
@@ -38,10 +37,10 @@ def by_hand(trained, disturbance, place):
 
     def wave(block):
         log_step = np.asarray(block.params["log_step"], np.float64)
-        step = np.exp(log_step[:, 0]) if block.mixer == "s4d" else np.full(4, np.exp(log_step.mean()))
+        step = np.exp(log_step[:, 0]) if block.mixer_name == "s4d" else np.full(4, np.exp(log_step.mean()))
         return disturbance.amplitude * np.cos(disturbance.frequency * k[:, None] * step), step
 
-    blocks = [nnx.merge(*block) for block in model.encoder.blocks()]
+    blocks = model.encoder.blocks
     if place == "data":
         step = np.exp(np.log(wave(blocks[0])[1]).mean())
         inputs = inputs + (disturbance.amplitude * np.cos(disturbance.frequency * k * step))[:, None]
@@ -49,8 +48,8 @@ def by_hand(trained, disturbance, place):
     for block in blocks:
         added = wave(block)[0] if place == "ssm" else np.zeros(())
         u = x + jnp.broadcast_to(jnp.asarray(added, jnp.float32), x.shape)
-        y, _ = mixers.find(block.mixer).apply(block.params, u, block.mixer_options)
-        x = block._normalize(block.norm, x + block._activate(y, None), None, False)
+        y, _ = block.mixer.apply(block.params, u, block.mixer_options)
+        x = block._normalize(block.norm, x + block._activate(y, None), counted=None, train=False)
     logits = np.asarray(model.decoder(x.mean(1)))
     return np.mean(logits.argmax(-1) == task.splits["test"].labels)
 
