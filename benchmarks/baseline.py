@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, PRNGKeyArray, Shaped
 
-from s5jax.models.layers import Options
-from s5jax.ssm import s4, s4d, s5
+from s5jax.mixers import s4, s4d, s5
+from s5jax.models.options import Options
 from s5jax.ssm.parameters import unpair
 
 __all__ = ["State", "logits", "step"]
@@ -40,7 +40,7 @@ def logits(
     """Logits, and the batch statistics after this batch.
 
     Args:
-      params: of a `Classifier`.
+      params: of a `Model`, by the published names.
       batch_stats: its running statistics.
       inputs: values (B, L, C) or token ids (B, L), none of them padding.
       model: the model's options.
@@ -160,7 +160,7 @@ def _norm(params: Tree, stats: Tree | None, x: Array, model: Options, train: boo
 def _discrete(
     params: Tree, options: s5.Options
 ) -> tuple[Complex[Array, " P"], Complex[Array, "P H"], Complex[Array, "H DP"]]:
-    Lambda, Delta = s5.Lambda(params, options), jnp.exp(params["log_step"][:, 0]).astype(jnp.complex64)
+    Lambda, Delta = s5.eigenvalues(params, options), jnp.exp(params["log_step"][:, 0]).astype(jnp.complex64)
     Lambda_bar = jnp.exp(Lambda * Delta)
     B_bar = ((Lambda_bar - 1) / Lambda)[:, None] * unpair(params["B"])
     return Lambda_bar, B_bar, jnp.concatenate([unpair(params[n]) for n in ("C", "C1", "C2") if n in params], axis=1)
@@ -205,7 +205,7 @@ def _features(x: Array, H: int) -> Array:
 
 def _s4d(params: Tree, u: Float[Array, "L H"], options: s4d.Options) -> Float[Array, "L H"]:
     L, H = u.shape
-    A, B = (_features(x, H) for x in (s4d.Lambda(params, options), unpair(params["B"])))
+    A, B = (_features(x, H) for x in (s4d.eigenvalues(params, options), unpair(params["B"])))
     dtA = A * jnp.exp(params["log_step"]).astype(A.dtype)
     powers = jnp.exp(dtA[..., None] * jnp.arange(L, dtype=A.dtype)[None, None])
     Cs = [unpair(params[name]) * B * (jnp.exp(dtA) - 1) / A for name in ("C", "C1", "C2") if name in params]
@@ -216,7 +216,7 @@ def _s4d(params: Tree, u: Float[Array, "L H"], options: s4d.Options) -> Float[Ar
 def _s4(params: Tree, u: Float[Array, "L H"], options: s4.Options) -> Float[Array, "L H"]:
     """With C for the published C (I - A_bar^L), which changes what the parameter means and not what it costs."""
     L, H = u.shape
-    Lambda, B = (_features(x, H) for x in (s4.Lambda(params, options), unpair(params["B"])))
+    Lambda, B = (_features(x, H) for x in (s4.eigenvalues(params, options), unpair(params["B"])))
     P = _features(unpair(params["P"])[0], H)
     Delta = jnp.exp(params["log_step"]).astype(Lambda.dtype)
     nodes = jnp.asarray(np.exp(-2j * np.pi * np.arange(L // 2 + 1) / L), Lambda.dtype)

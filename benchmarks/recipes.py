@@ -26,16 +26,17 @@ KINDS |= {"compile": ("train", "compile_seconds"), "scratch": ("train", "scratch
 def run(name: str, batch_size: int, repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
     """Numbers of a case, in seconds, bytes and operations."""
     case = cases.build(name, batch_size)
+    hyper = case.hyper
     programs: dict[str, measure.Program] = {}
     runs: dict[str, Callable[[], Any]] = {}
     for label, side in (("baseline", cases.published(case)), ("s5jax", cases.ours(case))):
         state = jax.tree.map(jnp.copy, side.state)
-        programs[f"{label} train"] = measure.compile_program(side.train, state, case.batch, donate=True)
+        programs[f"{label} train"] = measure.compile_program(side.train, state, case.batch, hyper, donate=True)
         advance(1)
-        programs[f"{label} evaluate"] = measure.compile_program(side.evaluate, side.state, case.batch)
+        programs[f"{label} evaluate"] = measure.compile_program(side.evaluate, side.state, case.batch, hyper)
         advance(1)
-        runs[f"{label} train"] = _trainer(programs[f"{label} train"], state, case.batch)
-        runs[f"{label} evaluate"] = functools.partial(programs[f"{label} evaluate"].run, side.state, case.batch)
+        runs[f"{label} train"] = _trainer(programs[f"{label} train"], state, case.batch, hyper)
+        runs[f"{label} evaluate"] = functools.partial(programs[f"{label} evaluate"].run, side.state, case.batch, hyper)
     medians = measure.alternate(runs, repeats, lambda: advance(1 / len(runs)))
     return {
         "tokens": case.tokens,
@@ -52,11 +53,11 @@ def run(name: str, batch_size: int, repeats: int, advance: Callable[[float], Any
     }
 
 
-def _trainer(program: measure.Program, state: Any, batch: Any) -> Callable[[], Any]:
+def _trainer(program: measure.Program, state: Any, *arguments: Any) -> Callable[[], Any]:
     current = [state]
 
     def step() -> Any:
-        current[0], metrics = program.run(current[0], batch)
+        current[0], metrics = program.run(current[0], *arguments)
         return metrics
 
     return step
