@@ -5,11 +5,12 @@ import os
 import pathlib
 import re
 import sys
+from typing import Any
 
 import tqdm
 
 from s5jax.analysis import robustness
-from s5jax.train.config import UserError
+from s5jax.train.config import UserError, differences
 from s5jax.train.trained import Trained, load
 
 EXAMPLES = """examples:
@@ -107,13 +108,17 @@ def run(arguments: argparse.Namespace) -> None:
 
 def together(workdirs: list[pathlib.Path]) -> dict[str, list[Trained]]:
     """Runs that differ only in their seed, by a name for them."""
-    groups: dict[str, list[tuple[str, Trained]]] = {}
+    groups: list[tuple[dict[str, Any], list[tuple[str, Trained]]]] = []
     for workdir in workdirs:
         trained = load(workdir)
-        key = str({**trained.config.to_dict(), "seed": None})
-        groups.setdefault(key, []).append((workdir.resolve().name, trained))
+        config = {**trained.config.to_dict(), "seed": 0}
+        runs = next((runs for other, runs in groups if not differences(other, config)), None)
+        if runs is None:
+            runs = []
+            groups.append((config, runs))
+        runs.append((workdir.resolve().name, trained))
     named: dict[str, list[Trained]] = {}
-    for runs in groups.values():
+    for _, runs in groups:
         name = runs[0][0]
         label = re.sub(r"[-_.]*\d*$", "", name) if len(runs) > 1 else name
         label = label.lstrip("_") or name

@@ -1,5 +1,6 @@
 """The launchers as a user calls them."""
 
+import dataclasses
 import json
 import re
 import runpy
@@ -13,6 +14,7 @@ import tiny
 
 from benchmarks import lengths, measure, methods, recurrent
 from s5jax.mixers import s5
+from s5jax.train import trained
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def test_dry_run_shows_everything_and_trains_nothing(tmp_path, call):
     rows = {line.split()[0]: line.split()[-3:] for line in output.splitlines() if "layers/0/seq" in line}
     assert rows["encoder/layers/0/seq/B"] == ["ssm", "0.001", "0"]
     assert rows["encoder/layers/0/seq/C"] == ["regular", "0.004", "0.05"]
-    assert "(2, 4, 2)" in output and "bidirectional: False" in output
+    assert "(1, 2, 4, 2)" in output and "bidirectional: False" in output
     scratch = float(output.partition("scratch ")[2].split()[0])
     assert 0 < scratch < 100
     assert not (tmp_path / "none").exists()
@@ -87,7 +89,7 @@ def test_help_teaches(call):
         "mixers.s4",
         "mixers.s5",
         "task.name: digits",
-        "(gelu, full_glu",
+        "(none, gelu, full_glu",
     ):
         assert text in output
     assert "best" in call("evaluate.py", "--help")[1]
@@ -100,10 +102,10 @@ def test_help_teaches(call):
         (("train.py", "--config=configs/digits.py:s5", "--config.optim.lrr=1"), "did you mean lr?"),
         (("train.py", "--config=configs/none.py"), "config file configs/none.py does not exist"),
         (("train.py", "--config=configs/digits.py:s6"), "no recipe for the model 's6'"),
-        (("evaluate.py",), "is no run's directory"),
-        (("stream.py",), "is no run's directory"),
-        (("bode.py",), "is no run's directory"),
-        (("eigenvalues.py",), "is no run's directory"),
+        (("evaluate.py",), "is not a run's directory"),
+        (("stream.py",), "is not a run's directory"),
+        (("bode.py",), "is not a run's directory"),
+        (("eigenvalues.py",), "is not a run's directory"),
     ],
 )
 def test_mistakes_are_told_without_a_traceback(tmp_path, call, arguments, message):
@@ -223,21 +225,28 @@ def test_perturbations_drawn_and_told(tmp_path, call):
     assert code == 1 and err == "error: --n must be even and at least 2, got 7\n"
 
 
-def test_robustness_of_runs(run, call, tmp_path):
+def test_robustness_of_runs(run, call, tmp_path, monkeypatch):
     """Runs of the same name that are different experiments stay apart."""
     workdir, _ = run
     other = tmp_path / "other" / workdir.name
     shutil.copytree(workdir, other)
-    config = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps({**config, "log": {**config["log"], "every_steps": 5}}))
+    load = trained.load
+
+    def load_as_if_different(workdir):
+        found = load(workdir)
+        log = dataclasses.replace(found.config.log, every_steps=5 if workdir == other else 4)
+        return found._replace(config=dataclasses.replace(found.config, log=log))
+
+    monkeypatch.setattr(trained, "load", load_as_if_different)
     few = ("--amplitudes", "0.5", "--frequencies", "1", "--place", "ssm", "--out", tmp_path)
     code, out, err = call("robustness.py", "--workdirs", workdir, other, *few)
     assert code == 0, err
     assert "| mine | ssm | 0.5 |" in out and "| mine' | ssm | 0.5 |" in out
     assert (tmp_path / "robustness.md").read_text() in out
     assert (tmp_path / "robustness.png").exists() and (tmp_path / "robustness.csv").exists()
+    monkeypatch.setattr(trained, "load", load)
     for arguments, message in (
-        (("--workdirs", tmp_path), "is no run's directory"),
+        (("--workdirs", tmp_path), "is not a run's directory"),
         (("--workdirs", workdir, "--amplitudes", "-1"), "--amplitudes: none may be negative"),
     ):
         code, _, err = call("robustness.py", *arguments)
