@@ -85,3 +85,25 @@ def test_records_that_cannot_be_read(tmp_path):
         file.write_bytes(content)
         with pytest.raises(OSError, match=r"00000007.npz is damaged"):
             eigenvalues.read(tmp_path)
+
+
+def test_mixers_of_several_kinds(tmp_path):
+    """A layer without eigenvalues is left out, and one without step sizes measures time in samples."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "eigenvalues").mkdir()
+    shared, own = draw(rng, 5), draw(rng, 2, 4)
+    arrays = {"layers_0/eigenvalues": shared, "layers_2/eigenvalues": own}
+    arrays["layers_2/step_size"] = np.float32(rng.uniform(0.001, 0.1, (6, 1)))
+    np.savez(tmp_path / "eigenvalues" / "00000000.npz", **arrays)
+    result = eigenvalues.read(tmp_path, feature=3)
+    assert [layer.number for layer in result.layers] == [0, 2] and result.feature == 3
+    np.testing.assert_array_equal(result.layers[0].eigenvalues[0], shared)
+    np.testing.assert_array_equal(result.layers[0].step_size, np.ones((1, 5)))
+    np.testing.assert_array_equal(result.layers[1].eigenvalues[0], own[1])
+    np.testing.assert_array_equal(result.layers[1].step_size, np.full((1, 4), arrays["layers_2/step_size"][3, 0]))
+    eigenvalues.write_eigenvalues(result, tmp_path / "all.csv")
+    assert [row.split(",")[1] for row in (tmp_path / "all.csv").read_text().splitlines()[1:]] == ["0"] * 5 + ["2"] * 4
+    eigenvalues.plot_eigenvalues(result, tmp_path / "figure.png", "title")
+    np.savez(tmp_path / "eigenvalues" / "00000000.npz")
+    with pytest.raises(FileNotFoundError, match="none of its mixers has eigenvalues"):
+        eigenvalues.read(tmp_path)

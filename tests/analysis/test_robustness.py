@@ -11,6 +11,10 @@ from s5jax.analysis import robustness
 from s5jax.analysis.robustness import Disturbance
 from s5jax.data import digits
 from s5jax.evaluators.eigenvalues import mixers_of
+from s5jax.mixers import attention
+from s5jax.models.model import Model
+from s5jax.models.options import Options
+from s5jax.models.sequences import Sequences
 from s5jax.train.build import build
 
 
@@ -134,3 +138,23 @@ def test_without_residual_nothing_leads_around_an_ssm():
     np.testing.assert_allclose(after, logits, atol=1e-6)
     after, _ = model.step(state, inputs[:, 0])
     np.testing.assert_allclose(after, logits, atol=1e-6)
+
+
+def test_of_a_model_of_several_mixers_the_ssms_are_disturbed():
+    pattern = "--config.model.pattern=('s5', 'attention')"
+    heads = "--config.mixers.attention.heads=2"
+    model, task = untrained("configs/robustness.py:s5", "--config.model.depth=2", pattern, heads)
+    inputs = jax.random.normal(jax.random.key(0), (2, 64, 1))
+    places = []
+
+    def noise(number, u, step):
+        places.append((number, u.shape, step.shape))
+        return jnp.zeros_like(u)
+
+    found = robustness._outputs(model, inputs, Sequences(), noise)
+    np.testing.assert_allclose(found, model(inputs), atol=1e-5)
+    assert places == [(0, (2, 64, 4), (4,))]
+    options = Options(depth=1, d_model=4, pattern=("attention",))
+    model = Model(options, {"attention": ("attention", attention.Options(heads=2))}, 1, 10, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"no mixer of the model has a time_step, .*: attention"):
+        robustness.check(model, task, "ssm")
