@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from numerics import relative_error
@@ -107,22 +108,24 @@ def test_the_plain_kernel_of_s4():
         ("s4d", ("--config.mixers.s4d.state_size=16",)),
     ],
 )
-def test_a_training_step_of_either_side_does_the_same(name, ssm):
+def test_a_training_step_of_either_side_has_the_same_loss_and_gradients(name, ssm):
     small = ("--config.model.depth=2", "--config.model.d_model=8", *ssm)
     case = cases.build(name, 2, *small, "--config.model.dropout=0.0", "--config.train.warmup_epochs=0")
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # the optimizer's
+        side = cases.published(case)
         (state, metrics), (other, others) = (
-            jax.jit(side.train)(side.state, case.batch, case.hyper)
-            for side in (cases.ours(case), cases.published(case))
+            jax.jit(side.train)(side.state, *side.arguments) for side in (cases.ours(case), side)
         )
-    for key in ("loss", "grad_norm"):
-        (total, weight), (mean, one) = metrics[key], others[key]
-        assert float(total / weight) == pytest.approx(float(mean / one), rel=1e-4)
-    before, after, expected = (per_layer(params) for params in (case.state.params, state.params, other.params))
-    for (path, p), a, b in zip(
-        jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), jax.tree.leaves(expected), strict=True
-    ):
-        assert relative_error(a - p, b - p) < 0.05, jax.tree_util.keystr(path)
+    loss, norm = (float(total / weight) for total, weight in (metrics["loss"], metrics["grad_norm"]))
+    assert loss == pytest.approx(float(others["loss"]), rel=1e-4)
+    moment = optax.tree.get(other.opt_state, "mu")  # after one step 0.1 of the gradient
+    assert float(optax.tree.norm(moment)) / 0.1 == pytest.approx(norm, rel=1e-4)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        per_layer(state.batch_stats),
+        other.batch_stats,
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_array_less(0, np.abs(a - b).max()), other.params, side.state.params)
 
 
 def test_products_are_counted_with_every_pass_of_every_scan():
