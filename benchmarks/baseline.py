@@ -4,7 +4,10 @@ One example at a time under `jax.vmap`, its batch statistics averaged over the b
 in Python. S5 in complex64: B u, `jax.lax.associative_scan` over pairs (Lambda_bar, B u) with Lambda_bar repeated for
 every step, C x over both directions' states joined (arXiv 2208.04933, appendix A). S4D with the Vandermonde matrix of
 size H x N x L written out (arXiv 2206.11893, listing 1), S4 with the Cauchy matrix written out (arXiv 2111.00396,
-algorithm 1); both by FFT of twice the length. All is as autodiff and XLA make it.
+algorithm 1); both by FFT of twice the length. All is as autodiff and XLA make it. Tokens come one-hot.
+
+Of two ways to write a line, XLA can make programs of different speed: see `_norm`. Whoever changes this module compares
+its compiled step with that of the published S5, or the comparison flatters s5jax.
 
 The parameters are s5jax's, by the same names, so that outputs can be compared: the models compute the same functions.
 """
@@ -18,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, PRNGKeyArray, Shaped
 
-from s5jax.models.layers import Options
-from s5jax.ssm import s4, s4d, s5
+from s5jax.mixers import s4, s4d, s5
+from s5jax.models.options import Options
 from s5jax.ssm.parameters import unpair
 
 __all__ = ["State", "logits", "step"]
@@ -40,9 +43,9 @@ def logits(
     """Logits, and the batch statistics after this batch.
 
     Args:
-      params: of a `Classifier`.
+      params: of a `Model`, by the published names.
       batch_stats: its running statistics.
-      inputs: values (B, L, C) or token ids (B, L), none of them padding.
+      inputs: values (B, L, C), for the one-hot encoder one-hot, or token ids (B, L), none of them padding.
       model: the model's options.
       ssm: "s5", "s4d" or "s4", and the layer's options.
       train: use the batch's statistics, and drop features.
@@ -54,7 +57,7 @@ def logits(
 
     def one(inputs: Array, keys: Array | None) -> tuple[Array, Tree]:
         stack, stats = params["encoder"], dict(batch_stats.get("encoder", {}))
-        if model.encoder == "one_hot":
+        if model.encoder == "one_hot" and inputs.ndim == 1:
             inputs = jax.nn.one_hot(inputs, stack["encoder"]["kernel"].shape[0])
         x = stack["encoder"]["embedding"][inputs] if model.encoder == "embedding" else _dense(stack["encoder"], inputs)
         for i in range(model.depth):
@@ -135,6 +138,12 @@ def _block(
 
 
 def _norm(params: Tree, stats: Tree | None, x: Array, model: Options, train: bool) -> tuple[Array, Tree | None]:
+    """In the order of operations that keeps the published code's speed.
+
+    The gradients of x, of x^2 and of x - mean add up in the reverse order of these lines. With x^2 after the mean of x
+    XLA fuses the sum, and with it those of all later layers, into each of its uses: work grows with the depth squared.
+    With the scale applied to all of x - mean, rather than to the factor, there is a pass more over x both ways.
+    """
     new = None
     if model.norm == "layer":
         mean, var, epsilon = x.mean(1, keepdims=True), x.var(1, keepdims=True), 1e-6
@@ -142,8 +151,9 @@ def _norm(params: Tree, stats: Tree | None, x: Array, model: Options, train: boo
         assert stats is not None
         epsilon = 1e-5
         if train:
+            square = jnp.square(x)
             mean = jax.lax.pmean(x.mean(0, keepdims=True), "batch")
-            var = jax.lax.pmean(jnp.square(x).mean(0, keepdims=True), "batch") - jnp.square(mean)
+            var = jax.lax.pmean(square.mean(0, keepdims=True), "batch") - jnp.square(mean)
             kept = model.bn_momentum
             new = {
                 "norm": {
@@ -153,14 +163,14 @@ def _norm(params: Tree, stats: Tree | None, x: Array, model: Options, train: boo
             }
         else:
             mean, var = stats["norm"]["mean"][None], stats["norm"]["var"][None]
-    x = (x - mean) * jax.lax.rsqrt(var + epsilon)
-    return x * params["scale"][None] + params["bias"][None], new
+    factor = jax.lax.rsqrt(var + epsilon) * params["scale"][None]
+    return (x - mean) * factor + params["bias"][None], new
 
 
 def _discrete(
     params: Tree, options: s5.Options
 ) -> tuple[Complex[Array, " P"], Complex[Array, "P H"], Complex[Array, "H DP"]]:
-    Lambda, Delta = s5.Lambda(params, options), jnp.exp(params["log_step"][:, 0]).astype(jnp.complex64)
+    Lambda, Delta = s5.eigenvalues(params, options), jnp.exp(params["log_step"][:, 0]).astype(jnp.complex64)
     Lambda_bar = jnp.exp(Lambda * Delta)
     B_bar = ((Lambda_bar - 1) / Lambda)[:, None] * unpair(params["B"])
     return Lambda_bar, B_bar, jnp.concatenate([unpair(params[n]) for n in ("C", "C1", "C2") if n in params], axis=1)
@@ -205,7 +215,7 @@ def _features(x: Array, H: int) -> Array:
 
 def _s4d(params: Tree, u: Float[Array, "L H"], options: s4d.Options) -> Float[Array, "L H"]:
     L, H = u.shape
-    A, B = (_features(x, H) for x in (s4d.Lambda(params, options), unpair(params["B"])))
+    A, B = (_features(x, H) for x in (s4d.eigenvalues(params, options), unpair(params["B"])))
     dtA = A * jnp.exp(params["log_step"]).astype(A.dtype)
     powers = jnp.exp(dtA[..., None] * jnp.arange(L, dtype=A.dtype)[None, None])
     Cs = [unpair(params[name]) * B * (jnp.exp(dtA) - 1) / A for name in ("C", "C1", "C2") if name in params]
@@ -216,7 +226,7 @@ def _s4d(params: Tree, u: Float[Array, "L H"], options: s4d.Options) -> Float[Ar
 def _s4(params: Tree, u: Float[Array, "L H"], options: s4.Options) -> Float[Array, "L H"]:
     """With C for the published C (I - A_bar^L), which changes what the parameter means and not what it costs."""
     L, H = u.shape
-    Lambda, B = (_features(x, H) for x in (s4.Lambda(params, options), unpair(params["B"])))
+    Lambda, B = (_features(x, H) for x in (s4.eigenvalues(params, options), unpair(params["B"])))
     P = _features(unpair(params["P"])[0], H)
     Delta = jnp.exp(params["log_step"]).astype(Lambda.dtype)
     nodes = jnp.asarray(np.exp(-2j * np.pi * np.arange(L // 2 + 1) / L), Lambda.dtype)

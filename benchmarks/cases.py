@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -15,11 +14,11 @@ from jaxtyping import Array
 
 from benchmarks import baseline
 from s5jax.models.names import per_layer
-from s5jax.training import config as configs
-from s5jax.training import optimizer as optimizers
-from s5jax.training import state as states
-from s5jax.training import step
-from s5jax.training.config import Config
+from s5jax.train import resolve
+from s5jax.train.build import Experiment, load_task, random_keys
+from s5jax.train.build import build as build_experiment
+from s5jax.train.config import Config
+from s5jax.train.step import TrainState, eval_step, train_step
 
 __all__ = ["CASES", "Case", "Side", "build", "ours", "published"]
 
@@ -42,8 +41,8 @@ class Case:
     """A recipe with the smallest of data: one batch of random inputs of full length."""
 
     config: Config
-    experiment: states.Experiment
-    state: states.TrainState
+    experiment: Experiment
+    state: TrainState
     batch: dict[str, Array]
 
     @property
@@ -54,11 +53,12 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """One implementation of a case: `train(state, batch)` gives (state, metrics), `evaluate(state, batch)` metrics."""
+    """One implementation: `train(state, *arguments)` gives (state, metrics), `evaluate(state, *arguments)` metrics."""
 
     train: Callable[..., Any]
     evaluate: Callable[..., Any]
-    state: states.TrainState
+    state: TrainState
+    arguments: tuple[Any, ...]
 
 
 def build(name: str, batch_size: int, *overrides: str) -> Case:
@@ -70,13 +70,13 @@ def build(name: str, batch_size: int, *overrides: str) -> Case:
       overrides: of the config's fields, as on a command line.
     """
     recipe, changes = CASES[name]
-    values = configs.load_config(f"{ROOT}/configs/{recipe}")
-    configs.override(
+    values = resolve.load_config(f"{ROOT}/configs/{recipe}")
+    resolve.override(
         values, [*changes, f"--config.train.batch_size={batch_size}", "--config.num_devices=1", *overrides]
     )
-    config = configs.resolve(values)
-    task = configs.load_task(config, blank=True)
-    experiment, state = states.build(config, task)
+    config = resolve.resolve(values)
+    task = load_task(config, blank=True)
+    experiment, state = build_experiment(config, task)
     rng = np.random.default_rng(0)
     if task.num_tokens is None:
         inputs = jnp.asarray(rng.normal(size=(batch_size, task.length, task.channels)), jnp.float32)
@@ -88,46 +88,43 @@ def build(name: str, batch_size: int, *overrides: str) -> Case:
 
 def ours(case: Case) -> Side:
     """What training does."""
-    graphdef = case.experiment.graphdef
-
-    def evaluate(state: states.TrainState, batch: dict[str, Array]) -> Any:
-        return step.eval_step(state, batch, jnp.ones(len(batch["labels"]), bool), graphdef=graphdef)
-
-    key = states.random_keys(case.config.seed).dropout
-    train = functools.partial(step.train_step, graphdef=graphdef, optimizer=case.experiment.optimizer, key=key)
-    return Side(train, evaluate, case.state)
+    experiment = case.experiment
+    parts = {"graphdef": experiment.graphdef, "objective": experiment.objective}
+    train = functools.partial(train_step, optimizer=experiment.optimizer, **parts)
+    return Side(train, functools.partial(eval_step, **parts), case.state, (case.batch, experiment.hyper(0)))
 
 
 def published(case: Case) -> Side:
-    """The baseline's model with the same optimizer, layer by layer."""
-    config, params = case.config, per_layer(case.state.params)
-    ssm_params = importlib.import_module(f"s5jax.ssm.{config.ssm.name}").SSM_PARAMS
-    optimizer = optimizers.make_optimizer(
-        config.optim,
-        optimizers.label(params, config.optim, ssm_params),
-        case.experiment.warmup_steps,
-        case.experiment.schedule_steps,
-    )
-    state = states.TrainState(case.state.step, params, per_layer(case.state.batch_stats), optimizer.init(params))
-    logits = functools.partial(baseline.logits, model=config.model, ssm=(config.ssm.name, config.ssm.options))
-    dropout = states.random_keys(config.seed).dropout
+    """The baseline's model, layer by layer, on tokens made one-hot beforehand, with one AdamW for all parameters.
+
+    The published code has groups of them, with rates that it sets from Python: one is what they cost at the least.
+    """
+    config, params, batch = case.config, per_layer(case.state.params), dict(case.batch)
+    if config.model.encoder == "one_hot":
+        batch["inputs"] = jax.nn.one_hot(batch["inputs"], params["encoder"]["encoder"]["kernel"].shape[0])
+    optimizer = optax.adamw(1e-3, weight_decay=0.05)
+    state = TrainState(case.state.step, params, per_layer(case.state.batch_stats), optimizer.init(params))
+    (section,) = config.mixers.values()
+    logits = functools.partial(baseline.logits, model=config.model, ssm=(section.module, section.options))
+
+    def losses(outputs: Array, batch: dict[str, Array]) -> Array:
+        return -jnp.take_along_axis(jax.nn.log_softmax(outputs), batch["labels"][:, None], axis=1)[:, 0]
 
     def loss(params: Any, batch_stats: Any, batch: dict[str, Array], key: Array) -> tuple[Array, Any]:
         outputs, batch_stats = logits(params, batch_stats, batch["inputs"], train=True, key=key)
-        return step.classification(outputs, batch["labels"])[0].mean(), batch_stats
+        return losses(outputs, batch).mean(), batch_stats
 
-    def train(state: states.TrainState, batch: dict[str, Array]) -> tuple[states.TrainState, Any]:
-        key = jax.random.fold_in(dropout, state.step)
+    def train(state: TrainState, batch: dict[str, Array], key: Array) -> tuple[TrainState, Any]:
+        key = jax.random.fold_in(key, state.step)
         value_and_grad = jax.value_and_grad(loss, has_aux=True)
         (mean_loss, batch_stats), grads = value_and_grad(state.params, state.batch_stats, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": mean_loss, "grad_norm": optax.tree.norm(grads)}
-        return states.TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+        return TrainState(state.step + 1, params, batch_stats, opt_state), {"loss": mean_loss}
 
-    def evaluate(state: states.TrainState, batch: dict[str, Array]) -> Any:
+    def evaluate(state: TrainState, batch: dict[str, Array], key: Array) -> Any:
         outputs, _ = logits(state.params, state.batch_stats, batch["inputs"], train=False)
-        losses, correct = step.classification(outputs, batch["labels"])
-        return {"loss": losses.sum(), "correct": correct.sum()}
+        correct = outputs.argmax(-1) == batch["labels"]
+        return {"loss": losses(outputs, batch).sum(), "correct": correct.sum()}
 
-    return Side(train, evaluate, state)
+    return Side(train, evaluate, state, (batch, random_keys(config.seed).dropout))

@@ -13,9 +13,9 @@ from jaxtyping import Array
 
 from benchmarks import measure
 from s5jax.analysis import figures
-from s5jax.models.classifier import Classifier
-from s5jax.models.layers import Options
-from s5jax.ssm import s5
+from s5jax.mixers import s5
+from s5jax.models.model import Model
+from s5jax.models.options import Options
 
 __all__ = ["LENGTHS", "plot", "report", "run"]
 
@@ -60,7 +60,7 @@ def _layer(L: int, bidirectional: bool) -> tuple[measure.Program, Any]:
     u, cotangent = (jax.random.normal(jax.random.key(i), (1, L, WIDTH)) for i in (1, 2))
 
     def both_ways(params: Any, u: Array, cotangent: Array) -> Any:
-        y, backward = jax.vjp(lambda params, u: s5.apply(params, u, options), params, u)
+        y, backward = jax.vjp(lambda params, u: s5.apply(params, u, options)[0], params, u)
         return y, backward(cotangent)
 
     return measure.compile_program(both_ways, params, u, cotangent), (params, u, cotangent)
@@ -69,7 +69,8 @@ def _layer(L: int, bidirectional: bool) -> tuple[measure.Program, Any]:
 def _model(L: int) -> tuple[measure.Program, Any]:
     """Gradient descent on one sequence by a model of 4 blocks."""
     options = Options(depth=4, d_model=WIDTH, remat="full")
-    model = Classifier(options, ("s5", s5.Options(state_size=WIDTH, bidirectional=True)), 1, 2, rngs=nnx.Rngs(0))
+    mixer = ("s5", s5.Options(state_size=WIDTH, bidirectional=True))
+    model = Model(options, {"s5": mixer}, 1, 2, rngs=nnx.Rngs(0))
     graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
     params, rest = map(nnx.to_pure_dict, states)
     inputs = jax.random.normal(jax.random.key(1), (1, L, 1))

@@ -1,6 +1,7 @@
 """What the training loop takes besides its steps."""
 
 import contextlib
+import functools
 import io
 import pathlib
 import statistics
@@ -11,15 +12,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from benchmarks import cases, measure
 from s5jax.data import preparation
-from s5jax.training import config as configs
-from s5jax.training import loop, step
-from s5jax.training import state as states
-from s5jax.training.checkpoint import Checkpoints
-from s5jax.training.config import Config
-from s5jax.training.program import Feed, Program
+from s5jax.train import loop, resolve
+from s5jax.train.build import Experiment, build
+from s5jax.train.checkpoint import Checkpoints
+from s5jax.train.feed import Feed, gather
+from s5jax.train.program import Program
+from s5jax.train.step import TrainState, train_step
 
 __all__ = ["report", "run"]
 
@@ -37,26 +39,26 @@ def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
     checkpoint and waits for it.
     """
     with tempfile.TemporaryDirectory() as folder:
-        values = configs.load_config(f"{cases.ROOT}/configs/lra/listops.py:s5")
+        values = resolve.load_config(f"{cases.ROOT}/configs/lra/listops.py:s5")
         total = STEPS * (2 * repeats + 2)
         sizes = {"train": total * values.train.batch_size // 2, "val": 50, "test": 50}
         request = preparation.Request(data_dir=pathlib.Path(folder), generate=True, sizes=sizes)
         preparation.prepare("listops", request, say=lambda _: None, quiet=True)
         settings = {"task.data_dir": folder, "num_devices": 1, "train.epochs": 2, "log.every_steps": STEPS}
         settings |= {"train.eval_every_steps": total, "train.checkpoint_every_steps": 2 * STEPS}
-        configs.override(values, [f"--config.{name}={value}" for name, value in settings.items()])
-        config = configs.resolve(values)
+        resolve.override(values, [f"--config.{name}={value}" for name, value in settings.items()])
+        config = resolve.resolve(values)
         times: dict[str, list[float]] = {"loop": [], "step": []}
 
         class Timed(Program):
             """Stops the loop after each turn, to take the same number of steps alone."""
 
-            def __init__(self, config: Config, task: Any, experiment: states.Experiment):
-                super().__init__(config, task, experiment)
-                self._alone = _alone(config, task, experiment)
+            def __init__(self, experiment: Experiment):
+                super().__init__(experiment)
+                self._alone = _alone(experiment)
                 self._taken, self._begin = 0, 0.0
 
-            def train_steps(self, state: states.TrainState, feed: Feed) -> Any:
+            def step(self, state: TrainState, feed: Feed, step: int) -> Any:
                 if self._taken % STEPS == 0:
                     jax.block_until_ready(state)
                     if self._taken:
@@ -65,7 +67,7 @@ def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
                         advance(0.5)
                     self._begin = time.perf_counter()
                 self._taken += 1
-                return super().train_steps(state, feed)
+                return super().step(state, feed, step)
 
         class Waiting(Checkpoints):
             """Writes while the loop's time runs, not beside the steps alone."""
@@ -91,25 +93,21 @@ class _Terminal(io.StringIO):
         return True
 
 
-def _alone(config: Config, task: Any, experiment: states.Experiment) -> Callable[[], float]:
+def _alone(experiment: Experiment) -> Callable[[], float]:
     """Takes `STEPS` steps on a batch that is ready, and says how long one took."""
-    split = task.splits["train"]
-    assert split.lengths is not None
-    examples = {"inputs": split.inputs, "labels": split.labels, "lengths": split.lengths}
-    index = jnp.arange(config.train.batch_size)
-    batch = step.gather(jax.tree.map(jnp.asarray, examples), index, prepare=task.prepare, time=1)
-    key = states.random_keys(config.seed).dropout
-
-    def train(state: states.TrainState, batch: Any) -> Any:
-        return step.train_step(state, batch, graphdef=experiment.graphdef, optimizer=experiment.optimizer, key=key)
-
-    current = [states.build(config, task)[1]]
-    program = measure.compile_program(train, current[0], batch, donate=True)
+    config, task = experiment.config, experiment.task
+    types = {"labels": np.int32, "lengths": np.int32}
+    arrays = task.splits["train"].arrays.items()
+    examples = {name: jnp.asarray(array, types.get(name, array.dtype)) for name, array in arrays}
+    batch = gather(examples, jnp.arange(config.train.batch_size), task, length=None)
+    parts = {name: getattr(experiment, name) for name in ("graphdef", "optimizer", "objective")}
+    current, hyper = [build(config, task)[1]], experiment.hyper(0)
+    program = measure.compile_program(functools.partial(train_step, **parts), current[0], batch, hyper, donate=True)
 
     def take() -> float:
         begin = time.perf_counter()
         for _ in range(STEPS):
-            current[0], metrics = program.run(current[0], batch)
+            current[0], metrics = program.run(current[0], batch, hyper)
         jax.block_until_ready(metrics)
         return (time.perf_counter() - begin) / STEPS
 

@@ -30,12 +30,12 @@ def run(name: str, batch_size: int, repeats: int, advance: Callable[[float], Any
     runs: dict[str, Callable[[], Any]] = {}
     for label, side in (("baseline", cases.published(case)), ("s5jax", cases.ours(case))):
         state = jax.tree.map(jnp.copy, side.state)
-        programs[f"{label} train"] = measure.compile_program(side.train, state, case.batch, donate=True)
+        programs[f"{label} train"] = measure.compile_program(side.train, state, *side.arguments, donate=True)
         advance(1)
-        programs[f"{label} evaluate"] = measure.compile_program(side.evaluate, side.state, case.batch)
+        programs[f"{label} evaluate"] = measure.compile_program(side.evaluate, side.state, *side.arguments)
         advance(1)
-        runs[f"{label} train"] = _trainer(programs[f"{label} train"], state, case.batch)
-        runs[f"{label} evaluate"] = functools.partial(programs[f"{label} evaluate"].run, side.state, case.batch)
+        runs[f"{label} train"] = _trainer(programs[f"{label} train"], state, *side.arguments)
+        runs[f"{label} evaluate"] = functools.partial(programs[f"{label} evaluate"].run, side.state, *side.arguments)
     medians = measure.alternate(runs, repeats, lambda: advance(1 / len(runs)))
     return {
         "tokens": case.tokens,
@@ -52,11 +52,11 @@ def run(name: str, batch_size: int, repeats: int, advance: Callable[[float], Any
     }
 
 
-def _trainer(program: measure.Program, state: Any, batch: Any) -> Callable[[], Any]:
+def _trainer(program: measure.Program, state: Any, *arguments: Any) -> Callable[[], Any]:
     current = [state]
 
     def step() -> Any:
-        current[0], metrics = program.run(current[0], batch)
+        current[0], metrics = program.run(current[0], *arguments)
         return metrics
 
     return step
@@ -66,11 +66,11 @@ def report(results: dict[str, Any], batch_size: int, peak_flops: float, peak_byt
     """A line for each case and implementation, and their ratios; then what was aimed at."""
     lines = [
         "Random inputs of full length, without padding. The baseline is `benchmarks/baseline.py`, which computes what"
-        " the published code computes, and as it does, with the same optimizer. The first four are S5's recipes on the"
-        " Long Range Arena; `s4d` and `s4` are those models (6 x 512) on Image, `s4d-long` is S4D (6 x 128) on Text."
-        " Scratch is what the compiled program says it needs besides arguments and results; GFLOP/s count matrix"
-        " products, GB/s what instructions read and write, from caches or memory. Compilation is timed once, the rest"
-        " are medians.",
+        " the published code computes, and as it does: tokens one-hot beforehand, one AdamW for all parameters. The"
+        " first four are S5's recipes on the Long Range Arena; `s4d` and `s4` are those models (6 x 512) on Image,"
+        " `s4d-long` is S4D (6 x 128) on Text. Scratch is what the compiled program says it needs besides arguments and"
+        " results; GFLOP/s count matrix products, GB/s what instructions read and write, from caches or memory."
+        " Compilation is timed once, the rest are medians.",
         "",
         "| case | | step, ms | tokens/s | evaluation, ms | compile, s | scratch, MB | GFLOP/s (peak) | GB/s (copy) |",
         "|---|---|---|---|---|---|---|---|---|",

@@ -10,10 +10,10 @@ from flax import nnx
 from jaxtyping import Array
 
 from benchmarks import baseline, measure
-from s5jax.models.classifier import Classifier
-from s5jax.models.layers import Options
+from s5jax.mixers import s5
+from s5jax.models.model import Model
 from s5jax.models.names import per_layer
-from s5jax.ssm import s5
+from s5jax.models.options import Options
 
 __all__ = ["BATCHES", "report", "run"]
 
@@ -23,7 +23,7 @@ BATCHES = {1: 400, 64: 40}
 WAYS = {
     "baseline": "the published algorithm, a jitted step called from Python, which discretises each time",
     "alone": "`model.step` alone, jitted and called from Python",
-    "step": "`model.step` with a recurrence, jitted and called from Python",
+    "step": "`model.step` with cells discretised before, jitted and called from Python",
     "rollout": "`model.rollout`, one compiled loop",
 }
 
@@ -31,15 +31,20 @@ WAYS = {
 def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
     """Steps a second of a causal S5 of 6 blocks, 512 features and 384 states, for each batch size and way."""
     options, ssm = Options(depth=6, d_model=512), s5.Options(state_size=384, blocks=3)
-    model = Classifier(options, ("s5", ssm), 1, 10, rngs=nnx.Rngs(0))
+    model = Model(options, {"s5": ("s5", ssm)}, 1, 10, rngs=nnx.Rngs(0))
     graphdef, params, *others = nnx.split(model, nnx.Param, nnx.BatchStat)
     published = per_layer(nnx.to_pure_dict(params)), per_layer(nnx.to_pure_dict(others[0]))
-    recurrence = model.recurrence()
+    cells = model.discretize()
     published_step = jax.jit(functools.partial(baseline.step, model=options, options=ssm))
 
+    def swapped(state: Any, sample: Array) -> Any:
+        """Of the baseline, in the order of ours."""
+        state, logits = published_step(*published, state, sample)
+        return logits, state
+
     @jax.jit
-    def step(params: Any, recurrence: Any, state: Any, sample: Array) -> Any:
-        return nnx.merge(graphdef, params, *others).step(state, sample, recurrence)
+    def step(params: Any, cells: Any, state: Any, sample: Array) -> Any:
+        return nnx.merge(graphdef, params, *others).step(state, sample, cells)
 
     @jax.jit
     def alone(params: Any, state: Any, sample: Array) -> Any:
@@ -53,13 +58,13 @@ def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
     for batch, length in BATCHES.items():
         samples = jax.random.normal(jax.random.key(0), (batch, length, 1))
         one_by_one = [samples[:, k] for k in range(length)]
-        state = model.initial_state(batch)
+        state = model.init_state(batch)
         states = [jnp.zeros((batch, 192), jnp.complex64)] * 6
         published_state = states, jnp.zeros((batch, 512)), jnp.float32(0)
         runs = {
-            "baseline": functools.partial(_loop, functools.partial(published_step, *published), published_state),
+            "baseline": functools.partial(_loop, swapped, published_state),
             "alone": functools.partial(_loop, functools.partial(alone, params), state),
-            "step": functools.partial(_loop, functools.partial(step, params, recurrence), state),
+            "step": functools.partial(_loop, functools.partial(step, params, cells), state),
         }
         calls: dict[str, Callable[[], Any]] = {name: functools.partial(loop, one_by_one) for name, loop in runs.items()}
         calls["rollout"] = functools.partial(rollout, params, state, samples)
@@ -70,7 +75,7 @@ def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
 
 def _loop(step: Callable[..., Any], state: Any, samples: list[Array]) -> Any:
     for sample in samples:
-        state, logits = step(state, sample)
+        logits, state = step(state, sample)
     return logits
 
 

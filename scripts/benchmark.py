@@ -18,8 +18,8 @@ import tqdm
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # benchmarks/ is no part of the package
 
 from benchmarks import cases, lengths, loop_cost, measure, methods, recipes, recurrent
-from s5jax.training.config import UserError
-from s5jax.training.loop import Interrupted
+from s5jax.train.config import UserError
+from s5jax.train.loop import Interrupted
 
 OTHERS = ("methods", "recurrent", "loop", "lengths")
 

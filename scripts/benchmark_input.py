@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import os
 import statistics
 import sys
 import time
@@ -13,11 +14,11 @@ import jax
 import numpy as np
 
 from s5jax.data import batches
-from s5jax.training import config as configs
-from s5jax.training import state as states
-from s5jax.training import step
-from s5jax.training.config import Config, UserError, load_task
-from s5jax.training.program import Program
+from s5jax.train import resolve
+from s5jax.train.build import build, load_task
+from s5jax.train.config import Config, UserError
+from s5jax.train.feed import gather
+from s5jax.train.program import Program
 
 EXAMPLES = """examples:
   python scripts/benchmark_input.py --config=configs/lra/image.py:s5
@@ -31,6 +32,7 @@ there are steps on batches cut to length besides.
 
 
 def main() -> int:
+    sys.path.insert(0, os.getcwd())  # for modules of the user's
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLES,
@@ -44,9 +46,9 @@ def main() -> int:
     try:
         if min(arguments.steps, arguments.rounds) < 1:
             raise UserError("--steps and --rounds must be at least 1")
-        values = configs.load_config(arguments.config)
-        configs.override(values, overrides)
-        print(measure(configs.resolve(values), arguments.steps, arguments.rounds))
+        values = resolve.load_config(arguments.config)
+        resolve.override(values, overrides)
+        print(measure(resolve.resolve(values), arguments.steps, arguments.rounds))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -58,38 +60,38 @@ def main() -> int:
 def measure(config: Config, steps: int, rounds: int) -> str:
     """A table of the milliseconds that steps and their parts take."""
     task = load_task(config)
-    experiment, state = states.build(config, task)
+    experiment, state = build(config, task)
 
     def program(gib: float, buckets: int = 0) -> Program:
-        train = dataclasses.replace(config.train, resident_gib=gib, steps_per_call=1, buckets=buckets)
-        return Program(dataclasses.replace(config, train=train), task, experiment)
+        train = dataclasses.replace(config.train, resident_gib=gib, buckets=buckets)
+        return Program(dataclasses.replace(experiment, config=dataclasses.replace(config, train=train)))
 
     resident, streamed = program(float("inf")), program(0.0)
     size, batch = len(task.splits["train"]), config.train.batch_size
-    calls = np.random.default_rng(config.seed).integers(size, size=(steps, 1, batch), dtype=np.int32)
-    ready = list(resident.feeds("train", calls))
-    gather = jax.jit(functools.partial(step.gather, prepare=task.prepare, time=1 + task.pairs))
+    random = np.random.default_rng(config.seed).integers(size, size=(steps, batch), dtype=np.int32)
+    ready = list(resident.feeder.feeds("train", random))
+    take = jax.jit(functools.partial(gather, task=task, length=None))
 
-    def trained(made: Program, calls: np.ndarray) -> Callable[[], None]:
+    def trained(made: Program, order: np.ndarray) -> Callable[[], None]:
         current = [made.place(jax.tree.map(np.asarray, state))]
 
         def run() -> None:
             # A stream is opened anew, so that all that it reads is in the time.
-            with contextlib.closing(made.feeds("train", calls)) as feeds:
-                for feed in feeds:
-                    current[0], metrics = made.train_steps(current[0], feed)
+            with contextlib.closing(made.feeder.feeds("train", order)) as feeds:
+                for number, feed in enumerate(feeds):
+                    current[0], metrics = made.step(current[0], feed, number)
             jax.block_until_ready(metrics)
 
         return run
 
     def gathered() -> None:
-        jax.block_until_ready([gather(feed.examples, feed.places[0]) for feed in ready])
+        jax.block_until_ready([take(feed.examples, feed.places) for feed in ready])
 
-    kinds = {"step": trained(resident, calls), "gather": gathered, "streamed": trained(streamed, calls)}
+    kinds = {"step": trained(resident, random), "gather": gathered, "streamed": trained(streamed, random)}
     if config.train.buckets:
         cut = program(float("inf"), config.train.buckets)
-        order = batches.epoch_order(jax.random.key(config.seed), 0, size, batch, cut.bucket("train"))
-        kinds["buckets"] = trained(cut, order[:steps, None])
+        order = batches.epoch_order(jax.random.key(config.seed), 0, size, batch, cut.feeder.bucket("train"))
+        kinds["buckets"] = trained(cut, order[:steps])
     times: dict[str, list[float]] = {name: [] for name in kinds}
     for number in range(rounds + 1):
         for name in sorted(kinds, reverse=number % 2 == 1):

@@ -1,14 +1,15 @@
-"""Draws the Bode plot of a layer of a run beside HiPPO's, and writes it down as numbers."""
+"""Draws the Bode plot of a run's SSMs beside HiPPO's, and writes its numbers."""
 
 import argparse
+import os
 import pathlib
 import sys
 
 from s5jax.analysis import transfer
-from s5jax.training import state as states
-from s5jax.training.config import UserError
-from s5jax.training.trained import load
-from s5jax.training.workdir import read_config
+from s5jax.evaluators.eigenvalues import mixers_of, report_unstable
+from s5jax.train.config import UserError
+from s5jax.train.trained import lacking, load
+from s5jax.train.workdir import read_config
 
 EXAMPLES = """examples:
   python scripts/bode.py --workdir=runs/digits
@@ -17,11 +18,12 @@ EXAMPLES = """examples:
 
 Writes bode_layerI_featureF.png and .csv into the run's directory, or bode_all_layers_featureF.png, with the magnitudes
 only, and .csv. HiPPO's curve is that of HiPPO-LegS with as many states and the readout that comes closest; the misfit
-says how close.
+is the distance that remains. Layers are residual blocks; `all` leaves out those whose mixer has no transfer function.
 """
 
 
 def main() -> int:
+    sys.path.insert(0, os.getcwd())  # for modules of the user's
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLES,
@@ -30,7 +32,7 @@ def main() -> int:
     )
     parser.add_argument("--workdir", type=pathlib.Path, required=True, metavar="DIR", help="the run's directory")
     parser.add_argument(
-        "--layer", default="0", metavar="I", help="which residual block's SSM (default: 0), or all: each of them"
+        "--layer", default="0", metavar="I", help="the residual block whose SSM is drawn (default: 0), or all of them"
     )
     parser.add_argument("--feature", type=int, default=0, metavar="F", help="the output looked at (default: 0)")
     parser.add_argument("--input", type=int, metavar="F", help="the input driven (default: the same feature)")
@@ -38,7 +40,7 @@ def main() -> int:
         "--checkpoint",
         choices=("best", "latest"),
         default="best",
-        help="best: of the highest validation accuracy so far (default); latest: the newest",
+        help="best: by the task's judge on the validation split (default); latest: the newest",
     )
     arguments = parser.parse_args()
     try:
@@ -54,46 +56,47 @@ def main() -> int:
 def bode(arguments: argparse.Namespace) -> str:
     workdir = arguments.workdir
     config = read_config(workdir)
-    states.require(config, "transfer_function", "Lambda")
+    depth, pattern = config.model.depth, config.model.pattern
+    if arguments.layer not in (*map(str, range(depth)), "all"):
+        raise UserError(f"--layer: layers run from 0 to {depth - 1}, or all; got {arguments.layer}")
+    without = lacking(config, "transfer_function", "eigenvalues", "time_step")
+    faults = ", ".join(dict.fromkeys(without.values()))
+    chosen = [int(arguments.layer)] if arguments.layer != "all" else [i for i in range(depth) if i not in without]
+    if not chosen or chosen[0] in without:
+        raise UserError(f"--layer={arguments.layer}: {faults}, which this needs")
     trained = load(workdir, arguments.checkpoint)
-    layers = states.ssm_layers(trained.state.params)
-    numbers = [str(number) for number in range(len(layers))]
-    if arguments.layer not in (*numbers, "all"):
-        raise UserError(f"--layer: layers run from 0 to {numbers[-1]}, or all; got {arguments.layer}")
-    chosen = numbers if arguments.layer == "all" else [arguments.layer]
-    start = states.ssm_layers(trained.start.params)
-    try:
-        results = [
-            transfer.bode(
-                config.ssm.name,
-                config.ssm.options,
-                layers[f"layers_{number}"],
-                start[f"layers_{number}"],
-                output=arguments.feature,
-                input=arguments.input,
+    layers, starts = (mixers_of(config, state.params) for state in (trained.state, trained.start))
+    results = {}
+    for number in chosen:
+        mixer, options, params = layers[f"layers_{number}"]
+        start = starts[f"layers_{number}"][2]
+        try:
+            results[number] = transfer.bode(
+                mixer, options, params, start, output=arguments.feature, input=arguments.input
             )
-            for number in chosen
-        ]
-    except ValueError as error:
-        raise UserError(f"--feature, --input: {error}") from error
+        except ValueError as error:
+            raise UserError(f"--feature, --input: {error}") from error
     which = "all_layers" if arguments.layer == "all" else f"layer{arguments.layer}"
     to = "" if arguments.input is None else f"_input{arguments.input}"
     file = workdir / f"bode_{which}_feature{arguments.feature}{to}"
     step = int(trained.state.step)
-    title = f"{workdir.name}: {config.ssm.name}, {file.name[5:].replace('_', ' ')}, step {step}"
     header = f"{arguments.checkpoint} checkpoint, step {step}"
+    names = "+".join(dict.fromkeys(pattern[number % len(pattern)] for number in chosen))
+    title = f"{workdir.name}: {names}, {file.name[5:].replace('_', ' ')}, step {step}"
     if arguments.layer == "all":
         transfer.plot_magnitudes(results, file.with_suffix(".png"), title)
         transfer.write_bodes(results, file.with_suffix(".csv"))
-        lines = [f"{config.ssm.name}, all layers, {header}"]
-        for number, result in enumerate(results):
+        lines = [f"{names}, all layers, {header}"]
+        for number, result in results.items():
             lines.append(f"layer {number}: " + "; ".join(f"{name} {value}" for name, value in describe(result).items()))
+        lines += [f"left out: {faults}"] if without else []
     else:
-        transfer.plot_bode(results[0], file.with_suffix(".png"), title)
-        transfer.write_bode(results[0], file.with_suffix(".csv"))
-        lines = [f"{config.ssm.name}, layer {arguments.layer}, {header}"]
-        lines += [f"{name + ':':19} {value}" for name, value in describe(results[0]).items()]
-    warning = states.report_unstable(config, trained.state.params)
+        (result,) = results.values()
+        transfer.plot_bode(result, file.with_suffix(".png"), title)
+        transfer.write_bode(result, file.with_suffix(".csv"))
+        lines = [f"{names}, layer {arguments.layer}, {header}"]
+        lines += [f"{name + ':':19} {value}" for name, value in describe(result).items()]
+    warning = report_unstable(config, trained.state.params)
     return "\n".join(
         [
             *lines,

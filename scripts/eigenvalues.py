@@ -1,28 +1,31 @@
-"""Draws how the eigenvalues of a run's SSMs moved in training, and writes them down as numbers."""
+"""Draws how the eigenvalues of a run's mixers moved in training, and writes their numbers."""
 
 import argparse
+import os
 import pathlib
 import sys
 
 import numpy as np
 
 from s5jax.analysis import eigenvalues
-from s5jax.training.config import UserError
-from s5jax.training.workdir import read_config
+from s5jax.train.config import UserError
+from s5jax.train.workdir import read_config
 
 EXAMPLES = """examples:
-  python scripts/train.py --config=configs/digits.py:s5 --workdir=runs/moving --config.log.eigenvalues_every_steps=39
+  python scripts/train.py --config=configs/digits.py:s5 --workdir=runs/moving \\
+    --config.evaluators.eigenvalues.every_steps=39
   python scripts/eigenvalues.py --workdir=runs/moving
   python scripts/eigenvalues.py --workdir=runs/moving-s4d --feature=17
 
-The first line records all SSMs' eigenvalues before training, each 39 steps and at the end. Writes eigenvalues.png and
-.csv into the run's directory, or eigenvalues_featureF.png and .csv where each feature has a system of its own. Works
-while the run is going on, too. Eigenvalues are in radians per unit of the layer's time, of which a sample takes the
-step size. Of S4 they are those of Lambda, the diagonal part of its A.
+The first command records the eigenvalues of all mixers that have them before training, every 39 steps and at the end.
+The second writes eigenvalues.png and .csv into the run's directory, or eigenvalues_featureF.png and .csv where each
+feature has a system of its own; it also works while the run is going on. Eigenvalues are in radians per unit of the
+mixer's time, of which a sample takes the step size. Those of S4 are of Lambda, the diagonal part of its A.
 """
 
 
 def main() -> int:
+    sys.path.insert(0, os.getcwd())  # for modules of the user's
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLES,
@@ -35,7 +38,7 @@ def main() -> int:
         type=int,
         default=0,
         metavar="F",
-        help="whose system, where each feature has one, as in S4D and S4 (default: 0)",
+        help="the feature whose system is drawn, where each has one, as in S4D and S4 (default: 0)",
     )
     arguments = parser.parse_args()
     try:
@@ -49,7 +52,7 @@ def main() -> int:
 
 
 def draw(workdir: pathlib.Path, feature: int) -> str:
-    name = read_config(workdir).ssm.name
+    name = "+".join(read_config(workdir).model.pattern)
     try:
         result = eigenvalues.read(workdir, feature)
     except ValueError as error:
@@ -61,11 +64,11 @@ def draw(workdir: pathlib.Path, feature: int) -> str:
     eigenvalues.plot_eigenvalues(result, file, f"{workdir.name}: eigenvalues of {whose}, step {first} to {last}")
     eigenvalues.write_eigenvalues(result, file.with_suffix(".csv"))
     lines = [f"{whose}, {len(result.steps)} records, step {first} to {last}"]
-    for number, layer in enumerate(result.layers):
-        end, moves, furthest = layer.Lambda[-1], layer.moves, np.argmax(layer.moves)
+    for layer in result.layers:
+        end, moves, furthest = layer.eigenvalues[-1], layer.moves, np.argmax(layer.moves)
         growing = (end.real >= 0).sum()
         lines.append(
-            f"layer {number}: {end.size} modes, Re {end.real.min():.3g} to {end.real.max():.3g}"
+            f"layer {layer.number}: {end.size} modes, Re {end.real.min():.3g} to {end.real.max():.3g}"
             + f", |Im| {np.abs(end.imag).min():.3g} to {np.abs(end.imag).max():.3g}"
             + f"; moved by {np.median(moves):.1%} (median) of their size, mode {furthest} by {moves[furthest]:.1%}"
             + (f"; {growing} may grow" if growing else "")

@@ -6,7 +6,7 @@ import sys
 
 from s5jax.analysis.examples import plot_images
 from s5jax.data import contours
-from s5jax.training.config import UserError
+from s5jax.train.config import UserError
 
 STYLES = {"pathfinder": contours.PATHFINDER, "pathx": contours.PATHX}
 CAPTIONS = ("not connected", "connected")

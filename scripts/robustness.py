@@ -1,15 +1,17 @@
 """Disturbs trained models by sinusoids and by noise, and shows how much accuracy is left."""
 
 import argparse
+import os
 import pathlib
 import re
 import sys
+from typing import Any
 
 import tqdm
 
 from s5jax.analysis import robustness
-from s5jax.training.config import UserError
-from s5jax.training.trained import Trained, load
+from s5jax.train.config import UserError, differences
+from s5jax.train.trained import Trained, load
 
 EXAMPLES = """examples:
   for seed in 0 1 2; do for m in s4d-legs-frozen s4-ptd-frozen; do
@@ -17,14 +19,15 @@ EXAMPLES = """examples:
   done; done
   python scripts/robustness.py --workdirs runs/robustness/*
 
-Runs whose configs differ in nothing but the seed are taken together, under the first one's name without its number. A
+Runs whose configs differ only in the seed are taken together, under the first one's name without its number. A
 sinusoid has its frequency in radians per time, the time of each feature's SSM, of which a sample takes the step size.
-Among the frequencies are those where the normal part of HiPPO-LegS, S4D's and S5's start, has its spikes, the last of
-them dotted in the figure. Writes robustness.png, robustness.csv and robustness.md, the table, into --out.
+Among the frequencies are those where the normal part of HiPPO-LegS, which S4D and S5 start from, has its spikes; the
+last of them is dotted in the figure. Writes robustness.png, robustness.csv and robustness.md, the table, into --out.
 """
 
 
 def main() -> int:
+    sys.path.insert(0, os.getcwd())  # for modules of the user's
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLES,
@@ -46,7 +49,7 @@ def main() -> int:
         "--place",
         choices=("ssm", "data", "both"),
         default="both",
-        help="add to the input of every SSM, to the data, or first to the one and then to the other (default: both)",
+        help="add to the input of every SSM, to the data, or to each in turn (default: both)",
     )
     parser.add_argument(
         "--frequencies", type=int, default=30, metavar="N", help="besides those of spikes (default: 30)"
@@ -74,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
     for label, runs in groups.items():
         for place in places:
             try:
-                robustness.check(runs[0], place)
+                robustness.check(runs[0].model, runs[0].task, place)
             except ValueError as error:
                 raise UserError(f"{label}, --place={place}: {error}") from error
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -84,7 +87,8 @@ def run(arguments: argparse.Namespace) -> None:
             for label, runs in groups.items():
                 found = robustness.sweep(
                     label,
-                    runs,
+                    [trained.model for trained in runs],
+                    runs[0].task,
                     arguments.amplitudes,
                     place=place,
                     split=arguments.split,
@@ -103,18 +107,18 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def together(workdirs: list[pathlib.Path]) -> dict[str, list[Trained]]:
-    """Runs that differ in their seed alone, by a name for them."""
-    groups: dict[str, list[tuple[str, Trained]]] = {}
+    """Runs that differ only in their seed, by a name for them."""
+    groups: list[tuple[dict[str, Any], list[tuple[str, Trained]]]] = []
     for workdir in workdirs:
         trained = load(workdir)
-        if not hasattr(trained.config.ssm.options, "state_size"):
-            raise UserError(
-                f"{workdir}: frequencies are those of a state_size, which {trained.config.ssm.name} has not"
-            )
-        key = str({**trained.config.to_dict(), "seed": None})
-        groups.setdefault(key, []).append((workdir.resolve().name, trained))
+        config = {**trained.config.to_dict(), "seed": 0}
+        runs = next((runs for other, runs in groups if not differences(other, config)), None)
+        if runs is None:
+            runs = []
+            groups.append((config, runs))
+        runs.append((workdir.resolve().name, trained))
     named: dict[str, list[Trained]] = {}
-    for runs in groups.values():
+    for _, runs in groups:
         name = runs[0][0]
         label = re.sub(r"[-_.]*\d*$", "", name) if len(runs) > 1 else name
         label = label.lstrip("_") or name

@@ -1,13 +1,14 @@
-"""Draws what trained models make of sinusoids faster than those they were trained on, and writes it down as numbers."""
+"""Draws what trained models make of sinusoids faster than those they were trained on, and writes the numbers."""
 
 import argparse
+import os
 import pathlib
 import sys
 
 from s5jax.analysis.sinusoid import plot_responses, respond, table, write_responses
-from s5jax.training.config import UserError
-from s5jax.training.trained import load
-from s5jax.training.workdir import read_config
+from s5jax.train.config import UserError
+from s5jax.train.trained import load
+from s5jax.train.workdir import read_config
 
 EXAMPLES = """examples:
   python scripts/train.py --config=configs/sinusoid.py:s4d-legs --workdir=runs/sinusoid-s4d-legs
@@ -20,6 +21,7 @@ The same numbers are in a CSV file beside it. The table has mean absolute errors
 
 
 def main() -> int:
+    sys.path.insert(0, os.getcwd())  # for modules of the user's
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLES,
@@ -36,7 +38,7 @@ def main() -> int:
         "--checkpoint",
         choices=("best", "latest"),
         default="best",
-        help="best: of the highest validation accuracy so far (default); latest: the newest",
+        help="best: by the task's judge on the validation split (default); latest: the newest",
     )
     arguments = parser.parse_args()
     try:

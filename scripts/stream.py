@@ -1,21 +1,24 @@
 """Feeds a sequence to a trained causal model sample by sample, and shows how its class probabilities move."""
 
 import argparse
+import os
 import pathlib
 import sys
 
 import jax.numpy as jnp
 import numpy as np
 
+from s5jax import mixers
 from s5jax.analysis.stream import Stream, plot_stream, stream
-from s5jax.models.classifier import Classifier
-from s5jax.training import state as states
-from s5jax.training.config import UserError
-from s5jax.training.trained import load
-from s5jax.training.workdir import read_config
+from s5jax.data.task import PER_STEP
+from s5jax.evaluators.eigenvalues import report_unstable
+from s5jax.train.config import Config, UserError
+from s5jax.train.trained import lacking, load
+from s5jax.train.workdir import read_config
 
 EXAMPLES = """examples:
-  python scripts/train.py --config=configs/digits.py:s5 --workdir=runs/causal --config.ssm.bidirectional=false
+  python scripts/train.py --config=configs/digits.py:s5 --workdir=runs/causal \\
+    --config.mixers.s5.bidirectional=false
   python scripts/stream.py --workdir=runs/causal
   python scripts/stream.py --workdir=runs/causal --example=7 --prefill=32
 
@@ -27,6 +30,7 @@ WIDTH = 40
 
 
 def main() -> int:
+    sys.path.insert(0, os.getcwd())  # for modules of the user's
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLES,
@@ -43,7 +47,7 @@ def main() -> int:
         "--checkpoint",
         choices=("best", "latest"),
         default="best",
-        help="best: of the highest validation accuracy so far (default); latest: the newest",
+        help="best: by the task's judge on the validation split (default); latest: the newest",
     )
     arguments = parser.parse_args()
     try:
@@ -58,22 +62,23 @@ def main() -> int:
 
 def run(arguments: argparse.Namespace) -> None:
     workdir, config = arguments.workdir, read_config(arguments.workdir)
-    if getattr(config.ssm.options, "bidirectional", False):
-        raise UserError(
-            f"{workdir} holds a model that reads in both directions, and so needs the whole sequence:"
-            " train one with --config.ssm.bidirectional=false"
-        )
-    states.require(config, "initial_state", "step")
+    check_causal(workdir, config)
+    without = lacking(config, "init_state", "step")
+    if without:
+        raise UserError(f"{', '.join(dict.fromkeys(without.values()))}, which this needs")
     trained = load(workdir, arguments.checkpoint)
     task, model = trained.task, trained.model
-    if not isinstance(model, Classifier):
-        raise UserError(f"task {task.name} gives pairs of sequences; there is nothing to stream one into")
+    if task.pairs:
+        raise UserError(f"task {task.name} gives pairs of sequences, but this feeds one sequence to a model")
     if task.targets:
         raise UserError(f"task {task.name} is a regression: its models have no class probabilities to show")
     split = task.splits[arguments.split]
+    given = [name for name in PER_STEP if name in split.arrays]
+    if given:
+        raise UserError(f"task {task.name} has a {given[0]} for each step, which this does not show")
     if not 0 <= arguments.example < len(split):
         raise UserError(f"--example: the {arguments.split} split has 0 to {len(split) - 1}, got {arguments.example}")
-    warning = states.report_unstable(config, trained.state.params)
+    warning = report_unstable(config, trained.state.params)
     if warning:
         print(f"warning: {warning}")
 
@@ -85,7 +90,8 @@ def run(arguments: argparse.Namespace) -> None:
     except ValueError as error:
         raise UserError(f"--prefill: {error}") from error
 
-    label = int(split.labels[arguments.example])
+    labels = np.asarray(split.labels[arguments.example])
+    label = int(labels[length - 1] if task.per_step else labels)
     print(f"{task.name}, {arguments.split} example {arguments.example}, {length} samples, class {label}")
     print_moving(result)
     file = workdir / f"stream_{arguments.split}_{arguments.example}.png"
@@ -94,6 +100,18 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"sample by sample: class {answer}, at {result.samples_per_second:,.0f} samples/s")
     print(f"all at once:      class {whole}; the largest difference of a probability is {result.difference:.1e}")
     print(f"figure: {file}")
+
+
+def check_causal(workdir: pathlib.Path, config: Config) -> None:
+    """Raises UserError if a mixer reads in both directions."""
+    for name in config.model.pattern:
+        section = config.mixers[name]
+        if mixers.ability(mixers.find(section.module), "CAUSAL", section.options):
+            continue
+        cures = {"bidirectional": "false", "causal": "true"}
+        fields = [f"{field}={value}" for field, value in cures.items() if hasattr(section.options, field)]
+        hint = f": train one with --config.mixers.{name}.{fields[0]}" if fields else ""
+        raise UserError(f"{workdir} holds a model that reads in both directions, and so needs the whole sequence{hint}")
 
 
 def print_moving(result: Stream) -> None:

@@ -28,7 +28,8 @@ def equations(jaxpr):
 def costs(name):
     case = cases.build(name, 4)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # the optimizer's
-        traced = jax.jit(cases.ours(case).train, donate_argnums=0).trace(case.state, case.batch)
+        side = cases.ours(case)
+        traced = jax.jit(side.train, donate_argnums=0).trace(side.state, *side.arguments)
     compiled = traced.lower().compile()
     text, analysis = compiled.as_text(), compiled.cost_analysis()
     return {

@@ -1,5 +1,6 @@
 """The launchers as a user calls them."""
 
+import dataclasses
 import json
 import re
 import runpy
@@ -12,7 +13,8 @@ import pytest
 import tiny
 
 from benchmarks import lengths, measure, methods, recurrent
-from s5jax.ssm import s5
+from s5jax.mixers import s5
+from s5jax.train import trained
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def call(monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "mine"
-    fields = ("--config.ssm.bidirectional=false", "--config.log.eigenvalues_every_steps=30")
+    fields = ("--config.mixers.s5.bidirectional=false", "--config.evaluators.eigenvalues.every_steps=30")
     done = tiny.run(*tiny.command(workdir, *fields))
     assert done.returncode == 0, done.stderr
     return workdir, done.stdout
@@ -65,13 +67,13 @@ def test_evaluation_repeats_the_result(run, call):
 
 
 def test_dry_run_shows_everything_and_trains_nothing(tmp_path, call):
-    arguments = tiny.command(tmp_path / "none", "--dry_run", "--config.ssm.bidirectional=false")[2:]
+    arguments = tiny.command(tmp_path / "none", "--dry_run", "--config.mixers.s5.bidirectional=false")[2:]
     status, output, errors = call("train.py", *arguments)
     assert status == 0, errors
-    rows = {line.split()[0]: line.split()[-3:] for line in output.splitlines() if "layers_0/seq" in line}
-    assert rows["encoder/layers_0/seq/B"] == ["ssm", "0.001", "0"]
-    assert rows["encoder/layers_0/seq/C"] == ["regular", "0.004", "0.05"]
-    assert "(2, 4, 2)" in output and "bidirectional: False" in output
+    rows = {line.split()[0]: line.split()[-3:] for line in output.splitlines() if "layers/0/seq" in line}
+    assert rows["encoder/layers/0/seq/B"] == ["ssm", "0.001", "0"]
+    assert rows["encoder/layers/0/seq/C"] == ["regular", "0.004", "0.05"]
+    assert "(1, 2, 4, 2)" in output and "bidirectional: False" in output
     scratch = float(output.partition("scratch ")[2].split()[0])
     assert 0 < scratch < 100
     assert not (tmp_path / "none").exists()
@@ -84,26 +86,26 @@ def test_help_teaches(call):
         "examples:",
         "configs/digits.py:s5",
         "optim.lr=",
-        "ssm.name=s4",
-        "ssm.name=s5",
+        "mixers.s4",
+        "mixers.s5",
         "task.name: digits",
-        "(gelu, full_glu",
+        "(none, gelu, full_glu",
     ):
         assert text in output
     assert "best" in call("evaluate.py", "--help")[1]
-    assert "--config.log.eigenvalues_every_steps=" in call("eigenvalues.py", "--help")[1]
+    assert "--config.evaluators.eigenvalues.every_steps=" in call("eigenvalues.py", "--help")[1]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train.py", "--config=configs/digits.py:s5", "--config.optim.lrr=1"), "Did you mean lr?"),
+        (("train.py", "--config=configs/digits.py:s5", "--config.optim.lrr=1"), "did you mean lr?"),
         (("train.py", "--config=configs/none.py"), "config file configs/none.py does not exist"),
         (("train.py", "--config=configs/digits.py:s6"), "no recipe for the model 's6'"),
-        (("evaluate.py",), "is no run's directory"),
-        (("stream.py",), "is no run's directory"),
-        (("bode.py",), "is no run's directory"),
-        (("eigenvalues.py",), "is no run's directory"),
+        (("evaluate.py",), "is not a run's directory"),
+        (("stream.py",), "is not a run's directory"),
+        (("bode.py",), "is not a run's directory"),
+        (("eigenvalues.py",), "is not a run's directory"),
     ],
 )
 def test_mistakes_are_told_without_a_traceback(tmp_path, call, arguments, message):
@@ -164,7 +166,7 @@ def test_eigenvalues_that_were_not_recorded(tmp_path, call):
     (tmp_path / "config.json").write_text(json.dumps(tiny.config().to_dict()))
     status, _, errors = call("eigenvalues.py", f"--workdir={tmp_path}")
     assert status == 1 and errors.count("\n") == 1
-    assert "has no records of eigenvalues: train with --config.log.eigenvalues_every_steps=N" in errors
+    assert "has no records of eigenvalues: train with --config.evaluators.eigenvalues.every_steps=N" in errors
 
 
 @pytest.mark.parametrize(
@@ -186,17 +188,20 @@ def test_what_a_run_does_not_have(run, call, arguments, message):
 def test_a_layer_without_a_recurrent_mode_is_told(tmp_path, call, monkeypatch):
     monkeypatch.delattr(s5, "step")
     monkeypatch.delattr(s5, "transfer_function")
-    config = tiny.config("--config.ssm.bidirectional=false").to_dict()
+    config = tiny.config("--config.mixers.s5.bidirectional=false").to_dict()
     (tmp_path / "config.json").write_text(json.dumps(config))
-    for script, message in (("stream.py", "has no step, which"), ("bode.py", "has no transfer_function, which")):
+    for script, message in (
+        ("stream.py", "s5 has no step, which"),
+        ("bode.py", "--layer=0: s5 has no transfer_function, which"),
+    ):
         status, _, errors = call(script, f"--workdir={tmp_path}")
-        assert status == 1 and f"error: s5jax/ssm/s5.py {message} this needs" in errors
+        assert status == 1 and errors == f"error: {message} this needs\n"
 
 
 def test_a_model_of_two_directions_cannot_be_streamed(tmp_path, call):
     (tmp_path / "config.json").write_text(json.dumps(tiny.config().to_dict()))
     status, _, errors = call("stream.py", f"--workdir={tmp_path}")
-    assert status == 1 and "train one with --config.ssm.bidirectional=false" in errors
+    assert status == 1 and "train one with --config.mixers.s5.bidirectional=false" in errors
 
 
 def test_an_evaluation_before_the_first_checkpoint(tmp_path, call):
@@ -220,21 +225,28 @@ def test_perturbations_drawn_and_told(tmp_path, call):
     assert code == 1 and err == "error: --n must be even and at least 2, got 7\n"
 
 
-def test_robustness_of_runs(run, call, tmp_path):
+def test_robustness_of_runs(run, call, tmp_path, monkeypatch):
     """Runs of the same name that are different experiments stay apart."""
     workdir, _ = run
     other = tmp_path / "other" / workdir.name
     shutil.copytree(workdir, other)
-    config = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps({**config, "log": {**config["log"], "every_steps": 5}}))
+    load = trained.load
+
+    def load_as_if_different(workdir):
+        found = load(workdir)
+        log = dataclasses.replace(found.config.log, every_steps=5 if workdir == other else 4)
+        return found._replace(config=dataclasses.replace(found.config, log=log))
+
+    monkeypatch.setattr(trained, "load", load_as_if_different)
     few = ("--amplitudes", "0.5", "--frequencies", "1", "--place", "ssm", "--out", tmp_path)
     code, out, err = call("robustness.py", "--workdirs", workdir, other, *few)
     assert code == 0, err
     assert "| mine | ssm | 0.5 |" in out and "| mine' | ssm | 0.5 |" in out
     assert (tmp_path / "robustness.md").read_text() in out
     assert (tmp_path / "robustness.png").exists() and (tmp_path / "robustness.csv").exists()
+    monkeypatch.setattr(trained, "load", load)
     for arguments, message in (
-        (("--workdirs", tmp_path), "is no run's directory"),
+        (("--workdirs", tmp_path), "is not a run's directory"),
         (("--workdirs", workdir, "--amplitudes", "-1"), "--amplitudes: none may be negative"),
     ):
         code, _, err = call("robustness.py", *arguments)

@@ -1,4 +1,4 @@
-"""How the eigenvalues of a run's SSMs moved in training: what the loop recorded, as a table and as a figure."""
+"""How the eigenvalues of a run's mixers moved in training: its records, as a table and as a figure."""
 
 import dataclasses
 import pathlib
@@ -13,19 +13,24 @@ from s5jax.analysis import figures
 __all__ = ["Layer", "Trajectories", "plot_eigenvalues", "read", "write_eigenvalues"]
 
 
+SUFFIX = "/eigenvalues"
+
+
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """The modes of one SSM; T records, N stored modes."""
+    """The modes of one mixer; T records, N stored modes."""
 
-    Lambda: Complex[np.ndarray, "T N"]
-    """Radians per unit of the layer's time."""
+    number: int
+    """Of its block."""
+    eigenvalues: Complex[np.ndarray, "T N"]
+    """Radians per unit of the mixer's time."""
     step_size: Float[np.ndarray, "T N"]
-    """Of each mode, in that unit."""
+    """Of each mode, in that unit; 1 for a mixer without step sizes, whose time is measured in samples."""
 
     @property
     def moves(self) -> Float[np.ndarray, " N"]:
         """How far each eigenvalue is from where it started, as a share of its start's distance from 0."""
-        start, end = self.Lambda[0], self.Lambda[-1]
+        start, end = self.eigenvalues[0], self.eigenvalues[-1]
         return np.abs(end - start) / np.maximum(np.abs(start), np.finfo(np.float32).tiny)
 
 
@@ -35,16 +40,17 @@ class Trajectories:
 
     steps: Int[np.ndarray, " T"]
     layers: list[Layer]
+    """Those whose mixers have eigenvalues."""
     feature: int | None
-    """The one whose system this is; `None` where one system serves all features, as in S5."""
+    """The one whose systems these are; `None` where one system serves all features, as in S5."""
 
 
 def read(workdir: pathlib.Path, feature: int = 0) -> Trajectories:
-    """What a run recorded with `config.log.eigenvalues_every_steps`.
+    """What a run recorded with `config.evaluators.eigenvalues`.
 
     Args:
       workdir: of the run, which may be going on.
-      feature: of layers with a system for each feature, the one to look at; where features share copies of a system,
+      feature: of mixers with a system for each feature, the one to look at; where features share copies of a system,
         the copy that it uses.
 
     Raises:
@@ -54,24 +60,24 @@ def read(workdir: pathlib.Path, feature: int = 0) -> Trajectories:
     files = sorted(file for file in (workdir / "eigenvalues").glob("*.npz") if file.stem.isdecimal())
     if not files:
         raise FileNotFoundError(
-            f"{workdir} has no records of eigenvalues: train with --config.log.eigenvalues_every_steps=N"
+            f"{workdir} has no records of eigenvalues: train with --config.evaluators.eigenvalues.every_steps=N"
         )
     records = [_read_file(file) for file in files]
-    names = [key.removesuffix("/Lambda") for key in records[0] if key.endswith("/Lambda")]
-    for_each_feature = records[0][f"{names[0]}/Lambda"].ndim == 2
-    features = len(records[0][f"{names[0]}/step_size"])
-    if for_each_feature and not 0 <= feature < features:
-        raise ValueError(f"features run from 0 to {features - 1}, got {feature}")
-    layers = []
-    for name in names:
-        Lambda, step_size = (
-            np.stack([record[f"{name}/{key}"] for record in records]) for key in ("Lambda", "step_size")
+    numbers = [int(key.removesuffix(SUFFIX).removeprefix("layers_")) for key in records[0] if key.endswith(SUFFIX)]
+    if not numbers:
+        raise FileNotFoundError(f"{workdir} has records, but none of its mixers has eigenvalues")
+    layers, for_each_feature = [], False
+    for number in sorted(numbers):
+        values, step_size = (
+            np.stack([record.get(f"layers_{number}/{name}", np.ones((), np.float32)) for record in records])
+            for name in ("eigenvalues", "step_size")
         )
-        if for_each_feature:  # (T, S, N) and (T, H, N or 1); feature h uses copy h mod S
-            Lambda, step_size = Lambda[:, feature % Lambda.shape[1]], step_size[:, feature]
-        else:  # (T, P) and (T, P, 1)
-            step_size = step_size[..., 0]
-        layers.append(Layer(Lambda, np.broadcast_to(step_size, Lambda.shape)))
+        if values.ndim == 3:  # (T, S, N) and (T, H, N or 1); feature h uses copy h mod S
+            if not 0 <= feature < step_size.shape[1]:
+                raise ValueError(f"features run from 0 to {step_size.shape[1] - 1}, got {feature}")
+            values, step_size, for_each_feature = values[:, feature % values.shape[1]], step_size[:, feature], True
+        step_size = np.broadcast_to(step_size.reshape(len(records), -1), values.shape)
+        layers.append(Layer(number, values, step_size))
     steps = np.array([int(file.stem) for file in files])
     return Trajectories(steps, layers, feature if for_each_feature else None)
 
@@ -87,10 +93,10 @@ def _read_file(file: pathlib.Path) -> dict[str, np.ndarray]:
 def write_eigenvalues(result: Trajectories, file: pathlib.Path) -> None:
     """All numbers as CSV, a row for each record, layer and stored mode."""
     rows = (
-        (step, number, index, float(value.real), float(value.imag), float(layer.step_size[t, index]))
+        (step, layer.number, index, float(value.real), float(value.imag), float(layer.step_size[t, index]))
         for t, step in enumerate(result.steps)
-        for number, layer in enumerate(result.layers)
-        for index, value in enumerate(layer.Lambda[t])
+        for layer in result.layers
+        for index, value in enumerate(layer.eigenvalues[t])
     )
     figures.write_csv(file, ("step", "layer", "index", "re", "im", "step_size"), rows)
 
@@ -105,11 +111,11 @@ def plot_eigenvalues(result: Trajectories, file: pathlib.Path, title: str) -> No
     from matplotlib.collections import LineCollection
 
     figure, panels = figures.panels(len(result.layers), 3.4, 3, "Re, 1 / time", "|Im|, radians / time")
-    everything = np.concatenate([layer.Lambda.ravel() for layer in result.layers])
+    everything = np.concatenate([layer.eigenvalues.ravel() for layer in result.layers])
     panels[0].set_xscale(**_scale(everything.real))
     panels[0].set_yscale(**_scale(everything.imag))
-    for number, (axes, layer) in enumerate(zip(panels, result.layers, strict=True)):
-        points = np.stack([layer.Lambda.real, np.abs(layer.Lambda.imag)], axis=-1)  # (T, N, 2)
+    for axes, layer in zip(panels, result.layers, strict=True):
+        points = np.stack([layer.eigenvalues.real, np.abs(layer.eigenvalues.imag)], axis=-1)  # (T, N, 2)
         ways = LineCollection(
             list(np.stack([points[:-1], points[1:]], axis=2).reshape(-1, 2, 2)),
             array=np.repeat((result.steps[:-1] + result.steps[1:]) / 2, points.shape[1]),
@@ -122,7 +128,7 @@ def plot_eigenvalues(result: Trajectories, file: pathlib.Path, title: str) -> No
         axes.plot(*points[-1].T, "o", color="#0b6e99", ms=2.5, label="end")
         axes.axvline(0, color="#52606d", lw=1)
         axes.axhline(0, color="#52606d", lw=1)
-        axes.set_title(f"layer {number}", fontsize=9)
+        axes.set_title(f"layer {layer.number}", fontsize=9)
         figures.tidy(axes)
     bottom, top = panels[0].get_ylim()
     for axes, layer in zip(panels, result.layers, strict=True):

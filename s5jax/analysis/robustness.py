@@ -1,4 +1,4 @@
-"""Trained models whose inputs, or the inputs of whose SSMs, are disturbed: how much accuracy is left.
+"""How much accuracy is left when the inputs of a trained model, or those of its SSMs, are disturbed.
 
 After the Fourier-mode experiment of perturb-then-diagonalize (arXiv 2310.01698, section 5.1): a transfer function with
 a spike passes on a sinusoid of that frequency many times larger than anything the model was trained on.
@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from s5jax.analysis import figures
 from s5jax.data import batches
-from s5jax.models.layers import SSM
+from s5jax.data.task import PER_STEP, Task
+from s5jax.models.block import Block
+from s5jax.models.model import Model
+from s5jax.models.sequences import Sequences
 from s5jax.ssm import hippo
-from s5jax.training.trained import Trained
 
 __all__ = [
     "Disturbance",
@@ -62,24 +64,57 @@ def frequencies(state_size: int, count: int = 40) -> Float[np.ndarray, " F"]:
     return np.union1d(np.geomspace(1.0, 1.3 * state_size**2 / np.pi, count), spikes)
 
 
-class _Disturbed(nnx.Module):
-    """The SSMs of a stack with something added to their inputs. It stands in a model only while that is traced."""
-
-    def __init__(self, seq: SSM, depth: int, noise: Callable[[Array, Array, Array], Array]):
-        self.seq, self.noise = seq, noise
-        self.number = nnx.Variable(jnp.arange(depth))
-
-    def __call__(self, u: Float[Array, "B L H"], *arguments: Any) -> Float[Array, "B L H"]:
-        return self.seq(u + self.noise(self.number[...], u, _time_step(self.seq)), *arguments)
+Noise = Callable[[int, Array, Array], Array]
+"""Block number, what noise is added to (B, L, H), and the step size of each feature (H,), to what is added."""
 
 
-def _time_step(seq: SSM) -> Float[Array, " H"]:
+def _outputs(model: Model, inputs: Array, sequences: Sequences, noise: Noise | None) -> Array:
+    """What a call of the model gives, with noise added to the input of every SSM."""
+    stack = model.encoder
+    inside = sequences if stack.options.mask_padding else sequences._replace(lengths=None)
+    x = stack.encode(inputs, inside.counted(inputs.shape[1]))
+    for number, block in enumerate(stack.blocks):
+
+        def mix(u: Array, block: Block = block, number: int = number, **skip: Array) -> tuple[Array, Any]:
+            if noise is not None and _is_ssm(block):
+                u = u + noise(number, u, _time_step(block))
+            return block.mixer.apply(block.params, u, block.mixer_options, **inside._asdict(), **skip)
+
+        x, _ = block.around(mix, x)
+    return model.decoder.read(x, sequences)[0]
+
+
+def _is_ssm(block: Block) -> bool:
+    """Whether a block's mixer has a time of its own."""
+    return hasattr(block.mixer, "time_step") and hasattr(block.mixer, "eigenvalues")
+
+
+def _time_step(block: Block) -> Float[Array, " H"]:
     """How much of an SSM's time a sample takes, for each feature: where states have their own, their geometric mean."""
-    log_step = seq.params["log_step"]
-    features = seq.params["D"].shape[0]
-    if hasattr(seq.options, "n_ssm"):  # a system for each feature
+    params, options = block.params, block.mixer_options
+    log_step = jnp.log(block.mixer.time_step(params, options))
+    if block.mixer.eigenvalues(params, options).ndim > 1:  # a system for each feature
         return jnp.exp(log_step.mean(-1))
-    return jnp.broadcast_to(jnp.exp(log_step.mean()), (features,))
+    return jnp.broadcast_to(jnp.exp(log_step.mean()), (block.options.d_model,))
+
+
+def _first_ssm(model: Model) -> Block:
+    """The first block whose mixer is an SSM.
+
+    Raises:
+      ValueError: there is none.
+    """
+    first = next((block for block in model.encoder.blocks if _is_ssm(block)), None)
+    if first is None:
+        names = ", ".join(dict.fromkeys(block.mixer_name for block in model.encoder.layers))
+        raise ValueError(f"no mixer of the model has a time_step, in which frequencies are measured: {names}")
+    return first
+
+
+def _state_size(model: Model) -> int:
+    """States of a block of the first SSM's A; 0 if it does not say."""
+    options = _first_ssm(model).mixer_options
+    return getattr(options, "state_size", 0) // getattr(options, "blocks", 1)
 
 
 def _noise(
@@ -98,19 +133,23 @@ def _noise(
     return pink / jnp.maximum(jnp.std(pink, axis=1, keepdims=True), 1e-12)
 
 
-def check(trained: Trained, place: Place) -> None:
-    """Raises ValueError if a run's model cannot be disturbed, or not in this place."""
-    task, options = trained.task, trained.config.ssm.options
+def check(model: Model, task: Task, place: Place) -> None:
+    """Raises ValueError if a model cannot be disturbed, or not in this place."""
     if task.targets:
         raise ValueError(f"task {task.name} is a regression, which has no accuracy to lose")
+    if task.per_step:
+        raise ValueError(f"task {task.name} has a class for each step, not one for a sequence")
     if place == "data" and task.num_tokens is not None:
         raise ValueError(f"task {task.name} gives tokens, to which nothing can be added; only SSMs' inputs can change")
-    if getattr(options, "state_size", 0) < 2:
-        raise ValueError(f"frequencies are those of a state_size of 2 or more, which {trained.config.ssm.name} has not")
+    if _state_size(model) < 2:
+        raise ValueError(
+            f"frequencies follow from a state_size of at least 2, which {_first_ssm(model).mixer_name} lacks"
+        )
 
 
 def accuracy(
-    trained: Trained,
+    model: Model,
+    task: Task,
     disturbances: Sequence[Disturbance],
     *,
     place: Place = "ssm",
@@ -121,7 +160,8 @@ def accuracy(
     """Accuracy of a trained model under each of some disturbances.
 
     Args:
-      trained: a run's model.
+      model: as trained.
+      task: that it was trained on.
       disturbances: what is added.
       place: to the input of every SSM, or to the data, after preprocessing; then time is that of the first SSM, its
         features' geometric mean.
@@ -130,30 +170,28 @@ def accuracy(
       seed: of the noise.
 
     Raises:
-      ValueError: the task is a regression; or its data are tokens, which cannot be disturbed.
+      ValueError: the model has no SSM, the task is a regression or has a class for each step, or its data are tokens,
+        which cannot be disturbed.
     """
-    check(trained, place)
-    task = trained.task
-    graphdef, weights = nnx.split(trained.model)
+    check(model, task, place)
+    graphdef, weights = nnx.split(model)
     data = task.splits[split]
 
     @functools.partial(jax.jit, static_argnums=0)
     def correct(kind: Kind, weights: Any, amplitude: Array, frequency: Array, key: Array, batch: Any) -> Array:
         model = nnx.merge(graphdef, weights)
-        encoder = model.encoder
-        inputs = task.prepare(batch["inputs"])
+        inputs, given = task.prepare(batch["inputs"]), {name: batch.get(name) for name in ("lengths", *PER_STEP)}
 
-        def noise(index: Array | int, like: Array, step: Array) -> Array:
+        def noise(index: int, like: Array, step: Array) -> Array:
             return amplitude * _noise(kind, like, step, frequency, jax.random.fold_in(key, index))
 
         if place == "data":
-            mean = jnp.exp(jnp.log(_time_step(encoder.blocks[0].seq)).mean())
+            mean = jnp.exp(jnp.log(_time_step(_first_ssm(model))).mean())
             flat = inputs.reshape(-1, *inputs.shape[-2:])
             inputs = inputs + noise(0, flat, jnp.broadcast_to(mean, inputs.shape[-1:])).reshape(inputs.shape)
-        else:
-            disturbed = _Disturbed(encoder.layers.seq, encoder.options.depth, noise)
-            encoder.layers.seq = cast(SSM, disturbed)
-        logits = model(inputs, batch.get("lengths"))
+        fold = model.decoder.fold
+        sequences = Sequences(**jax.tree.map(fold, given))
+        logits = _outputs(model, fold(inputs), sequences, noise if place == "ssm" else None)
         return jnp.sum((logits.argmax(-1) == batch["labels"]) & batch["counted"])
 
     order = batches.padded_batches(np.arange(len(data)), min(batch_size, len(data)))
@@ -161,9 +199,10 @@ def accuracy(
     for disturbance in disturbances:
         total = 0
         for number, (index, counted) in enumerate(zip(*order, strict=True)):
-            batch = {"inputs": data.inputs[index], "labels": data.labels[index].astype(np.int32), "counted": counted}
-            if data.lengths is not None:
-                batch["lengths"] = data.lengths[index].astype(np.int32)
+            types = {"labels": np.int32, "lengths": np.int32, "rate": np.float32}
+            arrays = data.select(index).arrays.items()
+            batch = {name: np.asarray(array, types.get(name, array.dtype)) for name, array in arrays}
+            batch["counted"] = counted
             key = jax.random.fold_in(jax.random.key(seed), number)
             amplitude, frequency = jnp.float32(disturbance.amplitude), jnp.float32(disturbance.frequency)
             total += int(correct(disturbance.kind, weights, amplitude, frequency, key, batch))
@@ -173,7 +212,7 @@ def accuracy(
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """Accuracies of runs that differ in nothing but the seed."""
+    """Accuracies of runs that differ only in the seed."""
 
     label: str
     place: Place
@@ -190,7 +229,8 @@ class Sweep:
 
 def sweep(
     label: str,
-    runs: Sequence[Trained],
+    models: Sequence[Model],
+    task: Task,
     amplitudes: Sequence[float],
     *,
     place: Place = "ssm",
@@ -202,29 +242,29 @@ def sweep(
 
     Args:
       label: what the runs are called together.
-      runs: of one config but for the seed.
+      models: of runs that differ only in the seed.
+      task: that they were trained on.
       amplitudes: of sinusoids, and standard deviations of noise.
       place, split: as for `accuracy`.
       count: frequencies besides those of spikes.
       advance: called after each run.
     """
-    options = runs[0].config.ssm.options
-    size = options.state_size // getattr(options, "blocks", 1)
+    size = _state_size(models[0])
     omega = frequencies(size, count)
     results = []
-    for trained in runs:
+    for model in models:
         disturbances = [
             Disturbance("white", 0.0),
             *(Disturbance("sinusoid", a, float(f)) for a in amplitudes for f in omega),
             *(Disturbance("white", a) for a in amplitudes),
             *(Disturbance("pink", a) for a in amplitudes),
         ]
-        results.append(accuracy(trained, disturbances, place=place, split=split))
+        results.append(accuracy(model, task, disturbances, place=place, split=split))
         advance()
     clean, sinusoid, white, pink = np.split(
         np.stack(results), np.cumsum([1, len(amplitudes) * len(omega), len(amplitudes)]), axis=1
     )
-    sinusoid = sinusoid.reshape(len(runs), len(amplitudes), len(omega))
+    sinusoid = sinusoid.reshape(len(models), len(amplitudes), len(omega))
     spike = float(frequencies(size, 0).max())
     return Sweep(label, place, tuple(amplitudes), omega, spike, clean[:, 0], sinusoid, white, pink)
 

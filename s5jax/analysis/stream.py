@@ -1,4 +1,4 @@
-"""A causal classifier fed sample by sample: how its answer moves."""
+"""How the answer of a causal classifier moves while it reads sample by sample."""
 
 import dataclasses
 import pathlib
@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Shaped
 
 from s5jax.analysis import figures
-from s5jax.models.classifier import Classifier
+from s5jax.models.model import Model
 
 __all__ = ["Stream", "plot_stream", "stream"]
 
@@ -37,37 +37,41 @@ class Stream:
         return float(np.abs(self.probabilities[-1] - self.parallel).max())
 
 
-def stream(model: Classifier, inputs: Shaped[Array, "L ..."], prefill: int = 0) -> Stream:
+def stream(model: Model, inputs: Shaped[Array, "L ..."], prefill: int = 0) -> Stream:
     """Feeds one sequence to a model in evaluation.
 
     Args:
-      model: its SSMs read in one direction.
+      model: of causal mixers; with a class for a sequence, or for each step.
       inputs: values (L, C) or token ids (L,).
       prefill: samples to read at once before the others come one by one; at most L.
 
     Raises:
-      ValueError: the SSMs read in both directions, or `prefill` is out of range.
+      ValueError: a mixer has no recurrent mode, or `prefill` is out of range.
     """
     if not 0 <= prefill <= len(inputs):
         raise ValueError(f"prefill must lie in 0..{len(inputs)}, the sequence's length; got {prefill}")
     graphdef, weights = nnx.split(model)
 
     @jax.jit
-    def step(weights: Any, recurrence: Any, state: Any, sample: Array) -> tuple[Any, Array]:
-        state, logits = nnx.merge(graphdef, weights).step(state, sample[None], recurrence)
+    def step(weights: Any, cells: Any, state: Any, sample: Array) -> tuple[Any, Array]:
+        logits, state = nnx.merge(graphdef, weights).step(state, sample[None], cells)
         return state, jax.nn.softmax(logits[0])
 
-    parallel = np.asarray(jax.nn.softmax(model(inputs[None])[0]))
-    state, recurrence, probabilities = model.initial_state(1), model.recurrence(), []
+    def last(logits: Array) -> np.ndarray:
+        """Probabilities of what has been read, or of its last step."""
+        return np.asarray(jax.nn.softmax(logits[0] if logits.ndim == 2 else logits[0, -1]))
+
+    parallel = last(model(inputs[None]))
+    state, cells, probabilities = model.init_state(1, max_length=len(inputs)), model.discretize(), []
     if prefill:
-        state, logits = model.prefill(state, inputs[None, :prefill])
-        probabilities.append(np.asarray(jax.nn.softmax(logits[0])))
+        logits, state = model.prefill(state, inputs[None, :prefill])
+        probabilities.append(last(logits))
     samples = list(inputs[prefill:])
     if samples:
-        jax.block_until_ready(step(weights, recurrence, state, samples[0]))  # compiled before the clock starts
+        jax.block_until_ready(step(weights, cells, state, samples[0]))  # compiled before the clock starts
     started = time.perf_counter()
     for sample in samples:
-        state, after = step(weights, recurrence, state, sample)
+        state, after = step(weights, cells, state, sample)
         probabilities.append(np.asarray(after))
     seconds = time.perf_counter() - started
     return Stream(np.stack(probabilities), max(prefill, 1), parallel, len(samples) / seconds if samples else 0.0)

@@ -1,9 +1,9 @@
-"""Transfer functions of trained layers beside HiPPO's, as numbers and as a Bode plot."""
+"""Transfer functions of trained SSMs beside HiPPO's, as numbers and as a Bode plot."""
 
 import dataclasses
-import importlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
+from s5jax import mixers
 from s5jax.analysis import figures
 from s5jax.ssm import hippo
 
@@ -46,7 +47,7 @@ class Bode:
 
 
 def bode(
-    name: str,
+    mixer: ModuleType,
     options: Any,
     params: dict[str, Array],
     start: dict[str, Array],
@@ -58,45 +59,44 @@ def bode(
     """Responses over all frequencies at which the layer has modes, and a decade to either side.
 
     Args:
-      name: of the layer in s5jax/ssm.
-      options: of the layer.
-      params: of the layer, as trained.
-      start: of the layer, before training.
+      mixer: with `transfer_function`, `eigenvalues` and `time_step`.
+      options: of the mixer.
+      params: of the mixer, as trained.
+      start: of the mixer, before training.
       output: feature that is read.
-      input: feature that is driven; default: the same. Between different features, layers with a system for each
-        feature, s4 and s4d, have no response.
+      input: feature that is driven; default: the same. Mixers with a system for each feature, s4 and s4d, have no
+        response between different features.
       points: frequencies, evenly on a logarithmic scale; each mode's own, where narrow peaks are, come besides.
 
     Raises:
-      ValueError: there is no such feature, or no response between the two.
+      ValueError: the mixer lacks one of these functions, there is no such feature, or no response between the two.
     """
-    layer = importlib.import_module(f"s5jax.ssm.{name}")
+    mixers.require(mixer, "transfer_function", "eigenvalues", "time_step")
     input = output if input is None else input
     features = params["D"].shape[0]
     if not (0 <= output < features and 0 <= input < features):
         raise ValueError(f"features run from 0 to {features - 1}, got output {output} and input {input}")
-    modes = np.asarray(layer.Lambda(params, options)).ravel()
-    omega = _grid(modes, points)
+    modes = np.asarray(mixer.eigenvalues(params, options))
+    omega = _grid(modes.ravel(), points)
 
     @jax.jit
     def respond(params: dict[str, Array], s: Complex[Array, " F"]) -> Complex[Array, " F"]:
         # Some frequencies at a time, since G is (F, H, H).
-        G = jax.lax.map(lambda s: layer.transfer_function(params, s, options)[output, input], s, batch_size=16)
+        G = jax.lax.map(lambda s: mixer.transfer_function(params, s, options)[output, input], s, batch_size=16)
         return G - (params["D"][output].astype(G.dtype) if output == input else 0)
 
     s = jnp.asarray(1j * omega, jnp.complex64)
     trained, before = (np.asarray(respond(p, s), np.complex128) for p in (params, start))
     if not np.abs(trained).any():
-        raise ValueError(f"{name} has no response of feature {output} to feature {input}")
-    two_sided = getattr(options, "bidirectional", False)
-    steps = np.exp(np.asarray(params["log_step"], np.float64))
-    if hasattr(options, "n_ssm"):  # a system for each feature, with its own step size
+        raise ValueError(f"{mixer.__name__} has no response of feature {output} to feature {input}")
+    steps = np.asarray(mixer.time_step(params, options), np.float64)
+    if modes.ndim > 1:  # a system for each feature, with its own step size
         steps = steps[output]
     return Bode(
         omega=omega,
         layer=trained,
         start=before,
-        hippo=closest_hippo(trained, omega, options.state_size, two_sided=two_sided),
+        hippo=closest_hippo(trained, omega, options.state_size, two_sided=not mixers.ability(mixer, "CAUSAL", options)),
         nyquist=(float(np.pi / steps.max()), float(np.pi / steps.min())),
     )
 
@@ -143,9 +143,9 @@ def write_bode(result: Bode, file: pathlib.Path) -> None:
     figures.write_csv(file, HEADER, _table(result))
 
 
-def write_bodes(results: Sequence[Bode], file: pathlib.Path) -> None:
-    """The tables of several layers, one below the other, with the layer's number in front."""
-    rows = ([number, *row] for number, result in enumerate(results) for row in _table(result))
+def write_bodes(results: Mapping[int, Bode], file: pathlib.Path) -> None:
+    """The tables of several layers, by their numbers, one below the other with the number in front."""
+    rows = ([number, *row] for number, result in results.items() for row in _table(result))
     figures.write_csv(file, ("layer", *HEADER), rows)
 
 
@@ -196,10 +196,10 @@ def plot_bode(result: Bode, file: pathlib.Path, title: str) -> None:
     figures.save(figure, file)
 
 
-def plot_magnitudes(results: Sequence[Bode], file: pathlib.Path, title: str) -> None:
-    """The magnitudes of several layers, a panel for each, all with the same axes."""
+def plot_magnitudes(results: Mapping[int, Bode], file: pathlib.Path, title: str) -> None:
+    """The magnitudes of several layers, by their numbers, a panel for each, all with the same axes."""
     figure, panels = figures.panels(len(results), 3.4, 2.4, "frequency, radians / time", "|G| in dB")
-    for number, (axes, result) in enumerate(zip(panels, results, strict=True)):
+    for axes, (number, result) in zip(panels, results.items(), strict=True):
         for name, style in STYLES.items():
             axes.plot(result.omega, _decibels_and_degrees(getattr(result, name))[0], **style)
         _prepare(axes, result)

@@ -103,7 +103,7 @@ class Block(nnx.Module):
         if dropout is not None and self.ability("DROPOUT"):
             given |= {"key": dropout.key, "dropout": dropout.rate}
         mix = functools.partial(self.mixer.apply, self.params, **given)
-        return self._around(mix, x, sequences.counted(x.shape[1]), train, dropout)
+        return self.around(mix, x, sequences.counted(x.shape[1]), train, dropout)
 
     def step(
         self,
@@ -116,9 +116,9 @@ class Block(nnx.Module):
     ) -> tuple[Float[Array, "B H"], Any]:
         """One sample: features after the block, and the mixer's next state; `cell` is from the mixer's `discretize`."""
         mix = functools.partial(self.mixer.step, cell, state, options=self.mixer_options, mask=mask, reset=reset)
-        return self._around(mix, x)
+        return self.around(mix, x)
 
-    def _around(
+    def around(
         self,
         mix: Callable[..., tuple[Array, Any]],
         x: Array,

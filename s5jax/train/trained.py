@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import jax
 from flax import nnx
 
+from s5jax import mixers
 from s5jax.data.task import Task
 from s5jax.models.model import Model
 from s5jax.train import checkpoint
@@ -14,7 +15,7 @@ from s5jax.train.config import Config
 from s5jax.train.step import TrainState
 from s5jax.train.workdir import claim_data, read_config
 
-__all__ = ["Trained", "load"]
+__all__ = ["Trained", "lacking", "load"]
 
 
 class Trained(NamedTuple):
@@ -28,6 +29,18 @@ class Trained(NamedTuple):
     """As in the checkpoint."""
     start: TrainState
     """Before training."""
+
+
+def lacking(config: Config, *functions: str) -> dict[int, str]:
+    """The residual blocks whose mixers lack functions that a tool needs, by number: what a mixer lacks, in words."""
+    found = {}
+    for number in range(config.model.depth):
+        name = config.model.pattern[number % len(config.model.pattern)]
+        module = mixers.find(config.mixers[name].module)
+        missing = [function for function in functions if not hasattr(module, function)]
+        if missing:
+            found[number] = f"{name} has no {' and no '.join(missing)}"
+    return found
 
 
 def load(

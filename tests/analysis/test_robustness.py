@@ -10,18 +10,22 @@ from flax import nnx
 from s5jax.analysis import robustness
 from s5jax.analysis.robustness import Disturbance
 from s5jax.data import digits
-from s5jax.training import state as states
-from s5jax.training.trained import Trained
+from s5jax.evaluators.eigenvalues import mixers_of
+from s5jax.mixers import attention
+from s5jax.models.model import Model
+from s5jax.models.options import Options
+from s5jax.models.sequences import Sequences
+from s5jax.train.build import build
 
 
 def untrained(recipe, *overrides):
     config = tiny.config("--config.train.epochs=2", *overrides, recipe=recipe)
     task = digits.load()
-    experiment, state = states.build(config, task)
+    experiment, state = build(config, task)
     model = nnx.merge(experiment.graphdef, state.params, state.batch_stats)
     logits = model(task.prepare(jnp.asarray(task.splits["test"].inputs)))
     model.decoder.bias[...] -= logits.mean(0)  # or one class is always first
-    return Trained(config, task, model, state, state)
+    return model, task
 
 
 @pytest.fixture(scope="module", params=["s4d-legs", pytest.param("s5", marks=pytest.mark.slow)])
@@ -31,24 +35,25 @@ def trained(request):
 
 def by_hand(trained, disturbance, place):
     """Layer after layer, the sum written out."""
-    task, model = trained.task, trained.model
+    model, task = trained
     inputs = np.asarray(task.prepare(jnp.asarray(task.splits["test"].inputs)))
     k = np.arange(inputs.shape[1])
 
-    def wave(seq):
-        log_step = np.asarray(seq.params["log_step"], np.float64)
-        step = np.exp(log_step[:, 0]) if seq.layer_name == "s4d" else np.full(4, np.exp(log_step.mean()))
+    def wave(block):
+        log_step = np.asarray(block.params["log_step"], np.float64)
+        step = np.exp(log_step[:, 0]) if block.mixer_name == "s4d" else np.full(4, np.exp(log_step.mean()))
         return disturbance.amplitude * np.cos(disturbance.frequency * k[:, None] * step), step
 
     blocks = model.encoder.blocks
     if place == "data":
-        step = np.exp(np.log(wave(blocks[0].seq)[1]).mean())
+        step = np.exp(np.log(wave(blocks[0])[1]).mean())
         inputs = inputs + (disturbance.amplitude * np.cos(disturbance.frequency * k * step))[:, None]
     x = model.encoder.encoder(jnp.asarray(inputs, jnp.float32))
     for block in blocks:
-        added = wave(block.seq)[0] if place == "ssm" else np.zeros(())
-        y = block.seq(x + jnp.broadcast_to(jnp.asarray(added, jnp.float32), x.shape), None)
-        x = block._normalize(x + block._activate(y, None), None, False)
+        added = wave(block)[0] if place == "ssm" else np.zeros(())
+        u = x + jnp.broadcast_to(jnp.asarray(added, jnp.float32), x.shape)
+        y, _ = block.mixer.apply(block.params, u, block.mixer_options)
+        x = block._normalize(block.norm, x + block._activate(y, None), counted=None, train=False)
     logits = np.asarray(model.decoder(x.mean(1)))
     return np.mean(logits.argmax(-1) == task.splits["test"].labels)
 
@@ -56,17 +61,18 @@ def by_hand(trained, disturbance, place):
 @pytest.mark.parametrize("place", ["ssm", "data"])
 def test_a_sinusoid_is_added_in_the_time_of_each_feature(trained, place):
     waves = [Disturbance("sinusoid", 0.0), Disturbance("sinusoid", 2.0, 30.0), Disturbance("sinusoid", 0.7, 3.0)]
-    found = robustness.accuracy(trained, waves, place=place, batch_size=128)
+    found = robustness.accuracy(*trained, waves, place=place, batch_size=128)
     np.testing.assert_allclose(found, [by_hand(trained, wave, place) for wave in waves], atol=1.5 / 360)
     assert len(set(found)) > 1
 
 
 def test_no_disturbance_and_any_batch_size_give_the_accuracy_of_the_model(trained):
-    split = trained.task.splits["test"]
-    logits = trained.model(trained.task.prepare(jnp.asarray(split.inputs)))
+    model, task = trained
+    split = task.splits["test"]
+    logits = model(task.prepare(jnp.asarray(split.inputs)))
     expected = np.mean(np.asarray(logits).argmax(-1) == split.labels)
     for kind, size in (("white", 100), ("pink", 360), ("sinusoid", 77)):
-        (found,) = robustness.accuracy(trained, [Disturbance(kind, 0.0)], batch_size=size)
+        (found,) = robustness.accuracy(*trained, [Disturbance(kind, 0.0)], batch_size=size)
         assert found == pytest.approx(expected, abs=1.5 / 360)
 
 
@@ -88,10 +94,11 @@ def test_frequencies_hold_the_spikes_of_the_normal_part():
 
 
 def test_tables_and_figures_of_a_sweep(trained, tmp_path):
-    found = robustness.sweep("mine", [trained, trained], [0.1, 3.0], place="data", count=2)
+    model, task = trained
+    found = robustness.sweep("mine", [model, model], task, [0.1, 3.0], place="data", count=2)
     assert found.sinusoid.shape == (2, 2, 4) and found.white.shape == found.pink.shape == (2, 2)
     np.testing.assert_array_equal(found.sinusoid[0], found.sinusoid[1])
-    direct = robustness.accuracy(trained, [Disturbance("sinusoid", 3.0, found.frequencies[1])], place="data")
+    direct = robustness.accuracy(*trained, [Disturbance("sinusoid", 3.0, found.frequencies[1])], place="data")
     assert found.sinusoid[0, 1, 1] == direct[0]
     lines = robustness.table([found]).splitlines()
     assert len(lines) == 4 and f"{found.sinusoid[:, 1].min():.3f}" in lines[3] and "| mine | data | 3 |" in lines[3]
@@ -107,27 +114,47 @@ def test_tables_and_figures_of_a_sweep(trained, tmp_path):
 @pytest.mark.parametrize("model", ["s5-ptd", "s4-legs"])
 def test_the_frozen_protocol_trains_nothing_of_an_ssm_but_C(model):
     config = tiny.config(recipe=f"configs/robustness.py:{model}-frozen")
-    experiment, state = states.build(config, digits.load())
+    experiment, state = build(config, digits.load())
     grads = jax.tree.map(jnp.ones_like, state.params)
     with jax.numpy_dtype_promotion("standard"):  # optax's Adam does not survive the strict one
-        updates, _ = experiment.optimizer.update(grads, state.opt_state, state.params)
-    ((_, ssm),) = states.ssm_layers(updates).items()
+        updates, _ = experiment.optimizer.update(grads, state.opt_state, state.params, experiment.hyper(0))
+    ((_, _, ssm),) = mixers_of(config, updates).values()
     moved = {name for name, update in ssm.items() if np.asarray(update).any()}
     assert moved == {"C"}
-    assert not np.asarray(state.params["encoder"]["layers"]["seq"]["D"]).any()
+    assert not np.asarray(state.params["encoder"]["layers"][0]["seq"]["D"]).any()
     others = [u for path, u in jax.tree_util.tree_leaves_with_path(updates) if "seq" not in jax.tree_util.keystr(path)]
     assert all(np.asarray(u).any() for u in others)
 
 
 def test_without_residual_nothing_leads_around_an_ssm():
     """With C zero, no output depends on the input."""
-    trained = untrained("configs/robustness.py:s4d-legs-frozen")
-    seq = trained.model.encoder.layers.seq
-    seq.C[...] = jnp.zeros_like(seq.C[...])
+    model, _ = untrained("configs/robustness.py:s4d-legs-frozen")
+    seq = model.encoder.layers[0].seq
+    seq["C"][...] = jnp.zeros_like(seq["C"][...])
     inputs = jax.random.normal(jax.random.key(0), (3, 64, 1))
-    logits = np.asarray(trained.model(inputs))
+    logits = np.asarray(model(inputs))
     np.testing.assert_array_equal(logits[0], logits[1])
-    state, after = trained.model.prefill(trained.model.initial_state(3), inputs)
+    after, state = model.prefill(model.init_state(3), inputs)
     np.testing.assert_allclose(after, logits, atol=1e-6)
-    _, after = trained.model.step(state, inputs[:, 0])
+    after, _ = model.step(state, inputs[:, 0])
     np.testing.assert_allclose(after, logits, atol=1e-6)
+
+
+def test_of_a_model_of_several_mixers_the_ssms_are_disturbed():
+    pattern = "--config.model.pattern=('s5', 'attention')"
+    heads = "--config.mixers.attention.heads=2"
+    model, task = untrained("configs/robustness.py:s5", "--config.model.depth=2", pattern, heads)
+    inputs = jax.random.normal(jax.random.key(0), (2, 64, 1))
+    places = []
+
+    def noise(number, u, step):
+        places.append((number, u.shape, step.shape))
+        return jnp.zeros_like(u)
+
+    found = robustness._outputs(model, inputs, Sequences(), noise)
+    np.testing.assert_allclose(found, model(inputs), atol=1e-5)
+    assert places == [(0, (2, 64, 4), (4,))]
+    options = Options(depth=1, d_model=4, pattern=("attention",))
+    model = Model(options, {"attention": ("attention", attention.Options(heads=2))}, 1, 10, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"no mixer of the model has a time_step, .*: attention"):
+        robustness.check(model, task, "ssm")

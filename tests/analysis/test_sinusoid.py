@@ -11,7 +11,7 @@ import tiny
 from flax import nnx
 
 from s5jax.analysis import sinusoid
-from s5jax.training.config import UserError
+from s5jax.train.config import UserError
 
 
 class Known(nnx.Module):
@@ -65,7 +65,7 @@ def test_mistakes_are_told(tmp_path, monkeypatch):
     extrapolate = runpy.run_path("scripts/sinusoid.py")["extrapolate"]
     (tmp_path / "config.json").write_text(json.dumps(tiny.config().to_dict()))
     for workdir, out, message in [
-        (tmp_path / "none", tmp_path / "a.png", "is no run's directory"),
+        (tmp_path / "none", tmp_path / "a.png", "is not a run's directory"),
         (tmp_path, tmp_path / "a.png", "holds a model of the task digits, not of sinusoid"),
         (tmp_path, tmp_path / "a.jpg", "--out: the figure's name must end in .png"),
         (tmp_path, tmp_path / "none" / "a.png", "--out: there is no directory"),

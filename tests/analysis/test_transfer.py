@@ -6,7 +6,8 @@ import pytest
 from numerics import relative_error
 
 from s5jax.analysis import transfer
-from s5jax.ssm import hippo, s4, s4d, s5
+from s5jax.mixers import s4, s4d, s5
+from s5jax.ssm import hippo
 
 
 def test_hippo_is_closest_to_itself_and_far_from_a_resonance_it_lacks():
@@ -26,7 +27,7 @@ def test_hippo_is_closest_to_itself_and_far_from_a_resonance_it_lacks():
 def test_response_of_an_s4d_feature_by_hand(bidirectional):
     options = s4d.Options(state_size=6, init="inv", bidirectional=bidirectional)
     start, params = (s4d.init(jax.random.key(k), 3, options) for k in (0, 1))
-    result = transfer.bode("s4d", options, params, start, output=2)
+    result = transfer.bode(s4d, options, params, start, output=2)
     for p, response in ((params, result.layer), (start, result.start)):
         p = {name: np.asarray(value, np.float64) for name, value in p.items()}
         A, B = -np.exp(p["A_real"][2]) - 1j * p["A_imag"][2], p["B"][2] @ [1, 1j]
@@ -48,7 +49,7 @@ def test_s5_from_one_feature_to_another():
     options = s5.Options(state_size=8, conj_sym=True)
     params = s5.init(jax.random.key(0), 3, options)
     params["Lambda_re"] = params["Lambda_re"].at[1].set(0.1)
-    result = transfer.bode("s5", options, params, params, output=2, input=0)
+    result = transfer.bode(s5, options, params, params, output=2, input=0)
     p = {name: np.asarray(value, np.float64) for name, value in params.items()}
     A = p["Lambda_re"] + 1j * p["Lambda_im"]
     v = (p["C"][2] @ [1, 1j]) * (p["B"][:, 0] @ [1, 1j])
@@ -61,15 +62,15 @@ def test_features_that_are_not_there_or_not_connected():
     options = s4.Options(state_size=2)
     params = s4.init(jax.random.key(0), 3, options)
     with pytest.raises(ValueError, match="features run from 0 to 2, got output 3 and input 3"):
-        transfer.bode("s4", options, params, params, output=3)
+        transfer.bode(s4, options, params, params, output=3)
     with pytest.raises(ValueError, match="no response of feature 0 to feature 1"):
-        transfer.bode("s4", options, params, params, output=0, input=1)
+        transfer.bode(s4, options, params, params, output=0, input=1)
 
 
 def test_numbers_and_figure(tmp_path):
     options = s4.Options(state_size=4)
     params = s4.init(jax.random.key(0), 2, options)
-    result = transfer.bode("s4", options, params, params)
+    result = transfer.bode(s4, options, params, params)
     transfer.write_bode(result, tmp_path / "bode.csv")
     header, *rows = csv.reader((tmp_path / "bode.csv").read_text().splitlines())
     assert header[:3] == ["omega", "layer_dB", "layer_degrees"] and len(header) == 7
@@ -85,8 +86,8 @@ def test_numbers_and_figure(tmp_path):
 def test_numbers_and_figure_of_all_layers(tmp_path, depth):
     options = s4d.Options(state_size=4, init="inv")
     layers = [s4d.init(jax.random.key(k), 2, options) for k in range(depth)]
-    results = [transfer.bode("s4d", options, params, layers[0], points=20) for params in layers]
-    transfer.write_bodes(results, tmp_path / "all.csv")
+    results = [transfer.bode(s4d, options, params, layers[0], points=20) for params in layers]
+    transfer.write_bodes(dict(enumerate(results)), tmp_path / "all.csv")
     header, *rows = csv.reader((tmp_path / "all.csv").read_text().splitlines())
     assert header[:3] == ["layer", "omega", "layer_dB"] and len(header) == 8
     table = np.array(rows, float)
@@ -94,5 +95,5 @@ def test_numbers_and_figure_of_all_layers(tmp_path, depth):
         own = table[table[:, 0] == number]
         np.testing.assert_allclose(own[:, 1], result.omega, rtol=1e-7)
         np.testing.assert_allclose(10 ** (own[:, 4] / 20), np.abs(result.start), rtol=1e-5)
-    transfer.plot_magnitudes(results, tmp_path / "all.png", "title")
+    transfer.plot_magnitudes(dict(enumerate(results)), tmp_path / "all.png", "title")
     assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
