@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
-from s5jax.ssm import fft_conv, hippo, parameters, sequence
+from s5jax.ssm import diagonal, fft_conv, hippo, parameters, sequence
 
 RATE, MASK, RESET = "step", True, True
 GROUPS = {"dynamics": "A_real|A_imag|P|B|log_step"}
@@ -101,12 +101,10 @@ def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, len
     Raises:
       ValueError: `n_ssm` does not divide `width`, or there is not an equal number of copies for each measure.
     """
-    from s5jax.ssm import diagonalize
-
     copies, measures = parameters.copies(options.n_ssm, width), options.measures
     if copies % len(measures):
         raise ValueError(f"init {options.init} needs an even number of copies n_ssm, got {copies}")
-    systems = [diagonalize.normal_plus_low_rank(*hippo.MEASURES[m](options.state_size)) for m in measures]
+    systems = [diagonal.normal_plus_low_rank(*hippo.MEASURES[m](options.state_size)) for m in measures]
     repeats = copies // len(measures)
     diagonal = np.tile(np.stack([system[0] for system in systems]), (repeats, 1))
     B = np.tile(np.stack([system[1] for system in systems]), (repeats, 1))

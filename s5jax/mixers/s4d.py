@@ -35,7 +35,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
 from s5jax.ssm import discretize as rules
-from s5jax.ssm import fft_conv, parameters, s4d_init, scan, sequence, vandermonde
+from s5jax.ssm import diagonal, fft_conv, parameters, s4d_init, scan, sequence, vandermonde
 
 RATE, MASK, RESET = "step", True, True
 GROUPS = {"dynamics": "A_real|A_imag|B|log_step"}
@@ -119,9 +119,7 @@ class Options:
             )
         if self.discretization == "dss" and self.real_transform == "none":
             raise ValueError("discretization dss needs Re(A) < 0, which real_transform none does not keep")
-        from s5jax.ssm import diagonalize
-
-        diagonalize.check_kappa(self.init, self.ptd_kappa)
+        diagonal.check_kappa(self.init, self.ptd_kappa)
         if self.init == "ptd-conjugate" and (self.B_init == "legs" or self.real_random or self.imag_random):
             raise ValueError("init ptd-conjugate has its own A and B: no B_init legs, real_random or imag_random")
         if not self.B_trained and self.B_init == "random":

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
-from s5jax.ssm import hippo, parameters
+from s5jax.ssm import diagonal, hippo, parameters
 
 __all__ = ["Init", "InitB", "initial_A", "initial_B", "perturbed_legs"]
 
@@ -87,9 +87,7 @@ def _drawn(distribution: Callable[..., Array], key: PRNGKeyArray, shape: tuple[i
 
 @functools.cache
 def _legs(size: int) -> tuple[Complex[np.ndarray, " N"], Complex[np.ndarray, " N"]]:
-    from s5jax.ssm import diagonalize
-
-    Lambda, B, _ = diagonalize.normal_plus_low_rank(*hippo.legs(size))
+    Lambda, B, _ = diagonal.normal_plus_low_rank(*hippo.legs(size))
     return Lambda, B
 
 
@@ -98,8 +96,8 @@ def perturbed_legs(
     size: int, kappa: float
 ) -> tuple[Complex[np.ndarray, " N"], Complex[np.ndarray, " N"], Complex[np.ndarray, "size N"]]:
     """Lambda, V^-1 B and V of HiPPO-LegS perturbed, half of its modes."""
-    from s5jax.ssm import diagonalize
+    from s5jax.ssm import ptd  # and the optimiser behind it: only where it is asked for
 
     A, B, _ = hippo.legs(size)
-    Lambda, V, inverse = diagonalize.perturb_then_diagonalize(A, kappa=kappa or None).halves()
+    Lambda, V, inverse = ptd.perturb_then_diagonalize(A, kappa=kappa or None).halves()
     return Lambda, inverse @ B, V
