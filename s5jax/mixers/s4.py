@@ -24,7 +24,7 @@ of its own, which allows reverse mode only.
 
 import dataclasses
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -301,9 +301,9 @@ def _by_steps(params, x, options, lengths, reset, rate, start) -> tuple[Array, A
 def _scanned(params, x, options, gap, first, C, *, start=None, hold=None, reverse=False) -> tuple[Array, Array]:
     """Outputs and final state of one direction; the state is zero before samples where `first` (B, L) is true."""
     system, each = _continuous(params, options), jnp.ndim(gap) == 2
-    constant = None if each else _discrete(system, gap)
+    constant = {} if each else _discrete(system, gap)
 
-    def read(state: Array, at: tuple[Array | None, ...]) -> tuple[Array, Array]:
+    def read(state: Array, at: Any) -> tuple[Array, Array]:
         x_k, first_k, hold_k, gap_k = at
         cell = _discrete(system, gap_k) if each else constant
         before = state if first_k is None else jnp.where(first_k[:, None, None], 0, state)

@@ -27,15 +27,15 @@ own, which allow reverse mode only.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
-from s5jax.ssm import discretize as rules
 from s5jax.ssm import diagonal, fft_conv, parameters, s4d_init, scan, sequence, vandermonde
+from s5jax.ssm import discretize as rules
 
 RATE, MASK, RESET = "step", True, True
 GROUPS = {"dynamics": "A_real|A_imag|B|log_step"}
@@ -268,8 +268,8 @@ def apply(
         y, state = _by_scan(params, x, options, lengths, reset, rate, state)
     elif rate.ndim == 1:  # a kernel for each sequence
 
-        def one(*args: Array | None) -> tuple[Array, Array | None]:
-            x, lengths, rate, state = (None if arg is None else arg[None] for arg in args)
+        def one(*args: Any) -> tuple[Array, Array | None]:
+            x, lengths, rate, state = jax.tree.map(lambda a: a[None], args)
             return jax.tree.map(lambda a: a[0], _by_convolution(params, x, options, lengths, rate[0], state))
 
         y, state = jax.vmap(one)(x, lengths, rate, state)

@@ -248,9 +248,10 @@ def _backward(
         dC = weight_gradient(cotangent, states.reshape(N, L, D * 2 * P)).reshape(C.shape)
         by_state = jnp.einsum("nlh,hdp->nldp", cotangent, C).reshape(states.shape)
         adjoints, da = adjoint(by_state, zero, against=states)
+        assert da is not None
         return da[None, None], adjoints.sum(2), dC
 
-    def advance(carry: tuple[Array, ...], step: tuple[Array, Array]) -> tuple[tuple[Array, ...], None]:
+    def advance(carry: Any, step: tuple[Array, Array]) -> tuple[Any, None]:
         after, da, db, dC = carry
         i, start = step
         places = [blocks - 1 - i if r else i for r in reverse]
@@ -263,6 +264,7 @@ def _backward(
         adjoints, da_i = adjoint(jnp.stack(by_state, 2).reshape(states.shape), after, against=states)
         for d, place in enumerate(places):
             db = _add(db, adjoints[:, :, d], place, size)
+        assert da_i is not None
         after = jnp.stack([adjoints[:, -1 if r else 0, d] for d, r in enumerate(reverse)], 1)
         return (after, da + da_i[None, None], db, dC + jnp.stack(dC_i, 1)), None
 

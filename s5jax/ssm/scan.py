@@ -24,9 +24,8 @@ from jaxtyping import Array, Bool, Float, Inexact
 
 from s5jax.ssm.parameters import with_rank
 from s5jax.ssm.reverse_mode import reverse_mode_only
-from s5jax.ssm.sequence import valid_steps
 
-__all__ = ["Method", "choose", "multiply", "pack", "run", "scan", "states", "unpack", "valid_steps"]
+__all__ = ["Method", "choose", "multiply", "pack", "run", "scan", "states", "unpack"]
 
 Method = Literal["auto", "sequential", "chunked", "associative", "plain"]
 
@@ -183,7 +182,7 @@ def run(
     def step(t: Array, carry: tuple[list[Array], Array, list[Array]]) -> tuple[list[Array], Array, list[Array]]:
         x, all_x, sums = carry
         for d, r in enumerate(reverse if against is not None else ()):
-            z = _at(against, d, t, r)
+            z = _at(against, d, t, r)  # type: ignore[arg-type]
             sums = [total + x[d] * part for total, part in zip(sums, [z, _turn(z)][:K], strict=True)]
         a_t = [_at(a, 0, t, r) if fixed is None else fixed for r in reverse]
         x = [multiply(a_t[d], x[d]) + _at(b, d, t, r) for d, r in enumerate(reverse)]
@@ -244,20 +243,6 @@ def _plain(a: Array, b: Array, start: Array, reverse: bool) -> Array:
 
     steps = (None if a.shape[1] == 1 else jnp.moveaxis(a, 1, 0), jnp.moveaxis(b, 1, 0))
     return jnp.moveaxis(jax.lax.scan(step, start, steps, reverse=reverse)[1], 0, 1)
-
-
-def without_padding(u: Array, lengths: Array | None) -> Array:  # until s4 and s4d are mixers
-    if not u.shape[-2]:
-        raise ValueError("a sequence has at least one step, got length 0")
-    return u if lengths is None else jnp.where(valid_steps(lengths, u.shape[-2])[..., None], u, 0)
-
-
-def regular_in_padding(step_rescale: Array | float, lengths: Array | None) -> Array | float:  # until then
-    if lengths is None or jnp.ndim(step_rescale) == 0:
-        return step_rescale
-    factors = jnp.asarray(step_rescale)
-    valid = valid_steps(lengths, factors.shape[-1])
-    return jnp.where(valid, with_rank(factors, valid.ndim), jnp.ones((), factors.dtype))
 
 
 def _solve(a: Array, b: Array, start: Array, reverse: bool, method: str) -> Array:

@@ -61,5 +61,6 @@ def backward_gaps(
     rate = gaps(rate, lengths)
     if jnp.ndim(rate) < 2:
         return rate
+    rate = jnp.asarray(rate)
     following = jnp.concatenate([rate[:, 1:], jnp.ones_like(rate[:, :1])], 1)
     return jnp.where(end_before(reset, lengths, rate.shape[1]), 1, following)

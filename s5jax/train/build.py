@@ -160,7 +160,9 @@ def _check_foreign_mixers(config: Config, length: int) -> None:
         shape = (2, length, config.model.d_model)
         try:
             params = jax.eval_shape(
-                lambda key, o=options, m=module: m.init(key, shape[2], o, depth=config.model.depth, length=length),
+                lambda key, o=options, m=module: m.init(
+                    key, config.model.d_model, o, depth=config.model.depth, length=length
+                ),
                 jax.random.key(0),
             )
             x = jax.ShapeDtypeStruct(shape, jnp.float32)

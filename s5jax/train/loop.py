@@ -112,7 +112,7 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
 
         def evaluate_further(step: int, *, evaluating: bool, starting: bool = False) -> dict[str, float]:
             """What the evaluators report that are due."""
-            values = {}
+            values: dict[str, float] = {}
             for name, module in evaluators.items():
                 options = config.evaluators[name].options
                 every = getattr(options, "every_steps", 0)

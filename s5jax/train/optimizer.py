@@ -156,8 +156,9 @@ class Optimizer:
     def __init__(self, optim: Optim, labels: Any):
         self.optim, self.labels, self.groups = optim, labels, groups_of(optim)
         parameters = _parameters(optim.name)
-        betas = {name: getattr(optim, name) for name in ("b1", "b2", "eps") if name in parameters}
-        self._arguments = {**betas, **optim.arguments}
+        betas = ("b1", "b2", "eps")
+        self._arguments: dict[str, Any] = {name: getattr(optim, name) for name in betas if name in parameters}
+        self._arguments |= optim.arguments
         self._decoupled = "weight_decay" in parameters
 
     def _transformation(self, lr: Any, weight_decay: Any, clip_norm: Any) -> optax.GradientTransformation:

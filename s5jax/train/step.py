@@ -125,7 +125,7 @@ def eval_step(
     trained = {"params": state.params, "batch_stats": state.batch_stats}
     trained = trained if state.average is None else state.average
     model = nnx.merge(graphdef, trained["params"], trained["batch_stats"])
-    given = {name: batch[name] for name in SEQUENCES if name in batch}
+    given: dict[str, Any] = {name: batch[name] for name in SEQUENCES if name in batch}
     if rate is not None:
         given["rate"] = rate
     outputs = model(batch["inputs"], batch.get("lengths"), **given)
