@@ -106,15 +106,15 @@ def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, len
         raise ValueError(f"init {options.init} needs an even number of copies n_ssm, got {copies}")
     systems = [diagonal.normal_plus_low_rank(*hippo.MEASURES[m](options.state_size)) for m in measures]
     repeats = copies // len(measures)
-    diagonal = np.tile(np.stack([system[0] for system in systems]), (repeats, 1))
+    Lambda = np.tile(np.stack([system[0] for system in systems]), (repeats, 1))
     B = np.tile(np.stack([system[1] for system in systems]), (repeats, 1))
     rows = [np.pad(system[2], ((0, options.rank - len(system[2])), (0, 0))) for system in systems]
     P = np.tile(np.stack(rows, axis=1), (1, repeats, 1))
     C_key, D_key, step_key, P_key = jax.random.split(key, 4)
     extra = 0.01 * jax.random.normal(P_key, (*P.shape, 2), jnp.float32)  # at 0 the gradient of p p^* is 0
     return {
-        "A_real": jnp.asarray(parameters.raw_decay_rate(-diagonal.real, options.real_transform), jnp.float32),
-        "A_imag": jnp.asarray(-diagonal.imag, jnp.float32),
+        "A_real": jnp.asarray(parameters.raw_decay_rate(-Lambda.real, options.real_transform), jnp.float32),
+        "A_imag": jnp.asarray(-Lambda.imag, jnp.float32),
         "P": jnp.where((P == 0).all(-1)[..., None, None], extra, parameters.pair(jnp.asarray(P, jnp.complex64))),
         "B": parameters.pair(jnp.asarray(parameters.clip_imaginary(B, options.B_clip), jnp.complex64)),
         **parameters.init_readouts(C_key, (width, options.state_size // 2), options.bidirectional),
@@ -379,13 +379,13 @@ def transfer_function(
     Args:
       s: complex frequencies, in the unit of A (radians/time); the step sizes measure that time.
     """
-    diagonal, P, B, _ = _continuous(params, options)
+    Lambda, P, B, _ = _continuous(params, options)
     flat = s.reshape(1, -1, 1)
     G = jnp.broadcast_to(params["D"].astype(B.dtype)[:, None], (len(B), s.size))
     for sign, C in zip((1, -1), parameters.readouts(params), strict=False):
         v = jnp.stack([C, *P.conj()])[:, None] * jnp.stack([B, *P])[None]
-        table = _einsum("ijhn,hfn->ijhf", v, 1 / (sign * flat - diagonal[:, None]))
-        table = table + _einsum("ijhn,hfn->ijhf", v.conj(), 1 / (sign * flat - diagonal.conj()[:, None]))
+        table = _einsum("ijhn,hfn->ijhf", v, 1 / (sign * flat - Lambda[:, None]))
+        table = table + _einsum("ijhn,hfn->ijhf", v.conj(), 1 / (sign * flat - Lambda.conj()[:, None]))
         for r in range(1, 1 + len(P)):  # Woodbury's identity; Re(s) >= 0 keeps the pivots away from zero
             table = table - table[:, r, None] * table[None, r] / (1 + table[r, r])[None, None]
         G = G + table[0, 0]
