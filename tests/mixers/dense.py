@@ -45,20 +45,20 @@ class System:
             self.steps[gap] = solved[:, :n], solved[:, n:]
         return self.steps[gap]
 
-    def run(self, x, rate=1.0, missing=None, reset=None, start=None):
+    def run(self, x, rate=1.0, start=None, reset=None, mask=None):
         """One sequence without padding.
 
         Args:
           x: inputs (L, H), NaN where they are missing or not.
           rate: one factor, or one for each step (L,).
-          missing: (L,), true where a sample is missing.
-          reset: (L,), true where a new sequence starts: each is run by itself.
           start: the state before the first sample (..., N, 2), default zero.
+          reset: (L,), true where a new sequence starts: each is run by itself.
+          mask: (L,), true where a sample is missing.
 
         Returns:
           Outputs (L, H), and the state after the last sample, like `start`.
         """
-        u = x if missing is None else np.where(missing[:, None], 0, x)
+        u = x if mask is None else np.where(np.asarray(mask)[:, None], 0, x)
         state = np.zeros(len(self.A)) if start is None else np.swapaxes(start, -1, -2).ravel()
         resets = np.zeros(len(u), bool) if reset is None else reset
         bounds = [0, *np.flatnonzero(resets), len(u)]
@@ -99,9 +99,9 @@ class System:
             y, last = self.run(
                 x_i[:n],
                 factor[:n] if np.ndim(factor) else factor,
-                None if mask is None else mask[i, :n],
-                None if reset is None else reset[i, :n],
                 None if state is None else state[i],
+                None if reset is None else reset[i, :n],
+                None if mask is None else mask[i, :n],
             )
             outputs.append(y)
             states.append(last)
@@ -159,10 +159,10 @@ def derivative_along(f, x, along, step=1e-30):
     return f({name: np.asarray(v, np.float64) + 1j * step * along[name] for name, v in x.items()}).imag / step
 
 
-def system(name, params, options) -> System:
-    """The system of a mixer, by its name, in float64, or complex for `derivative`."""
+def system(mixer, params, options) -> System:
+    """The system of a mixer, a module or its name, in float64, or complex for `derivative`."""
     p = {n: np.asarray(v) * np.ones(1) for n, v in params.items()}
-    return SYSTEMS[name](p, options)
+    return SYSTEMS[getattr(mixer, "__name__", mixer).rpartition(".")[2]](p, options)
 
 
 def decay(raw, transform):

@@ -3,9 +3,9 @@
 import functools
 import itertools
 
+import dense
 import jax
 import jax.numpy as jnp
-import lti
 import numpy as np
 import pytest
 from numerics import relative_error
@@ -53,7 +53,7 @@ W = draw(60, H, seed=2)
 
 def dense_runs(mixer, params, options, args, lengths):
     """Outputs and last states of each sequence's valid part."""
-    system = lti.system(mixer, params, options)
+    system = dense.system(mixer, params, options)
     for i, n in enumerate(lengths):
         rate = args.get("rate", 1.0)
         rate = rate[i] if np.ndim(rate) else rate
@@ -110,7 +110,7 @@ def check(mixer, params, options, lengths, tolerance=1e-5, slope=1e-4, **args):
             p, a = ({**params, name: v}, args) if name in params else (params, {**args, name: v})
             return dense_loss(mixer, p, options, a, lengths)
 
-        assert relative_error(gradient, lti.derivative(moved, value)) < slope, name
+        assert relative_error(gradient, dense.derivative(moved, value)) < slope, name
 
 
 def irregular(B, L):
@@ -344,7 +344,7 @@ def test_time_steps_and_the_rest_of_what_tools_read(name):
     s = np.array([0.3 + 2j, 5j], np.complex64)
     G = jax.jit(functools.partial(mixer.transfer_function, options=options))(params, s)
     for i, at in enumerate(s):
-        assert relative_error(G[i], lti.system(mixer, params, options).transfer(complex(at))) < 1e-5
+        assert relative_error(G[i], dense.system(mixer, params, options).transfer(complex(at))) < 1e-5
 
 
 @cases

@@ -2,9 +2,9 @@
 
 import functools
 
+import dense
 import jax
 import jax.numpy as jnp
-import lti
 import numpy as np
 import pytest
 from numerics import relative_error
@@ -28,7 +28,7 @@ def kernel(options, length):
 
 def dense_kernels(params, length, options, rescale=1.0):
     """C A_bar^l B_bar of each direction, (directions, H, length)."""
-    system = lti.system(s4, params, options)
+    system = dense.system(s4, params, options)
     A_bar, x = system.discrete(rescale)
     K = []
     for _ in range(length):
@@ -40,7 +40,7 @@ def dense_kernels(params, length, options, rescale=1.0):
 def dense_A(params, options):
     """A of the first copy, in float64."""
     one = {name: value[:1] for name, value in params.items() if name != "P"} | {"P": params["P"][:, :1]}
-    return lti.system(s4, one, options).A
+    return dense.system(s4, one, options).A
 
 
 @pytest.mark.parametrize("L", [1, 2, 3, 127, 128, 300])
@@ -61,7 +61,7 @@ def test_two_directions_are_the_dense_ones_with_padding_of_nan(skips):
     garbage = np.where(np.arange(9)[:, None] < lengths[:, None, None], u, np.float32(np.nan))
     y, _ = jax.jit(functools.partial(s4.apply, options=options))(params, garbage, lengths=lengths)
     for i, n in enumerate(lengths):
-        assert relative_error(y[i, :n], lti.system(s4, params, options).run(u[i, :n])[0]) < 1e-5
+        assert relative_error(y[i, :n], dense.system(s4, params, options).run(u[i, :n])[0]) < 1e-5
 
 
 def undamped(length):
@@ -85,7 +85,7 @@ def test_gradients_are_those_of_the_dense_system(case):
     _, compiled = initial("legs", real_transform="none")
     K, gradient = kernel_with_gradient(compiled, L)(params, w)
     assert relative_error(K, dense_kernels(params, L, options)) < 1e-5
-    expected = lti.derivative(lambda p: (w * dense_kernels(p, L, options)).sum(), params)
+    expected = dense.derivative(lambda p: (w * dense_kernels(p, L, options)).sum(), params)
     for name in params:
         assert relative_error(gradient[name], expected[name]) < 2e-5, name
 
@@ -128,7 +128,7 @@ def test_the_initial_system_is_hippos(init):
 def test_the_initial_response_from_B_is_hippos(init):
     """In moments of B, which do not depend on coordinates."""
     params, options = initial(init, B_clip=0.0, rank=RANK[init])
-    system = lti.system(s4, params, options)
+    system = dense.system(s4, params, options)
     b = system.B[:STATES, 0]  # real and imaginary parts: half the inner product of the whole vectors
     A, B, P = hippo.MEASURES[init](STATES)
     A = A - max(0, 1e-4 + np.trace(A + P.T @ P) / STATES) * np.eye(STATES)

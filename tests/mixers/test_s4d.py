@@ -3,9 +3,9 @@
 import functools
 import typing
 
+import dense
 import jax
 import jax.numpy as jnp
-import lti
 import numpy as np
 import pytest
 from numerics import relative_error
@@ -33,7 +33,7 @@ def impulse_response(params, length, options, rescale=1.0):
     H = params["D"].shape[0]
     u = np.zeros((length, H))
     u[0] = 1
-    y, _ = lti.system(s4d, {**params, "D": np.zeros(H)}, options).run(u, rescale)
+    y, _ = dense.system(s4d, {**params, "D": np.zeros(H)}, options).run(u, rescale)
     return y.T
 
 
@@ -110,9 +110,9 @@ def test_every_transform_starts_from_the_same_A_and_keeps_it_stable(transform):
         parameters.decay_rate(raw, transform),
         jax.grad(lambda x: parameters.decay_rate(x, transform).sum())(raw),
     )
-    exact = lti.decay(np.asarray(raw, np.float64), transform)
+    exact = dense.decay(np.asarray(raw, np.float64), transform)
     np.testing.assert_allclose(rate, exact, rtol=1e-6)
-    expected = lti.derivative(lambda x: lti.decay(x, transform).sum(), raw)
+    expected = dense.derivative(lambda x: dense.decay(x, transform).sum(), raw)
     np.testing.assert_allclose(slope, expected, rtol=1e-6, atol=1e-7)  # a sigmoid's slope is a difference from 1
     assert transform == "none" or (rate > 0).all()
 
@@ -203,7 +203,7 @@ def test_the_band_limit_silences_modes_by_the_step_size_of_training(mode, per_st
             s4d.transfer_function(params, jnp.complex64(3j), options),
         )
     )(params, u)
-    system = lti.system(s4d, unlimited, options)
+    system = dense.system(s4d, unlimited, options)
     assert relative_error(y, system.run(u, 2.0)[0]) < 1e-5
     assert relative_error(G, system.transfer(3j)) < 1e-5
 
@@ -212,7 +212,7 @@ def test_the_band_limit_silences_modes_by_the_step_size_of_training(mode, per_st
 def test_where_the_backward_kernel_starts_is_for_either_mode(mode, skips):
     params, _, options = initial(bidirectional=True, backward_skips_current=skips, mode=mode)
     u = np.random.default_rng(0).normal(size=(1, 9, 4)).astype(np.float32)
-    expected, _ = lti.system(s4d, params, options).run(u[0])
+    expected, _ = dense.system(s4d, params, options).run(u[0])
     assert relative_error(jax.jit(s4d.apply, static_argnums=2)(params, u, options)[0][0], expected) < 1e-5
 
 

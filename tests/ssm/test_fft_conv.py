@@ -1,6 +1,6 @@
+import dense
 import jax
 import jax.numpy as jnp
-import lti
 import numpy as np
 import pytest
 from numerics import relative_error
@@ -44,7 +44,7 @@ def test_convolutions_against_numpy(L, batch, kind, plain):
     gradients, y = jax.jit(jax.grad(loss, argnums=tuple(range(1 + len(kernels))), has_aux=True))(u, *kernels)
     # An FFT rounds some times relative to all of the sequence.
     assert relative_error(y, exact(u, *kernels)) < 1e-6
-    expected = lti.derivative(lambda x: (w * exact(*x.values())).sum(), dict(enumerate([u, *kernels])))
+    expected = dense.derivative(lambda x: (w * exact(*x.values())).sum(), dict(enumerate([u, *kernels])))
     for which, gradient in enumerate(gradients):
         assert relative_error(gradient, expected[which]) < 1e-6
 
