@@ -89,8 +89,8 @@ class Options:
     clip_eigs: bool = False
     """Hold the real part of Lambda at or below -1e-4."""
     scan_method: scan.Method = "auto"
-    """How the recurrence is computed, see `scan`. `plain` is the way to forward-mode derivatives: `jax.jvp`,
-    `jax.linearize` and Hessian-vector products raise a TypeError with the others."""
+    """How the recurrence is computed, see `scan`. `plain` is the way to forward-mode derivatives,
+    `jax.jvp` and `jax.linearize`, which the others refuse with a TypeError."""
 
     def __post_init__(self) -> None:
         for name in ("state_size", "blocks"):

@@ -28,6 +28,7 @@ from jaxtyping import Array, Bool, Complex, Float, Inexact, Integer
 from s5jax.ssm import scan
 from s5jax.ssm.parameters import with_rank
 from s5jax.ssm.product import product, weight_gradient
+from s5jax.ssm.reverse_mode import reverse_mode_only
 from s5jax.ssm.sequence import backward_gaps, end_before, gaps
 
 __all__ = ["apply", "cell", "drive", "kernel", "response", "step"]
@@ -194,7 +195,7 @@ def response(
     if size * blocks > L:  # steps after the end: x is 0 there when read from the end, and otherwise read by nobody
         b = jnp.pad(b, ((0, 0), (0, size * blocks - L), (0, 0), (0, 0)))
     C = jnp.stack([jnp.concatenate([C.real, -C.imag], axis=1) for C in Cs], axis=1).astype(dtype)
-    y = _response(packed, b, C, (False, True)[: len(Cs)], size, chunk)
+    y = _response(*map(reverse_mode_only, (packed, b, C)), (False, True)[: len(Cs)], size, chunk)
     return y[:, :L].reshape(*batch, L, C.shape[0])
 
 

@@ -7,13 +7,13 @@ work, 3 sqrt(L) dependent steps. `method="associative"` combines the maps x -> a
 through memory. `method="auto"` is the first on a CPU and the second elsewhere; see `choose`.
 
 These have the same gradient rule: the adjoint of a recurrence is the same recurrence run the other way, so that the
-backward pass keeps the states and nothing else. The rule is for reverse mode; forward mode raises a TypeError.
-`method="plain"` is a `jax.lax.scan` without the rule, for `jax.jvp`, `jax.linearize` and Hessian-vector products.
+backward pass keeps the states and nothing else. The rule is for reverse mode: `jax.jvp` and `jax.linearize` raise a
+TypeError. `method="plain"` is a `jax.lax.scan` without the rule, for them. (A Hessian-vector product, `jax.jvp` of
+`jax.grad`, works with every method.)
 
 All arithmetic is real, on packed states (..., K, P): K = 2 holds the real and the imaginary part, K = 1 a real state.
 """
 
-import functools
 import math
 from typing import Literal, get_args
 
@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact
 
 from s5jax.ssm.parameters import with_rank
+from s5jax.ssm.reverse_mode import reverse_mode_only
 from s5jax.ssm.sequence import valid_steps
 
 __all__ = ["Method", "choose", "multiply", "pack", "run", "scan", "states", "unpack", "valid_steps"]
@@ -111,7 +112,7 @@ def states(
     method = choose(method)
     if method == "plain":
         return _plain(a, b, start, reverse)
-    return _states(a, b, start, reverse, method)
+    return _states(*map(reverse_mode_only, (a, b, start)), reverse, method)
 
 
 def pack(z: Inexact[Array, "*shape P"]) -> Float[Array, "*shape K P"]:
@@ -124,8 +125,8 @@ def unpack(x: Float[Array, "*shape K P"]) -> Inexact[Array, "*shape P"]:
     return x[..., 0, :] if x.shape[-2] == 1 else jax.lax.complex(x[..., 0, :], x[..., 1, :])
 
 
-def multiply(a: Float[Array, "*#shape K P"], x: Float[Array, "*#shape K P"]) -> Float[Array, "*shape K P"]:
-    """a x of packed numbers."""
+def multiply(a: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """a x of packed numbers (..., K, P), of one rank, with axes of length 1 where one does not vary."""
     return a * x if a.shape[-2] == 1 else a[..., :1, :] * x + a[..., 1:, :] * _turn(x)
 
 
@@ -167,16 +168,14 @@ def run(
     N, L, _, K, P = b.shape
     D, chunks = len(reverse), L // chunk
     b = b.reshape(N * chunks, chunk, *b.shape[2:])
-    if chunks > 1 and a.shape[1] > 1:
-        a = a.reshape(N * chunks, chunk, K, P)
+    if chunks > 1 and a.shape[:2] != (1, 1):
+        a = a.reshape(N * chunks, chunk, K, P) if a.shape[1] > 1 else jnp.repeat(a, chunks, 0)
     a = a[:, :, None]
     initial = (
         list(jnp.moveaxis(starts, 1, 0))
         if chunks == 1
         else [_chunk_starts(a, b, starts[:, d], chunks, d, r) for d, r in enumerate(reverse)]
     )
-    if chunks > 1 and 1 == a.shape[1] != a.shape[0]:
-        a = jnp.repeat(a, chunks, 0)
     fixed = a[:, 0, 0] if a.shape[1] == 1 else None
     if against is not None:
         against = against.reshape(N * chunks, chunk, D, K, P)
@@ -204,10 +203,9 @@ def _chunk_starts(a: Array, b: Array, start: Array, chunks: int, d: int, reverse
     own = jnp.zeros_like(b[:, 0, 0])  # the state at a chunk's end, had it started from zero
     if a.shape[1] == 1:
         fixed = a[:, 0, 0]
-        repeated = fixed if fixed.shape[0] == 1 else jnp.repeat(fixed, chunks, 0)
-        own = jax.lax.fori_loop(0, T, lambda t, x: multiply(repeated, x) + _at(b, d, t, reverse), own)
+        own = jax.lax.fori_loop(0, T, lambda t, x: multiply(fixed, x) + _at(b, d, t, reverse), own)
         power = pack(jax.lax.integer_pow(unpack(fixed), T))
-        powers = None
+        powers = None if power.shape[0] == 1 else power
     else:
         one = own.at[:, 0].set(1)
 
@@ -262,8 +260,7 @@ def regular_in_padding(step_rescale: Array | float, lengths: Array | None) -> Ar
     return jnp.where(valid, with_rank(factors, valid.ndim), jnp.ones((), factors.dtype))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _states(a: Array, b: Array, start: Array, reverse: bool, method: str) -> Array:
+def _solve(a: Array, b: Array, start: Array, reverse: bool, method: str) -> Array:
     L = b.shape[1]
     if method == "associative":
         first = -1 if reverse else 0
@@ -277,8 +274,11 @@ def _states(a: Array, b: Array, start: Array, reverse: bool, method: str) -> Arr
     return x[:, missing:] if reverse else x[:, :L]
 
 
+_states = jax.custom_vjp(_solve, nondiff_argnums=(3, 4))
+
+
 def _states_fwd(a: Array, b: Array, start: Array, reverse: bool, method: str) -> tuple[Array, tuple[Array, ...]]:
-    x = _states(a, b, start, reverse, method)
+    x = _solve(a, b, start, reverse, method)
     return x, (a, start, x)
 
 
@@ -289,7 +289,7 @@ def _states_bwd(
     a, start, x = residuals
     # Each step needs its successor's multiplier, and each multiplier its predecessor's state: both shift by one.
     following = a if a.shape[1] == 1 else _shift(a, jnp.ones_like(a[:, :1]), not reverse)
-    db = _states(conjugate(following), cotangent, jnp.zeros_like(start), not reverse, method)
+    db = _solve(conjugate(following), cotangent, jnp.zeros_like(start), not reverse, method)
     da = multiply(conjugate(_shift(x, start[:, None], reverse)), db)
     da = jnp.sum(da, [i for i in (0, 1) if a.shape[i] == 1], keepdims=True)
     first = -1 if reverse else 0

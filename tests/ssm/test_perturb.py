@@ -194,9 +194,9 @@ def test_s5_ptd_has_the_same_outputs_with_all_modes_as_with_half_of_them():
     }
     for name in ("Lambda_re", "Lambda_im", "B"):
         np.testing.assert_allclose(carried[name], start[name], atol=1e-6)
-    u = jnp.asarray(np.random.default_rng(0).normal(size=(50, H)), jnp.float32)
+    u = jnp.asarray(np.random.default_rng(0).normal(size=(1, 50, H)), jnp.float32)
     apply = jax.jit(s5.apply, static_argnums=2)
-    assert relative_error(apply(carried, u, full), apply(params, u, half)) < 1e-5
+    assert relative_error(apply(carried, u, full)[0], apply(params, u, half)[0]) < 1e-5
 
 
 @pytest.mark.parametrize("kappa", [0.0, 20.0])

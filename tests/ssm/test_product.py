@@ -40,3 +40,29 @@ def test_rows_by_narrow_integers(dtype, size):
     y, vjp = jax.vjp(lambda W: rows(W, k), W)
     np.testing.assert_array_equal(y[:, 0], [1, 3, 128])
     np.testing.assert_array_equal(np.flatnonzero(vjp(jnp.ones_like(y))[0]), [0, 2, 127])
+
+
+@pytest.mark.parametrize("shape", [(9, ROWS // 2, 5), (2, 11, 5)])
+def test_forward_mode_under_vmap(shape):
+    rng = np.random.default_rng(0)
+    x, dx = (rng.normal(size=(2, *shape)) for _ in range(2))
+    W, dW = (rng.normal(size=(2, 5, 3)) for _ in range(2))
+    k = rng.integers(-1, 6, (2, *shape[:-1]))
+    args = jax.tree.map(jnp.float32, ((x, W), (dx, dW)))
+    _, dy = jax.jit(jax.vmap(lambda primals, tangents: jax.jvp(product, primals, tangents)))(*args)
+    for i in range(2):
+        assert relative_error(dy[i], dx[i] @ W[i] + x[i] @ dW[i]) < 1e-6
+    _, dy = jax.vmap(lambda W, dW, k: jax.jvp(lambda W: rows(W, k), (W,), (dW,)))(
+        args[0][1], args[1][1], jnp.asarray(k)
+    )
+    for i in range(2):
+        expected = np.where((k[i] >= 0)[..., None] & (k[i] < 5)[..., None], dW[i][np.clip(k[i], 0, 4)], 0)
+        assert relative_error(dy[i], expected) < 1e-6
+
+
+def test_a_batch_of_any_size():
+    (B,) = jax.export.symbolic_shape("B")
+    f = jax.jit(jax.grad(lambda W, x: jnp.sum(jnp.sin(product(x, W)))))
+    shapes = (jax.ShapeDtypeStruct((5, 3), jnp.float32), jax.ShapeDtypeStruct((B, 7, 5), jnp.float32))
+    x, W = jax.random.normal(jax.random.key(0), (4, 7, 5)), jnp.ones((5, 3))
+    assert relative_error(jax.export.export(f)(*shapes).call(W, x), f(W, x)) < 1e-6
