@@ -12,9 +12,8 @@ positions turn feature d of q_k and k_k together with feature d + D/2 by the ang
 the biases with `bias`, the positions with `positions="learned"`. A dense layer is x @ kernel + bias.
 
 A missing sample is never seen, and its own query is made from a zero. Where there is nothing to see, the sum is zero.
-Positions count from the last reset, missing samples too.
-
-Recurrent mode keeps a cache of the last M samples, a ring: position p lies in slot p mod M. The state is
+Positions count from the last reset, missing samples too. Recurrent mode keeps a cache of the last M samples, a ring:
+position p lies in slot p mod M. The state is
 
     k, v (B, M, heads, D)   valid (B, M): may be seen   count (B,): samples since the sequence started
 
@@ -39,7 +38,8 @@ __all__ = ["CAUSAL", "GROUPS", "MASK", "RESET", "Options", "apply", "discretize"
 MASK = RESET = True
 GROUPS: dict[str, str] = {}
 
-Params = State = dict[str, Array]
+Params = dict[str, Array]
+State = dict[str, Array]
 Positions = Literal["rotary", "learned", "none"]
 Cache = Literal["raise", "slide"]
 
@@ -127,7 +127,6 @@ def apply(
     valid = jnp.ones_like(index, bool) if lengths is None else valid_steps(lengths, L)
     beyond = _beyond(params, options, state, position, valid, L if lengths is None and reset is None else 0)
     present = valid if mask is None else valid & ~mask
-
     q, k, v = _project(params, x, position, options)
     distance = position[:, :, None] - position[:, None, :]
     allowed = present[:, None, :] & (sequence[:, :, None] == sequence[:, None, :])
@@ -178,8 +177,9 @@ def step(
 ) -> tuple[Float[Array, "B H"], State]:
     """One sample. Its work grows with M; a state that is donated, or carried by a scan, is changed in place."""
     mask, reset = (None if flag is None else flag[:, None] for flag in (mask, reset))
-    y, state = apply(cell, x_k[:, None], options, mask=mask, reset=reset, state=state)
-    return y[:, 0], state
+    y, after = apply(cell, x_k[:, None], options, mask=mask, reset=reset, state=state)
+    assert after is not None
+    return y[:, 0], after
 
 
 def _beyond(params, options, state, position, valid, known):

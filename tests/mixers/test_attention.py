@@ -194,8 +194,9 @@ def stream(dtype):
     return rng.random((3, 29)) < [[0], [0.2], [0.6]], rng.random((3, 29)) < [[0], [0.1], [0.2]]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("case", RECURRENT)
+@pytest.mark.parametrize(
+    ("case", "dtype"), [*((case, np.float64) for case in RECURRENT), ("rotary", np.float32), ("slide", np.float32)]
+)
 def test_steps_and_pieces_equal_loop(case, dtype):
     options, max_length, window = RECURRENT[case]
     near = TOLERANCE[dtype][0]
@@ -213,7 +214,7 @@ def test_steps_and_pieces_equal_loop(case, dtype):
         assert relative_error(np.stack(outputs, 1), expected) < near
 
         pieces, outputs = start, []
-        for i, j in (0, 11), (11, 12), (12, 15), (15, 29):
+        for i, j in (0, 14), (14, 15), (15, 29):
             flags = {"mask": mask[:, i:j], "reset": reset[:, i:j]}
             y, pieces = apply(params, x[:, i:j], options, state=pieces, **flags)
             outputs.append(y)
@@ -270,15 +271,17 @@ def test_gradients_through_a_state():
             outputs.append(y)
         return jnp.concatenate(outputs, 1)
 
+    @functools.partial(jax.jit, static_argnums=0)
+    def both_ways(function, weights, direction):
+        _, slope = jax.jvp(function, (params, x), direction)
+        return slope, jax.vjp(function, params, x)[1](weights)
+
     with jax.enable_x64(True):
         weights, direction = signs(x, 2), signs((params, x), 1)
-        whole = jax.vjp(lambda *a: apply(*a, options)[0], params, x)[1](weights)
-        parts = jax.vjp(jax.jit(pieces), params, x)[1](weights)
-        slope = jax.jvp(jax.jit(pieces), (params, x), direction)[1]
-        expected = jax.jvp(lambda *a: apply(*a, options)[0], (params, x), direction)[1]
+        slope, parts = both_ways(pieces, weights, direction)
+        expected, whole = both_ways(lambda *a: attention.apply(*a, options)[0], weights, direction)
     for a, b in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
-        # Without positions of their own, b_k adds the same to every logit: its gradient is zero but for rounding.
-        assert np.linalg.norm(a - b) < 1e-10 * np.linalg.norm(whole[1])
+        assert relative_error(a, b) < 1e-8
     assert relative_error(slope, expected) < 1e-10
 
 
@@ -349,11 +352,11 @@ def test_dropout():
     assert relative_error(dropped(key, 0.0), whole) < 1e-6
     assert relative_error(dropped(key, 0.5), whole) > 0.1
     np.testing.assert_array_equal(dropped(key, 0.5), dropped(key, 0.5))
-    many = jax.vmap(dropped, (0, None))(jax.random.split(key, 4000), 0.3)
-    assert relative_error(many.mean(0), whole) < 0.03  # inverse scaling keeps the mean
+    many = jax.jit(jax.vmap(dropped, (0, None)))(jax.random.split(key, 1000), 0.3)
+    assert relative_error(many.mean(0), whole) < 0.05  # inverse scaling keeps the mean
     all_gone = dropped(key, 1.0)
     np.testing.assert_array_equal(all_gone, np.broadcast_to(params["o_bias"], x.shape))
-    gradient = jax.grad(lambda p: attention.apply(p, x, options, key=key, dropout=1.0)[0].sum())(params)
+    gradient = jax.jit(jax.grad(lambda p: attention.apply(p, x, options, key=key, dropout=1.0)[0].sum()))(params)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 
 
