@@ -274,8 +274,8 @@ def apply(
     if state is not None and options.bidirectional:
         raise ValueError("a mixer with two directions has no state to start from")
     x = sequence.clean(x, lengths, mask).astype(params["D"].dtype)
-    rate = None if rate is None else jnp.asarray(rate, x.dtype)
-    if state is None and reset is None and np.ndim(rate) == 0:
+    rate = jnp.asarray(1 if rate is None else rate, x.dtype)
+    if state is None and reset is None and rate.ndim == 0:
         K, plain = kernel(params, x.shape[1], options, rate=rate), options.scan_method == "plain"
         if options.bidirectional:
             y = fft_conv.two_sided(x, K[0], K[1], skip_current=options.backward_skips_current, plain=plain)
@@ -302,10 +302,10 @@ def _by_steps(params, x, options, lengths, reset, rate, start) -> tuple[Array, A
 
 def _scanned(params, x, options, gap, first, C, *, start=None, hold=None, reverse=False) -> tuple[Array, Array]:
     """Outputs and final state of one direction; the state is zero before samples where `first` (B, L) is true."""
-    system, each = _continuous(params, options), np.ndim(gap) == 2
+    system, each = _continuous(params, options), jnp.ndim(gap) == 2
     constant = None if each else _discrete(system, gap)
 
-    def read(state: Array, at: tuple[Array, ...]) -> tuple[Array, Array]:
+    def read(state: Array, at: tuple[Array | None, ...]) -> tuple[Array, Array]:
         x_k, first_k, hold_k, gap_k = at
         cell = _discrete(system, gap_k) if each else constant
         before = state if first_k is None else jnp.where(first_k[:, None, None], 0, state)

@@ -265,10 +265,10 @@ def apply(
     if state is not None and options.bidirectional:
         raise ValueError("a mixer with two directions has no state to start from")
     x = sequence.clean(x, lengths, mask).astype(params["D"].dtype)
-    rate = None if rate is None else jnp.asarray(rate, x.dtype)
-    if options.mode == "scan" or reset is not None or np.ndim(rate) == 2:
+    rate = jnp.asarray(1 if rate is None else rate, x.dtype)
+    if options.mode == "scan" or reset is not None or rate.ndim == 2:
         y, state = _by_scan(params, x, options, lengths, reset, rate, state)
-    elif np.ndim(rate) == 1:  # a kernel for each sequence
+    elif rate.ndim == 1:  # a kernel for each sequence
 
         def one(*args: Array | None) -> tuple[Array, Array | None]:
             x, lengths, rate, state = (None if arg is None else arg[None] for arg in args)
@@ -316,7 +316,7 @@ def _scanned(params, x, options, gap, first, C, *, start=None, hold=None, revers
     """Outputs and final state of one direction; the state is zero before samples where `first` (B, L) is true."""
     log_a, B_bar = _discrete(params, options, gap)
     shape = (*x.shape, log_a.shape[-1])
-    if np.ndim(gap) == 1:
+    if jnp.ndim(gap) == 1:
         log_a, B_bar = log_a[:, None], B_bar[:, None]
     a = jnp.exp(log_a)
     if first is not None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numerics import load_case, relative_error
 
-from s5jax.ssm import parameters, s4, s4d
+from s5jax.mixers import s4, s4d
+from s5jax.ssm import parameters
 
 KERNELS = ["s4d_kernel_lin_zoh", "s4d_kernel_legs_zoh", "s4d_kernel_legs_relu", "s4d_kernel_inv_bilinear", "dss_kernel"]
 OURS = {"A_real": "A_real", "A_imag": "A_imag", "B": "B", "P": "P", "C": "C", "inv_dt": "log_step"}
@@ -30,7 +31,7 @@ def test_initial_A_and_B(kind):
     meta, data = load_case("s4d_init")
     options = s4d.Options(state_size=meta["N"], init=kind, real_transform="softplus")
     params = s4d.init(jax.random.key(0), 2, options)
-    assert relative_error(s4d.Lambda(params, options)[1], data[kind]["A"]) < 1e-6
+    assert relative_error(s4d.eigenvalues(params, options)[1], data[kind]["A"]) < 1e-6
     B, expected = np.asarray(parameters.unpair(params["B"])[1]), data[kind]["B"]
     # An eigenvector's sign is free; its phase is that of the published code, or bounding Im(B) would not be the same.
     assert relative_error(B * np.sign((B * expected.conj()).real), expected) < 1e-5
@@ -46,7 +47,7 @@ def test_initial_low_rank_systems(kind, rank):
     def unpaired(name):
         return np.asarray(params[name], np.float64) @ [1, 1j]
 
-    A, P, B = s4.Lambda(params, options)[0], unpaired("P")[:, 0], unpaired("B")[0]
+    A, P, B = s4.eigenvalues(params, options)[0], unpaired("P")[:, 0], unpaired("B")[0]
     expected = {name: value.astype(np.complex128) for name, value in data["value"].items()}
     rotation = np.sum(expected["P"][:, 0] * np.conj(P), axis=0)
     rotation /= np.abs(rotation)
@@ -67,8 +68,8 @@ def test_diagonal_kernels_and_their_gradients(case):
     )
 
     @jax.jit
-    def weighted_sum(recorded, step_rescale):
-        K = s4d.kernel(ours(recorded), meta["L"], options, step_rescale=step_rescale)
+    def weighted_sum(recorded, rate):
+        K = s4d.kernel(ours(recorded), meta["L"], options, rate=rate)
         return jnp.sum(K * data["w"]), K
 
     recorded = jax.tree.map(jnp.asarray, data["param"])
@@ -167,8 +168,8 @@ def test_whole_blocks(kind, direction):
         with double_precision():
             C = true_C(jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), recorded), meta["L"])
         recorded["C"] = np.asarray(C, np.float32)
-    layer = s4 if kind == "s4" else s4d
-    options = dataclasses.replace(layer.Options(), state_size=meta["N"], bidirectional=meta["bidirectional"])
+    mixer = s4 if kind == "s4" else s4d
+    options = dataclasses.replace(mixer.Options(), state_size=meta["N"], bidirectional=meta["bidirectional"])
     params = ours(recorded, flat["layer.D"][0])
     W, b = flat["output_linear.0.weight"], flat["output_linear.0.bias"]
 
@@ -179,13 +180,14 @@ def test_whole_blocks(kind, direction):
 
     @jax.jit
     def weighted_sum(x):
-        y = rest(layer.apply(params, x, options))
+        y = rest(mixer.apply(params, x, options)[0])
         return jnp.sum(y * data["w"]), y
 
     grad, y = jax.grad(weighted_sum, has_aux=True)(jnp.asarray(data["x"]))
     assert relative_error(y, data["y"]) < 1e-4
     assert relative_error(grad, data["grad_x"]) < 1e-4
     if "y_recurrent" in data:
-        start = layer.initial_state(params, (len(data["x"]),))
-        _, ys = jax.lax.scan(lambda s, u: layer.step(params, s, u, options), start, jnp.moveaxis(data["x"], 1, 0))
+        cell, start = mixer.discretize(params, options), mixer.init_state(params, options, len(data["x"]))
+        along = jnp.moveaxis(data["x"], 1, 0)
+        _, ys = jax.lax.scan(lambda s, x_k: mixer.step(cell, s, x_k, options)[::-1], start, along)
         assert relative_error(rest(jnp.moveaxis(ys, 0, 1)), data["y_recurrent"]) < 1e-4

@@ -1,15 +1,16 @@
-"""What S4 has of its own. What all layers have is in test_layers, what was published in test_recorded_s4."""
+"""What S4 has of its own. What it shares with S4D is in test_linear, what was published in test_recorded_s4."""
 
 import functools
 
-import dense
 import jax
 import jax.numpy as jnp
+import lti
 import numpy as np
 import pytest
 from numerics import relative_error
 
-from s5jax.ssm import hippo, s4
+from s5jax.mixers import s4
+from s5jax.ssm import hippo
 
 INITS = ("legs", "legt", "fout")
 H, STATES = 2, 16
@@ -22,12 +23,12 @@ def initial(init="legs", features=H, seed=0, **options):
 
 @functools.cache
 def kernel(options, length):
-    return jax.jit(lambda params, step_rescale: s4.kernel(params, length, options, step_rescale=step_rescale))
+    return jax.jit(lambda params, rate: s4.kernel(params, length, options, rate=rate))
 
 
 def dense_kernels(params, length, options, rescale=1.0):
     """C A_bar^l B_bar of each direction, (directions, H, length)."""
-    system = dense.system(s4, params, options)
+    system = lti.system(s4, params, options)
     A_bar, x = system.discrete(rescale)
     K = []
     for _ in range(length):
@@ -39,7 +40,7 @@ def dense_kernels(params, length, options, rescale=1.0):
 def dense_A(params, options):
     """A of the first copy, in float64."""
     one = {name: value[:1] for name, value in params.items() if name != "P"} | {"P": params["P"][:, :1]}
-    return dense.system(s4, one, options).A
+    return lti.system(s4, one, options).A
 
 
 @pytest.mark.parametrize("L", [1, 2, 3, 127, 128, 300])
@@ -58,9 +59,9 @@ def test_two_directions_are_the_dense_ones_with_padding_of_nan(skips):
     params, options = initial("legt", bidirectional=True, backward_skips_current=skips)
     u, lengths = np.random.default_rng(0).normal(size=(2, 9, H)).astype(np.float32), np.array([9, 4])
     garbage = np.where(np.arange(9)[:, None] < lengths[:, None, None], u, np.float32(np.nan))
-    y = jax.jit(functools.partial(s4.apply, options=options))(params, garbage, lengths=lengths)
+    y, _ = jax.jit(functools.partial(s4.apply, options=options))(params, garbage, lengths=lengths)
     for i, n in enumerate(lengths):
-        assert relative_error(y[i, :n], dense.system(s4, params, options).run(u[i, :n])[0]) < 1e-5
+        assert relative_error(y[i, :n], lti.system(s4, params, options).run(u[i, :n])[0]) < 1e-5
 
 
 def undamped(length):
@@ -84,7 +85,7 @@ def test_gradients_are_those_of_the_dense_system(case):
     _, compiled = initial("legs", real_transform="none")
     K, gradient = kernel_with_gradient(compiled, L)(params, w)
     assert relative_error(K, dense_kernels(params, L, options)) < 1e-5
-    expected = dense.derivative(lambda p: (w * dense_kernels(p, L, options)).sum(), params)
+    expected = lti.derivative(lambda p: (w * dense_kernels(p, L, options)).sum(), params)
     for name in params:
         assert relative_error(gradient[name], expected[name]) < 2e-5, name
 
@@ -127,7 +128,7 @@ def test_the_initial_system_is_hippos(init):
 def test_the_initial_response_from_B_is_hippos(init):
     """In moments of B, which do not depend on coordinates."""
     params, options = initial(init, B_clip=0.0, rank=RANK[init])
-    system = dense.system(s4, params, options)
+    system = lti.system(s4, params, options)
     b = system.B[:STATES, 0]  # real and imaginary parts: half the inner product of the whole vectors
     A, B, P = hippo.MEASURES[init](STATES)
     A = A - max(0, 1e-4 + np.trace(A + P.T @ P) / STATES) * np.eye(STATES)
@@ -178,7 +179,7 @@ def test_further_ranks_start_small_and_can_train():
 @pytest.mark.parametrize("transform", ["exp", "softplus", "sigmoid", "none", "relu"])
 def test_every_transform_starts_from_the_same_rates(transform):
     params, options = initial("legs", real_transform=transform)
-    np.testing.assert_allclose(s4.Lambda(params, options).real, -0.5 - 1e-4 * (transform == "relu"), rtol=1e-5)
+    np.testing.assert_allclose(s4.eigenvalues(params, options).real, -0.5 - 1e-4 * (transform == "relu"), rtol=1e-5)
 
 
 # --- what cannot be ---

@@ -1,16 +1,17 @@
-"""What each option of S4D does. What it computes is in test_layers, what was published in test_recorded_s4."""
+"""What each option of S4D does. What it computes is in test_linear, what was published in test_recorded_s4."""
 
 import functools
 import typing
 
-import dense
 import jax
 import jax.numpy as jnp
+import lti
 import numpy as np
 import pytest
 from numerics import relative_error
 
-from s5jax.ssm import parameters, s4d
+from s5jax.mixers import s4d
+from s5jax.ssm import parameters
 
 N = 8
 TRANSFORMS = typing.get_args(parameters.RealTransform)
@@ -20,7 +21,7 @@ def initial(features=4, seed=0, **options):
     """Initial parameters and A."""
     options = s4d.Options(**{"state_size": 2 * N, **options})
     params = s4d.init(jax.random.key(seed), features, options)
-    return params, np.asarray(s4d.Lambda(params, options)), options
+    return params, np.asarray(s4d.eigenvalues(params, options)), options
 
 
 def complex_B(params):
@@ -32,13 +33,13 @@ def impulse_response(params, length, options, rescale=1.0):
     H = params["D"].shape[0]
     u = np.zeros((length, H))
     u[0] = 1
-    y, _ = dense.system(s4d, {**params, "D": np.zeros(H)}, options).run(u, rescale)
+    y, _ = lti.system(s4d, {**params, "D": np.zeros(H)}, options).run(u, rescale)
     return y.T
 
 
 @functools.cache
 def kernel(options, length):
-    return jax.jit(lambda params, step_rescale: s4d.kernel(params, length, options, step_rescale=step_rescale))
+    return jax.jit(lambda params, rate: s4d.kernel(params, length, options, rate=rate))
 
 
 @pytest.mark.parametrize("L", [1, 2, 128])
@@ -109,9 +110,9 @@ def test_every_transform_starts_from_the_same_A_and_keeps_it_stable(transform):
         parameters.decay_rate(raw, transform),
         jax.grad(lambda x: parameters.decay_rate(x, transform).sum())(raw),
     )
-    exact = dense.decay(np.asarray(raw, np.float64), transform)
+    exact = lti.decay(np.asarray(raw, np.float64), transform)
     np.testing.assert_allclose(rate, exact, rtol=1e-6)
-    expected = dense.derivative(lambda x: dense.decay(x, transform).sum(), raw)
+    expected = lti.derivative(lambda x: lti.decay(x, transform).sum(), raw)
     np.testing.assert_allclose(slope, expected, rtol=1e-6, atol=1e-7)  # a sigmoid's slope is a difference from 1
     assert transform == "none" or (rate > 0).all()
 
@@ -159,7 +160,7 @@ def test_a_B_that_is_not_trained_stays_at_its_start_and_is_no_parameter(init):
     assert set(trained) - set(fixed) == {"B"}
     u = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
     apply = jax.jit(s4d.apply, static_argnums=2)
-    assert relative_error(apply(fixed, u, options), apply({**fixed, "B": trained["B"]}, u, plain)) < 1e-6
+    assert relative_error(apply(fixed, u, options)[0], apply({**fixed, "B": trained["B"]}, u, plain)[0]) < 1e-6
 
 
 def test_feature_h_uses_copy_h_mod_S():
@@ -198,11 +199,11 @@ def test_the_band_limit_silences_modes_by_the_step_size_of_training(mode, per_st
     u = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     y, G = jax.jit(
         lambda params, u: (
-            s4d.apply(params, u, options, step_rescale=2.0),
+            s4d.apply(params, u[None], options, rate=2.0)[0][0],
             s4d.transfer_function(params, jnp.complex64(3j), options),
         )
     )(params, u)
-    system = dense.system(s4d, unlimited, options)
+    system = lti.system(s4d, unlimited, options)
     assert relative_error(y, system.run(u, 2.0)[0]) < 1e-5
     assert relative_error(G, system.transfer(3j)) < 1e-5
 
@@ -211,8 +212,8 @@ def test_the_band_limit_silences_modes_by_the_step_size_of_training(mode, per_st
 def test_where_the_backward_kernel_starts_is_for_either_mode(mode, skips):
     params, _, options = initial(bidirectional=True, backward_skips_current=skips, mode=mode)
     u = np.random.default_rng(0).normal(size=(1, 9, 4)).astype(np.float32)
-    expected, _ = dense.system(s4d, params, options).run(u[0])
-    assert relative_error(jax.jit(s4d.apply, static_argnums=2)(params, u, options)[0], expected) < 1e-5
+    expected, _ = lti.system(s4d, params, options).run(u[0])
+    assert relative_error(jax.jit(s4d.apply, static_argnums=2)(params, u, options)[0][0], expected) < 1e-5
 
 
 def test_dss_is_a_softmax_over_dss_length_samples_at_any_length():
