@@ -152,6 +152,14 @@ class Task:
             raise DataError(
                 f"{where}: inputs have shape {split.inputs.shape}, not {(len(split), *expected)} as the task says"
             )
+        for name in PER_STEP:
+            array = split.arrays.get(name)
+            if array is None:
+                continue
+            if array.shape != (len(split), *expected[:time]):
+                raise DataError(f"{where}: {name} has shape {array.shape}, not {(len(split), *expected[:time])}")
+            if name != "rate" and array.dtype != bool:
+                raise DataError(f"{where}: {name} must be of booleans, got {array.dtype}")
         if split.weights is not None and split.weights.shape != split.labels.shape[: 1 + self.per_step]:
             raise DataError(f"{where}: weights have shape {split.weights.shape} for labels of {split.labels.shape}")
         self._check_labels(where, split.labels, split.weights)
@@ -166,14 +174,6 @@ class Task:
             if split.lengths.shape != (len(split), *expected[: int(self.pairs)]):
                 raise DataError(f"{where}: lengths have shape {split.lengths.shape} for {len(split)} examples")
             check_range(f"{where}: sequence length", split.lengths, 1, self.length, "length")
-        for name in PER_STEP:
-            array = split.arrays.get(name)
-            if array is None:
-                continue
-            if array.shape != (len(split), *expected[:time]):
-                raise DataError(f"{where}: {name} has shape {array.shape}, not {(len(split), *expected[:time])}")
-            if name != "rate" and array.dtype != bool:
-                raise DataError(f"{where}: {name} must be of booleans, got {array.dtype}")
 
     def _check_labels(self, where: str, labels: np.ndarray, weights: np.ndarray | None) -> None:
         given, steps = f"{labels.dtype} {labels.shape}", (self.length,) if self.per_step else ()

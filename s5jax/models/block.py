@@ -99,8 +99,9 @@ class Block(nnx.Module):
           train: normalise by the statistics of this batch, and update the running ones.
           dropout: for this block; `None`: nothing is dropped.
         """
-        inside = {} if dropout is None or dropout.key is None else {"key": dropout.key, "dropout": dropout.rate}
-        given = {**sequences._asdict(), **inside, "state": state, "options": self.mixer_options}
+        given = {**sequences._asdict(), "state": state, "options": self.mixer_options}
+        if dropout is not None and self.ability("DROPOUT"):
+            given |= {"key": dropout.key, "dropout": dropout.rate}
         mix = functools.partial(self.mixer.apply, self.params, **given)
         return self.around(mix, x, sequences.counted(x.shape[1]), train, dropout)
 

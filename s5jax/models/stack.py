@@ -151,6 +151,8 @@ class Stack(nnx.Module):
         cells = []
         for block in self.blocks:
             mixers.check(block.mixer, block.mixer_options, rate=rate)
+            if rate is not None:
+                mixers.require(block.mixer, "discretize")
             discretize = getattr(block.mixer, "discretize", lambda params, *_, **__: params)
             cell = discretize(block.params, block.mixer_options, rate=rate)
             cells.append((nnx.to_pure_dict(nnx.state(block)), cell))

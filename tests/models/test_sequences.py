@@ -1,0 +1,163 @@
+"""Padding, missing samples, several sequences in a row and the time between samples, through whole models."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from numerics import relative_error
+from small_models import build, differentiated, split, values
+
+from s5jax.models.heads import Pooled
+from s5jax.models.sequences import Sequences
+
+L = 19
+CUTS = [(5, 7, 4), (1, 8, 9)]  # sequences in the two rows of a batch; the first row is padded
+ENDS = [sum(cuts) for cuts in CUTS]
+
+
+@functools.cache
+def in_a_row(timed):
+    """Two rows of three sequences, and the six alone, with missing samples and, where asked for, gaps between samples.
+    What must not matter is NaN."""
+    rng = np.random.default_rng(0)
+    row = {
+        "inputs": rng.normal(size=(2, L, 2)).astype(np.float32),
+        "mask": rng.random((2, L)) < 0.3,
+        "reset": np.zeros((2, L), bool),
+        "rate": np.exp(rng.normal(size=(2, L))).astype(np.float32),
+        "weights": rng.normal(size=(2, L, 3)).astype(np.float32),
+    }
+    alone = {name: np.zeros((6, *x.shape[1:]), x.dtype) for name, x in row.items()}
+    alone["inputs"][:], alone["rate"][:] = np.nan, np.nan
+    for i, cuts in enumerate(CUTS):
+        row["inputs"][i, row["mask"][i]] = np.nan
+        row["inputs"][i, ENDS[i] :], row["rate"][i, ENDS[i] :], row["weights"][i, ENDS[i] :] = np.nan, np.nan, 0
+        row["reset"][i, ENDS[i] :] = True  # nobody may look there
+        for j, (start, n) in enumerate(zip(np.cumsum((0, *cuts[:-1])), cuts, strict=True)):
+            row["reset"][i, start] = j > 0
+            for name in ("inputs", "mask", "rate", "weights"):
+                alone[name][3 * i + j, :n] = row[name][i, start : start + n]
+    row["lengths"], alone["lengths"] = np.array(ENDS), np.array([n for cuts in CUTS for n in cuts])
+    del alone["reset"]
+    if not timed:
+        del row["rate"], alone["rate"]
+    return jax.tree.map(jnp.asarray, row), jax.tree.map(jnp.asarray, alone)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "timed"),
+    [
+        (("s5-two", "lru"), True),
+        (("attention", "s4d-two"), False),
+        pytest.param(("s5", "s4d-two", "s4d-scan"), True, marks=pytest.mark.slow),
+        pytest.param(("attention-two", "s4"), False, marks=pytest.mark.slow),
+    ],
+)
+def test_three_sequences_in_a_row_are_each_alone(pattern, timed):
+    """Outputs at each step, statistics of the batch, and gradients; and the head `sequence` speaks of the last one."""
+    model = build(*pattern, head="step")
+    (row, alone), results = in_a_row(timed), []
+    for case in (row, alone):
+        case = dict(case)
+        inputs, weights = case.pop("inputs"), case.pop("weights")
+        results.append(differentiated(model, weights, train=True)(split(model)[1], inputs, case))
+    for part in ("stats", "params"):
+        errors = jax.tree.map(relative_error, results[0][part], results[1][part])
+        assert max(jax.tree.leaves(errors)) < 1e-4, errors
+    for part, tolerance in (("outputs", 1e-5), ("inputs", 1e-4)):
+        in_row = np.concatenate([x[:n] for x, n in zip(results[0][part], ENDS, strict=True)])
+        each = np.concatenate([x[:n] for x, n in zip(results[1][part], alone["lengths"], strict=True)])
+        assert relative_error(in_row, each) < tolerance
+
+    speaks = nnx.jit(build(*pattern, head="sequence"))
+    last, each = (speaks(**{k: x for k, x in case.items() if k != "weights"}) for case in (row, alone))
+    assert relative_error(last, each[jnp.array([2, 5])]) < 1e-5
+
+
+@pytest.mark.parametrize("pooling", ["mean", pytest.param("last", marks=pytest.mark.slow)])
+def test_three_sequences_in_a_row_sample_by_sample(pooling):
+    model = build("s5", "lru", pooling=pooling)
+    prefill, step = nnx.jit(type(model).prefill), nnx.jit(type(model).step)
+    row, alone = in_a_row(True)
+    arguments = {name: row[name] for name in ("inputs", "mask", "reset", "rate")}
+    before, after = {k: x[:, :7] for k, x in arguments.items()}, {k: x[:, 7:] for k, x in arguments.items()}
+    _, state = prefill(model, model.init_state(2), **before)
+    read, end = prefill(model, state, **after, lengths=jnp.array([9, 9]))
+    for k in range(9):
+        outputs, state = step(model, state, **{name: x[:, k] for name, x in after.items()})
+    assert relative_error(outputs, read) < 1e-5
+    np.testing.assert_array_equal(state.head.steps, end.head.steps)
+    errors = jax.tree.map(relative_error, state.mixers, end.mixers)
+    assert max(jax.tree.leaves(errors)) < 1e-5, errors
+    third = {name: alone[name][2:3] for name in ("inputs", "lengths", "mask", "rate")}
+    assert relative_error(read[:1], model(**third)) < 1e-5  # the last sequence of the first row
+
+
+@pytest.mark.parametrize(
+    ("pattern", "timed"),
+    [
+        (("attention", "s4d-two"), False),
+        pytest.param(("s5-two", "lru"), True, marks=pytest.mark.slow),
+        pytest.param(("s4",), True, marks=pytest.mark.slow),
+    ],
+)
+def test_nothing_depends_on_what_is_missing(pattern, timed):
+    """Not a bit of outputs, statistics and gradients; those of what is missing are zero."""
+    row, _ = in_a_row(timed)
+    model = build(*pattern, dropout=0.1)
+    arguments = {**row, "key": jax.random.key(0)}
+    inputs, _ = arguments.pop("inputs"), arguments.pop("weights")
+    gradients = differentiated(model, values(2, 3), train=True)
+    spoiled = gradients(split(model)[1], inputs, arguments)
+    if timed:
+        arguments["rate"] = jnp.where(jnp.isnan(row["rate"]), 3.0, row["rate"])
+    clean = gradients(split(model)[1], jnp.where(jnp.isnan(inputs), 5.0, inputs), arguments)
+    jax.tree.map(np.testing.assert_array_equal, spoiled, clean)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(clean))
+    absent = np.isnan(np.asarray(inputs))
+    assert absent.any()
+    assert not clean["inputs"][absent].any()
+    assert clean["inputs"][~absent].all()
+
+
+def test_missing_tokens():
+    model, rng = build("s5", encoder="one_hot", input_size=5), np.random.default_rng(0)
+    tokens, mask = jnp.asarray(rng.integers(0, 5, (3, L))), jnp.asarray(rng.random((3, L)) < 0.5)
+    expected = model(tokens, mask=mask)
+    np.testing.assert_array_equal(model(jnp.where(mask, -7, tokens), mask=mask), expected)
+    assert relative_error(model(tokens), expected) > 1e-3
+
+
+@pytest.mark.parametrize("case", ["all", "missing and reset"])
+def test_a_mean_over_a_million_samples_does_not_drift(case):
+    steps, reset_at = 10**6, 300_000
+    rng = np.random.default_rng(0)
+    x = (1 + rng.normal(size=(steps, 2, 3))).astype(np.float32)
+    mask, reset = None, None
+    counted = np.ones((steps, 2), bool)
+    if case != "all":
+        mask, reset = rng.random((steps, 2)) < 0.3, np.zeros((steps, 2), bool)
+        reset[reset_at, 0] = True
+        counted = ~mask
+        counted[:reset_at, 0] = False
+
+    @jax.jit
+    def run(x, mask, reset):
+        def advance(state, sample):
+            x, mask, reset = jax.tree.map(lambda a: a[:, None], sample)
+            mean, state = state.read(x, Sequences(mask=mask, reset=reset), "mean")
+            return state, mean
+
+        nothing = Pooled(jnp.zeros((2, 3)), jnp.zeros((2, 3)), jnp.zeros(2, jnp.int32))
+        state, means = jax.lax.scan(advance, nothing, (x, mask, reset))
+        return state, means[-1]
+
+    state, mean = run(x, mask, reset)
+    np.testing.assert_array_equal(state.steps, counted.sum(0))
+    expected = np.where(counted[..., None], np.float64(x), 0).sum(0) / counted.sum(0)[:, None]
+    assert relative_error(mean, expected) < 2e-7
+    plain = np.cumsum(np.where(counted[..., None], x, np.float32(0)), 0, dtype=np.float32)[-1] / counted.sum(0)[:, None]
+    assert relative_error(plain, expected) > 2e-6  # what would have become of a plain sum
