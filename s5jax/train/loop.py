@@ -110,20 +110,20 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
         if origin is not None:
             writer.say(f"data: {origin}")
 
-        def evaluate_further(step: int, *, evaluating: bool, starting: bool = False) -> dict[str, float]:
+        def evaluate_further(step: int, *, evaluating: bool = False, ending: bool = False) -> dict[str, float]:
             """What the evaluators report that are due."""
             values: dict[str, float] = {}
             for name, module in evaluators.items():
                 options = config.evaluators[name].options
                 every = getattr(options, "every_steps", 0)
-                due = getattr(module, "AT_START", False) if starting else _divides(every, step) if every else evaluating
-                if due or (every and step == total_steps):
+                due = _divides(every, step) if every else evaluating
+                if ending or (due if step else getattr(module, "AT_START", False)):
                     context = Context(config, task, workdir, step, program.evaluate)
                     values |= module.evaluate(context, state, options)
             return values
 
         if step == 0:
-            evaluate_further(0, evaluating=False, starting=True)
+            evaluate_further(0)
         if step < total_steps:
             writer.say("compiling the training step")
         clock = _Clock(started, before=progress["seconds"])
@@ -160,7 +160,7 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
             # Before the checkpoint of the same step, from which a resumed run would go on without writing them.
             ending = step == total_steps or _out_of_patience(config, progress)
             with clock.paused():
-                further = evaluate_further(step, evaluating=evaluating or ending)
+                further = evaluate_further(step, evaluating=evaluating, ending=ending)
             if evaluating or further:
                 writer.write(step, {"epoch": step / steps_per_epoch, **(values if evaluating else {}), **further})
 
