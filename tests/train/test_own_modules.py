@@ -110,7 +110,7 @@ def test_a_task_and_a_mixer_of_ones_own(project):
     assert json.loads((project / "run/config.json").read_text())["mixers"] == {
         "mine.average": {"module": "mine.average", "start": 1.0}
     }
-    assert json.loads((project / "run/result.json").read_text())["test/accuracy"] > 0.9
+    assert json.loads((project / "run/result.json").read_text())["test/accuracy"] > 0.7
     (project / "run/result.json").unlink()
     (project / "mine/average.py").write_text(MIXER + "\n# changed\n")
     again = train(project, *fields)
