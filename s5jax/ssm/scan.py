@@ -125,8 +125,8 @@ def unpack(x: Float[Array, "*shape K P"]) -> Inexact[Array, "*shape P"]:
     return x[..., 0, :] if x.shape[-2] == 1 else jax.lax.complex(x[..., 0, :], x[..., 1, :])
 
 
-def multiply(a: Float[Array, "*#shape K P"], x: Float[Array, "*#shape K P"]) -> Float[Array, "*shape K P"]:
-    """a x of packed numbers."""
+def multiply(a: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """a x of packed numbers (..., K, P), of one rank, with axes of length 1 where one does not vary."""
     return a * x if a.shape[-2] == 1 else a[..., :1, :] * x + a[..., 1:, :] * _turn(x)
 
 

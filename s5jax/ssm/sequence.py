@@ -35,10 +35,10 @@ def end_before(
     reset: Bool[Array, "B L"] | None, lengths: Integer[Array, " B"] | None, L: int
 ) -> Bool[Array, "#B L"]:
     """True at the last step of each sequence: before the batch's end, its own, or the start of another."""
-    step = jnp.arange(L, dtype=jnp.int32)[None]
-    last = step == L - 1
+    steps = jnp.arange(L, dtype=jnp.int32)[None]
+    last = steps == L - 1
     if lengths is not None:
-        last = last | (step == lengths.astype(jnp.int32)[:, None] - 1)
+        last = last | (steps == lengths.astype(jnp.int32)[:, None] - 1)
     if reset is not None:
         last = last | jnp.concatenate([reset[:, 1:], jnp.ones_like(reset[:, :1])], 1)
     return last

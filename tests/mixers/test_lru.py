@@ -36,7 +36,9 @@ def test_recorded_outputs_and_gradients(case, double):
 def test_recorded_distribution_of_initial_parameters(ring):
     meta, data = load_case("lru_init")
     r_min, r_max, max_phase = meta["rings"][ring]
-    options = lru.Options(state_size=20000, r_min=r_min, r_max=r_max, max_phase=max_phase, bidirectional=True)
+    options = lru.Options(
+        state_size=20000, r_min=float(r_min), r_max=float(r_max), max_phase=max_phase, bidirectional=True
+    )
     params = jax.tree.map(np.float64, lru.init(jax.random.key(0), 3, options))
     assert {name: x.shape for name, x in params.items()} == {
         **dict.fromkeys(("nu_log", "theta_log", "gamma_log"), (20000,)),
