@@ -12,6 +12,8 @@ from numerics import relative_error
 
 from s5jax.mixers import lru, s5
 
+pytestmark = pytest.mark.slow  # test_contract holds every mixer to the same every day
+
 MIXERS = pytest.mark.parametrize("mixer", [s5, lru])
 H, L, LENGTHS = 3, 12, (12, 7, 5)
 RESETS = ((0, 4, 9), (3,), (5,))  # the last stands in the padding

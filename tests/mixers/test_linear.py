@@ -12,6 +12,8 @@ from numerics import relative_error
 
 from s5jax.mixers import s4, s4d
 
+pytestmark = pytest.mark.slow  # test_contract holds every mixer to the same every day
+
 H = 2
 CASES = {  # the slow ones share most of their code with the others
     "s4d": (s4d, {"state_size": 4}),
