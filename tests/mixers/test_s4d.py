@@ -208,7 +208,7 @@ def test_the_band_limit_silences_modes_by_the_step_size_of_training(mode, per_st
     assert relative_error(G, system.transfer(3j)) < 1e-5
 
 
-@pytest.mark.parametrize(("mode", "skips"), [("scan", True), ("convolution", False)])  # the others: test_layers
+@pytest.mark.parametrize(("mode", "skips"), [("scan", True), ("convolution", False)])  # the others: test_contract
 def test_where_the_backward_kernel_starts_is_for_either_mode(mode, skips):
     params, _, options = initial(bidirectional=True, backward_skips_current=skips, mode=mode)
     u = np.random.default_rng(0).normal(size=(1, 9, 4)).astype(np.float32)
