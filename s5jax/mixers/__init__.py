@@ -25,18 +25,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-__all__ = ["ABILITIES", "ability", "check", "find", "require"]
-
-ABILITIES: dict[str, Any] = {
-    "CAUSAL": False,
-    "RATE": "none",
-    "PADDING": "exact",
-    "MASK": False,
-    "RESET": False,
-    "OWN_RESIDUAL": False,
-    "DROPOUT": False,
-    "GROUPS": {},
-}
+ABILITIES: dict[str, Any] = {"CAUSAL": False, "RATE": "none", "PADDING": "exact", "MASK": False, "RESET": False}
+ABILITIES |= {"OWN_RESIDUAL": False, "DROPOUT": False, "GROUPS": {}}
 """What an absent constant means.
 
 `CAUSAL`: outputs depend on earlier inputs only. `RATE`: "none"; "scalar", one factor for a sequence; or "step", one for

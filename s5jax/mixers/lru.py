@@ -21,32 +21,12 @@ from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
 from s5jax.ssm import diagonal_system, scan
 from s5jax.ssm.parameters import feedthrough, with_rank
-from s5jax.ssm.sequence import clean
-
-__all__ = [
-    "CAUSAL",
-    "GROUPS",
-    "MASK",
-    "PADDING",
-    "RATE",
-    "RESET",
-    "Options",
-    "apply",
-    "discretize",
-    "eigenvalues",
-    "init",
-    "init_state",
-    "kernel",
-    "step",
-]
+from s5jax.ssm.sequence import Rate, clean
 
 Params = dict[str, Array]
 
 GROUPS = {"dynamics": "nu_log|theta_log|gamma_log|B_re|B_im"}
-RATE = "step"
-PADDING = "exact"
-MASK = True
-RESET = True
+RATE, PADDING, MASK, RESET = "step", "exact", True, True
 
 
 def CAUSAL(options: "Options") -> bool:
@@ -113,7 +93,7 @@ def apply(
     lengths: Integer[Array, " B"] | None = None,
     mask: Bool[Array, "B L"] | None = None,
     reset: Bool[Array, "B L"] | None = None,
-    rate: Float[Array, "..."] | float | None = None,
+    rate: Rate | None = None,
     state: Complex[Array, "B N"] | None = None,
     key: PRNGKeyArray | None = None,
     dropout: float = 0.0,
@@ -139,48 +119,24 @@ def apply(
 
 
 def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> Complex[Array, "B N"]:
-    """The zero state. `max_length` is not used.
-
-    Raises:
-      ValueError: the mixer has two directions.
-    """
-    _check_causal(options)
-    zero = jnp.zeros((batch, *params["nu_log"].shape), params["nu_log"].dtype)
-    return jax.lax.complex(zero, zero)
+    """The zero state; ValueError for two directions. `max_length` is not used."""
+    return diagonal_system.init_state(params["nu_log"], batch, two_directions=options.bidirectional)
 
 
-def discretize(
-    params: Params, options: Options, *, rate: Float[Array, "..."] | float | None = None
-) -> dict[str, Array]:
-    """What `step` needs of the parameters, for a rate () or (B,): to be computed once for many samples.
-
-    Raises:
-      ValueError: the mixer has two directions.
-    """
-    _check_causal(options)
-    a, gamma = _discrete(params, 1.0 if rate is None else rate)
-    B, (C,) = jax.lax.complex(params["B_re"], params["B_im"]), _readouts(params)
-    return diagonal_system.cell(a, gamma, B, C, params["D"])
+def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> dict[str, Array]:
+    """What `step` needs of the parameters, for a rate () or (B,); ValueError for two directions."""
+    B = jax.lax.complex(params["B_re"], params["B_im"])
+    return diagonal_system.cell(*_discrete(params, rate), B, _readouts(params), params["D"])
 
 
-def step(
-    cell: dict[str, Array],
-    state: Complex[Array, "B N"],
-    x_k: Float[Array, "B H"],
-    options: Options = Options(),
-    *,
-    mask: Bool[Array, " B"] | None = None,
-    reset: Bool[Array, " B"] | None = None,
-) -> tuple[Float[Array, "B H"], Complex[Array, "B N"]]:
-    """One sample of what `apply` computes: y_k and the next state."""
-    return diagonal_system.step(cell, state, x_k, mask=mask, reset=reset)
+step = diagonal_system.step
 
 
 def kernel(
     params: Params, L: int, options: Options = Options(), *, rate: Float[Array, ""] | float | None = None
 ) -> Float[Array, "directions H H {L}"]:
     """The response to an impulse, (direction, output, input, lag), without D; both directions include lag 0."""
-    a, gamma = _discrete(params, 1.0 if rate is None else rate)
+    a, gamma = _discrete(params, rate)
     B = gamma[:, None] * jax.lax.complex(params["B_re"], params["B_im"])
     return diagonal_system.kernel(a, B, _readouts(params), L, method=options.scan_method)
 
@@ -190,11 +146,9 @@ def eigenvalues(params: Params, options: Options = Options()) -> Complex[Array, 
     return jax.lax.complex(-jnp.exp(params["nu_log"]), jnp.exp(params["theta_log"]))
 
 
-def _discrete(
-    params: Params, gap: Float[Array, "..."] | float
-) -> tuple[Complex[Array, "*gaps N"], Complex[Array, " N"]]:
-    """lambda^g for gaps g, (), (B,) or (B, L), and gamma."""
-    gap = jnp.asarray(gap, params["nu_log"].dtype)[..., None]
+def _discrete(params: Params, gap: Rate | None) -> tuple[Complex[Array, "*gaps N"], Complex[Array, " N"]]:
+    """lambda^g for gaps g, (), (B,) or (B, L), and gamma; `None` is 1."""
+    gap = jnp.asarray(1 if gap is None else gap, params["nu_log"].dtype)[..., None]
     log = eigenvalues(params)
     real, imag = (gap * with_rank(part, gap.ndim) for part in (log.real, log.imag))
     gamma = jnp.exp(params["gamma_log"])
@@ -204,8 +158,3 @@ def _discrete(
 def _readouts(params: Params) -> list[Complex[Array, "H N"]]:
     """C of the forward direction and, if there is one, of the backward direction."""
     return [jax.lax.complex(params[f"{C}_re"], params[f"{C}_im"]) for C in ("C", "C2") if f"{C}_re" in params]
-
-
-def _check_causal(options: Options) -> None:
-    if options.bidirectional:
-        raise ValueError("a mixer with two directions has no recurrent mode")

@@ -8,8 +8,6 @@ from jax.custom_derivatives import SymbolicZero
 from jax.export import is_symbolic_dim
 from jaxtyping import Array, Float, Integer
 
-__all__ = ["product", "rows", "weight_gradient"]
-
 ROWS = 1024
 """Least number of samples that a partial product of `weight_gradient` sums over, on a CPU."""
 
