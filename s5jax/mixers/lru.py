@@ -104,17 +104,7 @@ def apply(
       ValueError: L is 0, or a state is given to a mixer with two directions.
     """
     x = clean(x, lengths, mask)
-    y, state = diagonal_system.apply(
-        lambda gap: _discrete(params, gap),
-        jax.lax.complex(params["B_re"], params["B_im"]),
-        _readouts(params),
-        x,
-        lengths=lengths,
-        reset=reset,
-        rate=rate,
-        state=state,
-        method=options.scan_method,
-    )
+    y, state = diagonal_system.apply(_system(params), x, lengths, reset, rate, state, options.scan_method)
     return y + feedthrough(params, x), state
 
 
@@ -125,20 +115,17 @@ def init_state(params: Params, options: Options, batch: int, *, max_length: int 
 
 def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> dict[str, Array]:
     """What `step` needs of the parameters, for a rate () or (B,); ValueError for two directions."""
-    B = jax.lax.complex(params["B_re"], params["B_im"])
-    return diagonal_system.cell(*_discrete(params, rate), B, _readouts(params), params["D"])
+    return diagonal_system.cell(_system(params), params["D"], rate)
 
 
 step = diagonal_system.step
 
 
 def kernel(
-    params: Params, L: int, options: Options = Options(), *, rate: Float[Array, ""] | float | None = None
+    params: Params, L: int, options: Options = Options(), *, rate: Rate | None = None
 ) -> Float[Array, "directions H H {L}"]:
     """The response to an impulse, (direction, output, input, lag), without D; both directions include lag 0."""
-    a, gamma = _discrete(params, rate)
-    B = gamma[:, None] * jax.lax.complex(params["B_re"], params["B_im"])
-    return diagonal_system.kernel(a, B, _readouts(params), L, method=options.scan_method)
+    return diagonal_system.kernel(_system(params), L, rate, options.scan_method)
 
 
 def eigenvalues(params: Params, options: Options = Options()) -> Complex[Array, " N"]:
@@ -146,15 +133,15 @@ def eigenvalues(params: Params, options: Options = Options()) -> Complex[Array, 
     return jax.lax.complex(-jnp.exp(params["nu_log"]), jnp.exp(params["theta_log"]))
 
 
-def _discrete(params: Params, gap: Rate | None) -> tuple[Complex[Array, "*gaps N"], Complex[Array, " N"]]:
-    """lambda^g for gaps g, (), (B,) or (B, L), and gamma; `None` is 1."""
-    gap = jnp.asarray(1 if gap is None else gap, params["nu_log"].dtype)[..., None]
-    log = eigenvalues(params)
-    real, imag = (gap * with_rank(part, gap.ndim) for part in (log.real, log.imag))
-    gamma = jnp.exp(params["gamma_log"])
-    return jnp.exp(jax.lax.complex(real, imag)), jax.lax.complex(gamma, jnp.zeros_like(gamma))
+def _system(params: Params) -> diagonal_system.System:
+    """lambda^g of a gap g and gamma, B, and C of each direction."""
 
+    def discretize(gap: Rate) -> tuple[Complex[Array, "*gaps N"], Complex[Array, " N"]]:
+        gap = jnp.asarray(gap, params["nu_log"].dtype)[..., None]
+        log = eigenvalues(params)
+        real, imag = (gap * with_rank(part, gap.ndim) for part in (log.real, log.imag))
+        gamma = jnp.exp(params["gamma_log"])
+        return jnp.exp(jax.lax.complex(real, imag)), jax.lax.complex(gamma, jnp.zeros_like(gamma))
 
-def _readouts(params: Params) -> list[Complex[Array, "H N"]]:
-    """C of the forward direction and, if there is one, of the backward direction."""
-    return [jax.lax.complex(params[f"{C}_re"], params[f"{C}_im"]) for C in ("C", "C2") if f"{C}_re" in params]
+    Cs = [jax.lax.complex(params[f"{C}_re"], params[f"{C}_im"]) for C in ("C", "C2") if f"{C}_re" in params]
+    return discretize, jax.lax.complex(params["B_re"], params["B_im"]), Cs

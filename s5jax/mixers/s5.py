@@ -117,14 +117,13 @@ def _block(
 
 def _init_C(key: PRNGKeyArray, H: int, V: Complex[np.ndarray, "n P"], options: Options) -> Params:
     n, P = V.shape
-    directions = 2 if options.bidirectional else 1
+    names = ("C1", "C2") if options.bidirectional else ("C",)
     if options.C_init == "complex_normal":
-        return {"C": jax.random.normal(key, (H, directions * P, 2), jnp.float32) * jnp.float32(np.sqrt(0.5))}
+        return {"C": jax.random.normal(key, (H, len(names) * P, 2), jnp.float32) * jnp.float32(np.sqrt(0.5))}
     # Fan-in counts every axis but the last unless told otherwise: `lecun_normal` as published thus takes H n inputs.
     batch_axis = 0 if options.C_init == "trunc_standard_normal" else ()
     initializer = jax.nn.initializers.lecun_normal(batch_axis=batch_axis)
-    drawn = [unpair(initializer(k, (H, n, 2), jnp.float32)) for k in jax.random.split(key, directions)]
-    names = ("C1", "C2") if options.bidirectional else ("C",)
+    drawn = [unpair(initializer(k, (H, n, 2), jnp.float32)) for k in jax.random.split(key, len(names))]
     return {name: pair(_matmul(C, V)) for name, C in zip(names, drawn, strict=True)}
 
 
@@ -146,26 +145,13 @@ def apply(
     key: PRNGKeyArray | None = None,
     dropout: float = 0.0,
 ) -> tuple[Float[Array, "B L H"], Complex[Array, "B P"] | None]:
-    """y, and the state after the last valid step if one was given, else `None`.
+    """y, and the state after the last valid step if one was given, else `None`. `s5jax.mixers` explains the arguments.
 
-    `s5jax.mixers` explains the arguments. A missing sample is an input of zero. A state that runs backwards decays by
-    the gap that it crosses. `key` and `dropout` are not used.
-
-    Raises:
-      ValueError: L is 0, or a state is given to a mixer with two directions.
+    A missing sample is an input of zero. `key` and `dropout` are not used. ValueError: L is 0, or a state is given to a
+    mixer with two directions.
     """
     x = clean(x, lengths, mask)
-    y, state = diagonal_system.apply(
-        lambda gap: _discrete(params, options, gap),
-        unpair(params["B"]),
-        _readouts(params, options),
-        x,
-        lengths=lengths,
-        reset=reset,
-        rate=rate,
-        state=state,
-        method=options.scan_method,
-    )
+    y, state = diagonal_system.apply(_system(params, options), x, lengths, reset, rate, state, options.scan_method)
     return y + parameters.feedthrough(params, x), state
 
 
@@ -176,24 +162,20 @@ def init_state(params: Params, options: Options, batch: int, *, max_length: int 
 
 def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> dict[str, Array]:
     """What `step` needs of the parameters, for a rate () or (B,); ValueError for two directions."""
-    return diagonal_system.cell(
-        *_discrete(params, options, rate), unpair(params["B"]), _readouts(params, options), params["D"]
-    )
+    return diagonal_system.cell(_system(params, options), params["D"], rate)
 
 
 step = diagonal_system.step
 
 
 def kernel(
-    params: Params, L: int, options: Options = Options(), *, rate: Float[Array, ""] | float | None = None
+    params: Params, L: int, options: Options = Options(), *, rate: Rate | None = None
 ) -> Float[Array, "directions H H {L}"]:
     """The response to an impulse, (direction, output, input, lag), without D.
 
     Both directions include lag 0. The second one's lag counts backwards: y_k = sum_l K[1, :, :, l] u_{k+l}.
     """
-    Lambda_bar, gamma = _discrete(params, options, rate)
-    B = gamma[:, None] * unpair(params["B"])
-    return diagonal_system.kernel(Lambda_bar, B, _readouts(params, options), L, method=options.scan_method)
+    return diagonal_system.kernel(_system(params, options), L, rate, options.scan_method)
 
 
 def eigenvalues(params: Params, options: Options = Options()) -> Complex[Array, " P"]:
@@ -213,12 +195,10 @@ def transfer_function(
     """G(s) = C (s I - Lambda)^-1 B + D of the continuous-time system, (output, input) on the last two axes.
 
     With `conj_sym` the conjugate modes are counted in, so that this is the transfer function of the real system. A
-    backward direction adds its own, C2 (-s I - Lambda)^-1 B. It does not depend on the step sizes.
-
-    Args:
-      s: complex frequencies, in the unit of Lambda (radians/time); the step sizes measure that time.
+    backward direction adds its own, C2 (-s I - Lambda)^-1 B. The frequencies s have the unit of Lambda, radians per
+    time; the step sizes, which measure that time, do not matter.
     """
-    pole, B, Cs = eigenvalues(params, options), unpair(params["B"]), _readouts(params, options)
+    pole, (_, B, Cs) = eigenvalues(params, options), _system(params, options)
     if options.conj_sym:
         pole, B = jnp.concatenate([pole, pole.conj()]), jnp.concatenate([B, B.conj()])
         Cs = [jnp.concatenate([C, C.conj()], axis=1) / 2 for C in Cs]
@@ -229,19 +209,16 @@ def transfer_function(
     return G
 
 
-def _discrete(
-    params: Params, options: Options, gap: Rate | None
-) -> tuple[Complex[Array, "*gaps P"], Complex[Array, "*gaps P"]]:
-    """Lambda_bar and gamma for gaps (), (B,) or (B, L), in step sizes; `None` is 1."""
-    gap = jnp.asarray(1 if gap is None else gap, params["log_step"].dtype)[..., None]
-    Delta = gap * with_rank(time_step(params)[:, 0], gap.ndim)
-    return rules.discretize(with_rank(eigenvalues(params, options), Delta.ndim), Delta, options.discretization)
+def _system(params: Params, options: Options) -> diagonal_system.System:
+    """Lambda_bar and gamma of a gap in step sizes; B; C of each direction, doubled with `conj_sym`."""
 
+    def discretize(gap: Rate) -> tuple[Complex[Array, "*gaps P"], Complex[Array, "*gaps P"]]:
+        gap = jnp.asarray(gap, params["log_step"].dtype)[..., None]
+        Delta = gap * with_rank(time_step(params)[:, 0], gap.ndim)
+        return rules.discretize(with_rank(eigenvalues(params, options), Delta.ndim), Delta, options.discretization)
 
-def _readouts(params: Params, options: Options) -> list[Complex[Array, "H P"]]:
-    """Of the forward direction and, if there is one, of the backward direction; doubled with `conj_sym`."""
     if "C1" in params:
         Cs = [params["C1"], params["C2"]]
     else:
         Cs = jnp.split(params["C"], params["C"].shape[1] // params["Lambda_re"].shape[0], axis=1)
-    return [unpair(2 * C if options.conj_sym else C) for C in Cs]
+    return discretize, unpair(params["B"]), [unpair(2 * C if options.conj_sym else C) for C in Cs]

@@ -18,12 +18,7 @@ def normal_part(
     S must be a multiple of the identity plus a skew-symmetric matrix, as HiPPO's normal parts are: then -i times the
     skew part is Hermitian and `eigh` gives exactly imaginary eigenvalues and orthonormal eigenvectors, which a
     general eigensolver does not (arXiv 2208.04933, section 3.2).
-
-    Returns:
-      Lambda (n,), sorted by imaginary part, and V (n, n), whose columns are the eigenvectors; complex128.
-
-    Raises:
-      ValueError: S is not of that form.
+    ValueError if S is not of that form. Lambda is sorted by imaginary part; the columns of V are the eigenvectors.
     """
     S = A + P.T @ P
     shift = np.trace(S) / len(S)

@@ -14,7 +14,7 @@ fuses the scan with the product that follows, with a gradient rule of its own, s
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -33,32 +33,31 @@ BLOCKS = {"cpu": (2**26, 2**19)}
 of a block then have. On a CPU 256 MiB, since loops over larger arrays are far slower, and 2 MiB, which a cache holds
 (results/benchmark-cpu.md, "Blocks of states"). Elsewhere both are 1 GiB, which was not measured."""
 
-Discretize = Callable[[Any], tuple[Complex[Array, "*gaps P"], Inexact[Array, "*#gaps P"]]]
-"""From gaps between samples, () or (B,) or (B, L), to multipliers a and the factors gamma on B."""
+System = tuple[
+    Callable[[Any], tuple[Complex[Array, "*gaps P"], Inexact[Array, "*#gaps P"]]],
+    Complex[Array, "P H"],
+    list[Complex[Array, "H P"]],
+]
+"""A function from gaps between samples, () or (B,) or (B, L), to multipliers a and the factors gamma on B, called with
+the gaps that the states of a direction cross; B; and C of the forward and, if there is one, of the backward direction.
+"""
 
 
 def apply(
-    discretize: Discretize,
-    B: Complex[Array, "P H"],
-    Cs: Sequence[Complex[Array, "H P"]],
+    system: System,
     u: Float[Array, "B L H"],
-    *,
-    lengths: Integer[Array, " B"] | None = None,
-    reset: Bool[Array, "B L"] | None = None,
-    rate: Rate | None = None,
-    state: Complex[Array, "B P"] | None = None,
+    lengths: Integer[Array, " B"] | None,
+    reset: Bool[Array, "B L"] | None,
+    rate: Rate | None,
+    state: Complex[Array, "B P"] | None,
     method: str,
 ) -> tuple[Float[Array, "B L H"], Complex[Array, "B P"] | None]:
-    """The output, and the last state if one was given; the arguments are those of a mixer, and
-
-    Args:
-      discretize: called with the gaps that the states of a direction cross.
-      Cs: the readout of the forward direction and, if there is one, of the backward direction.
-      u: inputs, zero where there is none (`sequence.clean`).
+    """y without D u, and the last state if one was given. u is as from `sequence.clean`, the rest as for a mixer.
 
     Raises:
       ValueError: a state is given to a system with two directions.
     """
+    discretize, B, Cs = system
     if state is not None and len(Cs) == 2:
         raise ValueError("a mixer with two directions has no state to start from")
     if state is None and reset is None and (rate is None or jnp.ndim(rate) == 0):
@@ -108,16 +107,12 @@ def init_state(like: Float[Array, " P"], batch: int, *, two_directions: bool) ->
     return jax.lax.complex(zero, zero)
 
 
-def cell(
-    a: Complex[Array, "*batch P"],
-    gamma: Inexact[Array, "*#batch P"],
-    B: Complex[Array, "P H"],
-    Cs: Sequence[Complex[Array, "H P"]],
-    D: Float[Array, " H"],
-) -> dict[str, Array]:
-    """What `step` needs, once for many samples; a and gamma are (P,) or (B, P). ValueError for two readouts."""
+def cell(system: System, D: Float[Array, " H"], rate: Rate | None) -> dict[str, Array]:
+    """What `step` needs, computed once for many samples, for a rate () or (B,). ValueError for two directions."""
+    discretize, B, Cs = system
     if len(Cs) == 2:
         raise ValueError("a mixer with two directions has no recurrent mode")
+    a, gamma = discretize(gaps(rate, None))
     arrays = {"a": a, "C": _real_readout(Cs[0]).T, "D": D}
     if gamma.ndim == 1:
         B = gamma[:, None] * B
@@ -144,12 +139,13 @@ def step(
     return y + with_rank(cell["D"], 2) * u, state
 
 
-def kernel(
-    a: Complex[Array, " P"], B: Complex[Array, "P H"], Cs: Sequence[Complex[Array, "H P"]], L: int, *, method: str
-) -> Float[Array, "directions H H {L}"]:
-    """Re(C a^l B) for l < L, (output, input): what an input does l samples later or, second, earlier."""
+def kernel(system: System, L: int, rate: Rate | None, method: str) -> Float[Array, "directions H H {L}"]:
+    """Re(C a^l gamma B) for l < L, (output, input): what an input does l samples later or, second, earlier."""
+    discretize, B, Cs = system
+    a, gamma = discretize(gaps(rate, None))
     one = jnp.ones((1, *a.shape), a.dtype)
     powers, _ = scan.scan(a, jnp.pad(one, ((0, L - 1), (0, 0))), method=method)
+    B = gamma[:, None] * B
     return jnp.stack([jnp.einsum("op,lp,pi->oil", C, powers, B, precision="highest").real for C in Cs])
 
 
@@ -159,7 +155,7 @@ def drive(B: Complex[Array, "P H"], u: Float[Array, "*batch L H"]) -> Float[Arra
 
 
 def response(
-    a: Complex[Array, " P"], b: Float[Array, "*batch L 2 P"], Cs: Sequence[Complex[Array, "H P"]], *, method: str
+    a: Complex[Array, " P"], b: Float[Array, "*batch L 2 P"], Cs: list[Complex[Array, "H P"]], *, method: str
 ) -> Float[Array, "*batch L H"]:
     """y_k = Re(C x_k), with x_k = a x_{k-1} + b_k from x = 0, and b as from `drive`.
 
@@ -194,15 +190,9 @@ def response(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
-def _response(
-    a: Float[Array, "1 1 2 P"],
-    b: Float[Array, "N L 2 P"],
-    C: Float[Array, "H D P2"],
-    reverse: tuple[bool, ...],
-    size: int,
-    chunk: int,
-) -> Float[Array, "N L H"]:
-    """For the directions `reverse`, in blocks of `size` steps, the last first for a reverse one."""
+def _response(a: Array, b: Array, C: Array, reverse: tuple[bool, ...], size: int, chunk: int) -> Array:
+    """a (1, 1, 2, P), b (N, L, 2, P), C (H, D, 2 P) to y (N, L, H): D directions, true for one that runs backwards, in
+    blocks of `size` steps, which is a multiple of `chunk`."""
     return _forward(a, b, C, reverse, size, chunk)[0]
 
 
@@ -245,7 +235,6 @@ def _backward(reverse: tuple[bool, ...], size: int, chunk: int, residuals: Any, 
         dC = weight_gradient(cotangent, states.reshape(N, L, D * 2 * P)).reshape(C.shape)
         by_state = jnp.einsum("nlh,hdp->nldp", cotangent, C).reshape(states.shape)
         adjoints, da = adjoint(by_state, zero, against=states)
-        assert da is not None
         return da[None, None], adjoints.sum(2), dC
 
     def advance(carry: Any, step: tuple[Array, Array]) -> tuple[Any, None]:
@@ -260,7 +249,6 @@ def _backward(reverse: tuple[bool, ...], size: int, chunk: int, residuals: Any, 
         adjoints, da_i = adjoint(jnp.stack(by_state, 2).reshape(states.shape), after, against=states)
         for d, place in enumerate(places):
             db = _add(db, adjoints[:, :, d], place, size)
-        assert da_i is not None
         after = jnp.stack([adjoints[:, -1 if r else 0, d] for d, r in enumerate(reverse)], 1)
         return (after, da + da_i[None, None], db, dC + jnp.stack(dC_i, 1)), None
 

@@ -15,7 +15,7 @@ imaginary part, K = 1 a real state.
 """
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -86,12 +86,7 @@ def scan(
 
 
 def states(
-    a: Float[Array, "n l K P"],
-    b: Float[Array, "N L K P"],
-    start: Float[Array, "N K P"],
-    *,
-    reverse: bool = False,
-    method: str = "auto",
+    a: Float[Array, "n l K P"], b: Float[Array, "N L K P"], start: Float[Array, "N K P"], *, reverse: bool, method: str
 ) -> Float[Array, "N L K P"]:
     """`scan` of packed states; a is (1, 1, K, P), (N, 1, K, P) or (N, L, K, P)."""
     if choose(method) == "plain":
@@ -134,19 +129,17 @@ def run(
     reverse: tuple[bool, ...],
     chunk: int,
     against: Float[Array, "N L D K P"] | None = None,
-) -> tuple[Float[Array, "N L D K P"], Float[Array, "K P"] | None]:
-    """The loop behind "sequential" and "chunked": D recurrences at once, in chunks of a length that divides L.
+) -> tuple[Float[Array, "N L D K P"], Any]:
+    """The loop behind "sequential" and "chunked", D recurrences at once: all states, and a sum (K, P) or `None`.
 
     Args:
       a: as for `states`.
       b: inputs of each recurrence, or one (d = 1) for all.
       starts: the state that each recurrence starts from.
       reverse: for each recurrence, whether it runs from the last step to the first.
+      chunk: length of the pieces, divides L.
       against: z_k, of which the sum over k, N and D of x_{k-1} conj(z_k) is wanted: the gradient of a time-invariant a,
         where x are adjoint states. Collected on the way, the products are not stored.
-
-    Returns:
-      The states, and the sum or `None`.
     """
     N, L, _, K, P = b.shape
     D, chunks = len(reverse), L // chunk
@@ -156,7 +149,7 @@ def run(
     a = a[:, :, None]
     initial = list(jnp.moveaxis(starts, 1, 0))
     if chunks > 1:
-        initial = [_chunk_starts(a, b, initial[d], chunks, d, r) for d, r in enumerate(reverse)]
+        initial = [_chunk_starts(a, b, starts[:, d], chunks, d, r) for d, r in enumerate(reverse)]
     fixed = a[:, 0, 0] if a.shape[1] == 1 else None
     if against is not None:
         against = against.reshape(N * chunks, chunk, D, K, P)
@@ -187,10 +180,12 @@ def _chunk_starts(a: Array, b: Array, start: Array, chunks: int, d: int, reverse
         own = jax.lax.fori_loop(0, T, lambda t, x: multiply(fixed, x) + _at(b, d, t, reverse), own)
         powers = jnp.broadcast_to(pack(jax.lax.integer_pow(unpack(fixed), T)), own.shape)
     else:
-        steps = lambda t: (_at(a, 0, t, reverse), _at(b, d, t, reverse))  # noqa: E731
-        one = own.at[:, 0].set(1)
-        powers, own = jax.lax.fori_loop(0, T, lambda t, maps: _combine(maps, steps(t)), (one, own))
-    chain = lambda x, chunk: (multiply(chunk[0], x) + chunk[1], x)  # noqa: E731
+        one, of_both = own.at[:, 0].set(1), lambda t: (_at(a, 0, t, reverse), _at(b, d, t, reverse))
+        powers, own = jax.lax.fori_loop(0, T, lambda t, maps: _combine(maps, of_both(t)), (one, own))
+
+    def chain(x: Array, chunk: list[Array]) -> tuple[Array, Array]:
+        return multiply(chunk[0], x) + chunk[1], x
+
     by_chunk = [jnp.moveaxis(x.reshape(N, chunks, *x.shape[1:]), 1, 0) for x in (powers, own)]
     _, starts = jax.lax.scan(chain, start, by_chunk, reverse=reverse)
     return jnp.moveaxis(starts, 0, 1).reshape(b.shape[0], *start.shape[1:])

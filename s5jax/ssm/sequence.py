@@ -16,11 +16,7 @@ def valid_steps(lengths: Integer[Array, "*batch"], L: int) -> Bool[Array, "*batc
 def clean(
     x: Float[Array, "B L H"], lengths: Integer[Array, " B"] | None = None, mask: Bool[Array, "B L"] | None = None
 ) -> Float[Array, "B L H"]:
-    """x with zeros after each sequence's end and at missing samples, whatever stood there, NaN included.
-
-    Raises:
-      ValueError: L is 0.
-    """
+    """x with zeros after each sequence's end and at missing samples, even for NaN. ValueError if L is 0."""
     L = x.shape[1]
     if L == 0:
         raise ValueError("a sequence has at least one step, got length 0")
