@@ -33,7 +33,7 @@ def of_features(x: Shaped[Array, "S N"], d_model: int) -> Shaped[Array, "H N"]:
 def clip_imaginary(B: Complex[np.ndarray, "*copies N"], bound: float) -> Complex[np.ndarray, "*copies N"]:
     """HiPPO's B with its imaginary part held to +-bound, as the published S4 code has it; 0: unbounded.
 
-    This depends on the phases of the eigenvectors, and is meant for those of `diagonal.normal_plus_low_rank`.
+    This depends on the phases of the eigenvectors, and is meant for those of `measures.normal_plus_low_rank`.
     """
     return B.real + 1j * np.clip(B.imag, -bound, bound) if bound else B
 

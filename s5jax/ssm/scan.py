@@ -147,8 +147,9 @@ def run(
     if chunks > 1 and a.shape[:2] != (1, 1):
         a = a.reshape(N * chunks, chunk, K, P) if a.shape[1] > 1 else jnp.repeat(a, chunks, 0)
     a = a[:, :, None]
-    initial = list(jnp.moveaxis(starts, 1, 0))
-    if chunks > 1:
+    if chunks == 1:
+        initial = list(jnp.moveaxis(starts, 1, 0))
+    else:
         initial = [_chunk_starts(a, b, starts[:, d], chunks, d, r) for d, r in enumerate(reverse)]
     fixed = a[:, 0, 0] if a.shape[1] == 1 else None
     if against is not None:
