@@ -2,17 +2,18 @@
 
 A mixer is a module with
 
-    Options                 a frozen dataclass; its fields are a section of the config
+    Options         a frozen dataclass; its fields are a section of the config
     init(key, width, options, *, depth, length) -> params
     apply(params, x, options, *, lengths, mask, reset, rate, state, key, dropout) -> (y, state)
 
 and, where they make sense, `init_state`, `discretize`, `step` (recurrent mode), `kernel`, `eigenvalues`,
-`transfer_function`, `time_step`. `x` and `y` are (B, L, H). Shared meaning of the arguments of `apply`:
+`transfer_function`, `time_step`. `x` and `y` are (B, L, H). The arguments of `apply`:
 
     lengths (B,)     valid steps; outputs before them depend on nothing after them
     mask (B, L)      true where a sample is missing: nothing enters there, and time goes on
     reset (B, L)     true where a new sequence starts
-    rate             factor on time, (), (B,) or (B, L); the gap before sample k is `rate[k]` step sizes
+    rate             factor on time, (), (B,) or (B, L); the gap before sample k is `rate[k]` step sizes: 2 for inputs
+                     sampled at half the rate of training; a state that runs backwards decays by the gap that it crosses
     state            as from `init_state` or an earlier call; then the state after the last valid step comes back
     key, dropout     for mixers that drop something inside
 
@@ -25,18 +26,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-__all__ = ["ABILITIES", "ability", "check", "find", "require"]
-
-ABILITIES: dict[str, Any] = {
-    "CAUSAL": False,
-    "RATE": "none",
-    "PADDING": "exact",
-    "MASK": False,
-    "RESET": False,
-    "OWN_RESIDUAL": False,
-    "DROPOUT": False,
-    "GROUPS": {},
-}
+ABILITIES: dict[str, Any] = {"CAUSAL": False, "RATE": "none", "PADDING": "exact", "MASK": False, "RESET": False}
+ABILITIES |= {"OWN_RESIDUAL": False, "DROPOUT": False, "GROUPS": {}}
 """What an absent constant means.
 
 `CAUSAL`: outputs depend on earlier inputs only. `RATE`: "none"; "scalar", one factor for a sequence; or "step", one for

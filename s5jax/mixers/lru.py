@@ -21,32 +21,12 @@ from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
 from s5jax.ssm import diagonal_system, scan
 from s5jax.ssm.parameters import feedthrough, with_rank
-from s5jax.ssm.sequence import clean
-
-__all__ = [
-    "CAUSAL",
-    "GROUPS",
-    "MASK",
-    "PADDING",
-    "RATE",
-    "RESET",
-    "Options",
-    "apply",
-    "discretize",
-    "eigenvalues",
-    "init",
-    "init_state",
-    "kernel",
-    "step",
-]
+from s5jax.ssm.sequence import Rate, clean
 
 Params = dict[str, Array]
 
 GROUPS = {"dynamics": "nu_log|theta_log|gamma_log|B_re|B_im"}
-RATE = "step"
-PADDING = "exact"
-MASK = True
-RESET = True
+RATE, PADDING, MASK, RESET = "step", "exact", True, True
 
 
 def CAUSAL(options: "Options") -> bool:
@@ -113,7 +93,7 @@ def apply(
     lengths: Integer[Array, " B"] | None = None,
     mask: Bool[Array, "B L"] | None = None,
     reset: Bool[Array, "B L"] | None = None,
-    rate: Float[Array, "..."] | float | None = None,
+    rate: Rate | None = None,
     state: Complex[Array, "B N"] | None = None,
     key: PRNGKeyArray | None = None,
     dropout: float = 0.0,
@@ -124,65 +104,28 @@ def apply(
       ValueError: L is 0, or a state is given to a mixer with two directions.
     """
     x = clean(x, lengths, mask)
-    y, state = diagonal_system.apply(
-        lambda gap: _discrete(params, gap),
-        jax.lax.complex(params["B_re"], params["B_im"]),
-        _readouts(params),
-        x,
-        lengths=lengths,
-        reset=reset,
-        rate=rate,
-        state=state,
-        method=options.scan_method,
-    )
+    y, state = diagonal_system.apply(_system(params), x, lengths, reset, rate, state, options.scan_method)
     return y + feedthrough(params, x), state
 
 
 def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> Complex[Array, "B N"]:
-    """The zero state. `max_length` is not used.
-
-    Raises:
-      ValueError: the mixer has two directions.
-    """
-    _check_causal(options)
-    zero = jnp.zeros((batch, *params["nu_log"].shape), params["nu_log"].dtype)
-    return jax.lax.complex(zero, zero)
+    """The zero state; ValueError for two directions. `max_length` is not used."""
+    return diagonal_system.init_state(params["nu_log"], batch, two_directions=options.bidirectional)
 
 
-def discretize(
-    params: Params, options: Options, *, rate: Float[Array, "..."] | float | None = None
-) -> dict[str, Array]:
-    """What `step` needs of the parameters, for a rate () or (B,): to be computed once for many samples.
-
-    Raises:
-      ValueError: the mixer has two directions.
-    """
-    _check_causal(options)
-    a, gamma = _discrete(params, 1.0 if rate is None else rate)
-    B, (C,) = jax.lax.complex(params["B_re"], params["B_im"]), _readouts(params)
-    return diagonal_system.cell(a, gamma, B, C, params["D"])
+def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> dict[str, Array]:
+    """What `step` needs of the parameters, for a rate () or (B,); ValueError for two directions."""
+    return diagonal_system.cell(_system(params), params["D"], rate)
 
 
-def step(
-    cell: dict[str, Array],
-    state: Complex[Array, "B N"],
-    x_k: Float[Array, "B H"],
-    options: Options = Options(),
-    *,
-    mask: Bool[Array, " B"] | None = None,
-    reset: Bool[Array, " B"] | None = None,
-) -> tuple[Float[Array, "B H"], Complex[Array, "B N"]]:
-    """One sample of what `apply` computes: y_k and the next state."""
-    return diagonal_system.step(cell, state, x_k, mask=mask, reset=reset)
+step = diagonal_system.step
 
 
 def kernel(
-    params: Params, L: int, options: Options = Options(), *, rate: Float[Array, ""] | float | None = None
+    params: Params, L: int, options: Options = Options(), *, rate: Rate | None = None
 ) -> Float[Array, "directions H H {L}"]:
     """The response to an impulse, (direction, output, input, lag), without D; both directions include lag 0."""
-    a, gamma = _discrete(params, 1.0 if rate is None else rate)
-    B = gamma[:, None] * jax.lax.complex(params["B_re"], params["B_im"])
-    return diagonal_system.kernel(a, B, _readouts(params), L, method=options.scan_method)
+    return diagonal_system.kernel(_system(params), L, rate, options.scan_method)
 
 
 def eigenvalues(params: Params, options: Options = Options()) -> Complex[Array, " N"]:
@@ -190,22 +133,15 @@ def eigenvalues(params: Params, options: Options = Options()) -> Complex[Array, 
     return jax.lax.complex(-jnp.exp(params["nu_log"]), jnp.exp(params["theta_log"]))
 
 
-def _discrete(
-    params: Params, gap: Float[Array, "..."] | float
-) -> tuple[Complex[Array, "*gaps N"], Complex[Array, " N"]]:
-    """lambda^g for gaps g, (), (B,) or (B, L), and gamma."""
-    gap = jnp.asarray(gap, params["nu_log"].dtype)[..., None]
-    log = eigenvalues(params)
-    real, imag = (gap * with_rank(part, gap.ndim) for part in (log.real, log.imag))
-    gamma = jnp.exp(params["gamma_log"])
-    return jnp.exp(jax.lax.complex(real, imag)), jax.lax.complex(gamma, jnp.zeros_like(gamma))
+def _system(params: Params) -> diagonal_system.System:
+    """lambda^g of a gap g and gamma, B, and C of each direction."""
 
+    def discretize(gap: Rate) -> tuple[Complex[Array, "*gaps N"], Complex[Array, " N"]]:
+        gap = jnp.asarray(gap, params["nu_log"].dtype)[..., None]
+        log = eigenvalues(params)
+        real, imag = (gap * with_rank(part, gap.ndim) for part in (log.real, log.imag))
+        gamma = jnp.exp(params["gamma_log"])
+        return jnp.exp(jax.lax.complex(real, imag)), jax.lax.complex(gamma, jnp.zeros_like(gamma))
 
-def _readouts(params: Params) -> list[Complex[Array, "H N"]]:
-    """C of the forward direction and, if there is one, of the backward direction."""
-    return [jax.lax.complex(params[f"{C}_re"], params[f"{C}_im"]) for C in ("C", "C2") if f"{C}_re" in params]
-
-
-def _check_causal(options: Options) -> None:
-    if options.bidirectional:
-        raise ValueError("a mixer with two directions has no recurrent mode")
+    Cs = [jax.lax.complex(params[f"{C}_re"], params[f"{C}_im"]) for C in ("C", "C2") if f"{C}_re" in params]
+    return discretize, jax.lax.complex(params["B_re"], params["B_im"]), Cs

@@ -31,7 +31,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
-from s5jax.ssm import diagonal, fft_conv, hippo, parameters, sequence
+from s5jax.ssm import fft_conv, parameters, per_feature, sequence
+from s5jax.ssm.measures import MEASURES, Measure, normal_plus_low_rank
 
 RATE, MASK, RESET = "step", True, True
 GROUPS = {"dynamics": "A_real|A_imag|P|B|log_step"}
@@ -58,7 +59,7 @@ class Options:
     over the copies (arXiv 2206.12037, section 4)."""
     rank: int = 1
     """Rank of the low-rank part. LegT needs 2; further rows of P start small and random, of standard deviation 0.01."""
-    real_transform: parameters.RealTransform = "exp"
+    real_transform: per_feature.RealTransform = "exp"
     """How -Re(Lambda) is computed from A_real. `none` lets training make the system unstable."""
     B_clip: float = 2.0
     """Bound on the imaginary part of the initial B, as published; 0: none."""
@@ -77,17 +78,17 @@ class Options:
     """"plain": a convolution that allows forward mode."""
 
     def __post_init__(self) -> None:
-        parameters.check_state_size(self.state_size)
+        per_feature.check_state_size(self.state_size)
         parameters.check_step_sizes(self.dt_min, self.dt_max)
         for name in ("n_ssm", "B_clip"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        needed = max(len(hippo.MEASURES[measure](2)[2]) for measure in self.measures)
+        needed = max(len(MEASURES[measure](2)[2]) for measure in self.measures)
         if self.rank < needed:
             raise ValueError(f"init {self.init} needs a low-rank part of rank {needed} or more, got rank {self.rank}")
 
     @property
-    def measures(self) -> tuple[hippo.Measure, ...]:
+    def measures(self) -> tuple[Measure, ...]:
         """What the copies of (A, B) start as, in turn."""
         return ("legs", "fout") if self.init == "legs_fout" else (self.init,)
 
@@ -101,10 +102,10 @@ def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, len
     Raises:
       ValueError: `n_ssm` does not divide `width`, or there is not an equal number of copies for each measure.
     """
-    copies, measures = parameters.copies(options.n_ssm, width), options.measures
+    copies, measures = per_feature.copies(options.n_ssm, width), options.measures
     if copies % len(measures):
         raise ValueError(f"init {options.init} needs an even number of copies n_ssm, got {copies}")
-    systems = [diagonal.normal_plus_low_rank(*hippo.MEASURES[m](options.state_size)) for m in measures]
+    systems = [normal_plus_low_rank(*MEASURES[m](options.state_size)) for m in measures]
     repeats = copies // len(measures)
     Lambda = np.tile(np.stack([system[0] for system in systems]), (repeats, 1))
     B = np.tile(np.stack([system[1] for system in systems]), (repeats, 1))
@@ -113,11 +114,11 @@ def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, len
     C_key, D_key, step_key, P_key = jax.random.split(key, 4)
     extra = 0.01 * jax.random.normal(P_key, (*P.shape, 2), jnp.float32)  # at 0 the gradient of p p^* is 0
     return {
-        "A_real": jnp.asarray(parameters.raw_decay_rate(-Lambda.real, options.real_transform), jnp.float32),
+        "A_real": jnp.asarray(per_feature.raw_decay_rate(-Lambda.real, options.real_transform), jnp.float32),
         "A_imag": jnp.asarray(-Lambda.imag, jnp.float32),
         "P": jnp.where((P == 0).all(-1)[..., None, None], extra, parameters.pair(jnp.asarray(P, jnp.complex64))),
-        "B": parameters.pair(jnp.asarray(parameters.clip_imaginary(B, options.B_clip), jnp.complex64)),
-        **parameters.init_readouts(C_key, (width, options.state_size // 2), options.bidirectional),
+        "B": parameters.pair(jnp.asarray(per_feature.clip_imaginary(B, options.B_clip), jnp.complex64)),
+        **per_feature.init_readouts(C_key, (width, options.state_size // 2), options.bidirectional),
         "D": parameters.init_feedthrough(D_key, width, options.D_init),
         "log_step": parameters.log_step(step_key, (width, 1), options.dt_min, options.dt_max),
     }
@@ -128,7 +129,7 @@ def eigenvalues(params: Params, options: Options) -> Complex[Array, "S N"]:
 
     If all their real parts are negative the system is stable, as -p p^* can only damp.
     """
-    return jax.lax.complex(-parameters.decay_rate(params["A_real"], options.real_transform), -params["A_imag"])
+    return jax.lax.complex(-per_feature.decay_rate(params["A_real"], options.real_transform), -params["A_imag"])
 
 
 def time_step(params: Params, options: Options) -> Float[Array, "H 1"]:
@@ -142,9 +143,9 @@ System = tuple[Complex[Array, "H N"], Complex[Array, "R H N"], Complex[Array, "H
 def _continuous(params: Params, options: Options) -> System:
     """Lambda, P, B and Delta of every feature."""
     H = params["D"].shape[0]
-    P = jnp.stack([parameters.of_features(row, H) for row in parameters.unpair(params["P"])])
-    B = parameters.of_features(parameters.unpair(params["B"]), H)
-    return parameters.of_features(eigenvalues(params, options), H), P, B, time_step(params, options)
+    P = jnp.stack([per_feature.of_features(row, H) for row in parameters.unpair(params["P"])])
+    B = per_feature.of_features(parameters.unpair(params["B"]), H)
+    return per_feature.of_features(eigenvalues(params, options), H), P, B, time_step(params, options)
 
 
 def _project(p: Complex[Array, "*#batch H N"], x: Complex[Array, "*#batch H N"]) -> Complex[Array, "*batch H 1"]:
@@ -220,7 +221,7 @@ def kernel(
     cell = _discrete(_continuous(params, options), rate)
     M, B_bar = _dense(cell["decay"], cell["columns"], cell["rows"]), cell["B_bar"]
     columns = jnp.concatenate([B_bar.real, B_bar.imag], axis=-1)[:, :, None]
-    rows = jnp.stack([2 * jnp.concatenate([C.real, -C.imag], axis=-1) for C in parameters.readouts(params)], axis=1)
+    rows = jnp.stack([2 * jnp.concatenate([C.real, -C.imag], axis=-1) for C in per_feature.readouts(params)], axis=1)
     H, directions, _ = rows.shape
     doublings = (length - 1).bit_length()
     for i in range(doublings):
@@ -285,7 +286,7 @@ def apply(
 
 
 def _by_steps(params, x, options, lengths, reset, rate, start) -> tuple[Array, Array | None]:
-    L, Cs = x.shape[1], parameters.readouts(params)
+    L, Cs = x.shape[1], per_feature.readouts(params)
     hold = None if lengths is None or start is None else sequence.valid_steps(lengths, L)
     y, last = _scanned(params, x, options, sequence.gaps(rate, lengths), reset, Cs[0], start=start, hold=hold)
     if options.bidirectional:
@@ -382,7 +383,7 @@ def transfer_function(
     Lambda, P, B, _ = _continuous(params, options)
     flat = s.reshape(1, -1, 1)
     G = jnp.broadcast_to(params["D"].astype(B.dtype)[:, None], (len(B), s.size))
-    for sign, C in zip((1, -1), parameters.readouts(params), strict=False):
+    for sign, C in zip((1, -1), per_feature.readouts(params), strict=False):
         v = jnp.stack([C, *P.conj()])[:, None] * jnp.stack([B, *P])[None]
         table = _einsum("ijhn,hfn->ijhf", v, 1 / (sign * flat - Lambda[:, None]))
         table = table + _einsum("ijhn,hfn->ijhf", v.conj(), 1 / (sign * flat - Lambda.conj()[:, None]))

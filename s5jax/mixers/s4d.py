@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
-from s5jax.ssm import diagonal, fft_conv, parameters, s4d_init, scan, sequence, vandermonde
+from s5jax.ssm import diagonal, fft_conv, parameters, per_feature, s4d_init, scan, sequence, vandermonde
 from s5jax.ssm import discretize as rules
 
 RATE, MASK, RESET = "step", True, True
@@ -70,7 +70,7 @@ class Options:
     """Draw n uniformly in [0, N) in the formulas of `init`."""
     imag_scale: float = 1.0
     """Factor on the initial imaginary parts."""
-    real_transform: parameters.RealTransform = "exp"
+    real_transform: per_feature.RealTransform = "exp"
     """How -Re(A) is computed from A_real. `none` lets training make the system unstable."""
     B_init: s4d_init.InitB = "of_init"
     """The initial B: ones (`constant`), complex standard normal (`random`), 1, -1, 1, ... (`alternating`), powers of
@@ -105,7 +105,7 @@ class Options:
     """How the scan is computed, see `ssm.scan`; "plain" holds for the convolution, too, and allows forward mode."""
 
     def __post_init__(self) -> None:
-        parameters.check_state_size(self.state_size)
+        per_feature.check_state_size(self.state_size)
         parameters.check_step_sizes(self.dt_min, self.dt_max)
         for name in ("n_ssm", "dss_length", "bandlimit", "B_clip", "imag_scale"):
             if getattr(self, name) < 0:
@@ -135,14 +135,14 @@ def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, len
     Raises:
       ValueError: `n_ssm` does not divide `width`, or `real_transform` cannot represent the initial A.
     """
-    copies, N = parameters.copies(options.n_ssm, width), options.state_size // 2
+    copies, N = per_feature.copies(options.n_ssm, width), options.state_size // 2
     A_key, B_key, C_key, D_key, step_key = jax.random.split(key, 5)
     real, imag = (options.real_random, options.real_scale), (options.imag_random, options.imag_scale)
     A = s4d_init.initial_A(A_key, copies, options.state_size, options.init, options.ptd_kappa, real=real, imag=imag)
     params = {
-        "A_real": jnp.asarray(parameters.raw_decay_rate(-A.real, options.real_transform), jnp.float32),
+        "A_real": jnp.asarray(per_feature.raw_decay_rate(-A.real, options.real_transform), jnp.float32),
         "A_imag": jnp.asarray(-A.imag, jnp.float32),
-        **parameters.init_readouts(C_key, (width, N), options.bidirectional),
+        **per_feature.init_readouts(C_key, (width, N), options.bidirectional),
         "D": parameters.init_feedthrough(D_key, width, options.D_init),
         "log_step": parameters.log_step(
             step_key, (width, N if options.dt_per_state else 1), options.dt_min, options.dt_max
@@ -150,7 +150,7 @@ def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, len
     }
     if options.init == "ptd-conjugate":
         V = s4d_init.perturbed_legs(options.state_size, options.ptd_kappa)[2]
-        params |= parameters.init_real_readouts(C_key, width, V, options.bidirectional)
+        params |= per_feature.init_real_readouts(C_key, width, V, options.bidirectional)
     if options.B_init == "random":
         params["B"] = jax.random.normal(B_key, (copies, N, 2), jnp.float32) * jnp.float32(np.sqrt(0.5))
     elif options.B_trained:
@@ -165,15 +165,15 @@ def _initial_B(options: Options) -> Complex[np.ndarray, " N"]:
 
 def eigenvalues(params: Params, options: Options) -> Complex[Array, "S N"]:
     """The diagonal of A. The system is stable if all real parts are negative."""
-    return jax.lax.complex(-parameters.decay_rate(params["A_real"], options.real_transform), -params["A_imag"])
+    return jax.lax.complex(-per_feature.decay_rate(params["A_real"], options.real_transform), -params["A_imag"])
 
 
 def _continuous(params: Params, options: Options) -> tuple[Complex[Array, "H N"], Complex[Array, "H N"]]:
     """A and B of every feature."""
     H = params["D"].shape[0]
-    A = parameters.of_features(eigenvalues(params, options), H)
+    A = per_feature.of_features(eigenvalues(params, options), H)
     if "B" in params:
-        B = parameters.of_features(parameters.unpair(params["B"]), H)
+        B = per_feature.of_features(parameters.unpair(params["B"]), H)
     else:
         B = jnp.broadcast_to(jnp.asarray(_initial_B(options), A.dtype)[None], A.shape)
     if options.discretization == "dss":
@@ -190,15 +190,15 @@ def _discrete(
 ) -> tuple[Complex[Array, "*steps H N"], Complex[Array, "*steps H N"]]:
     """log(A_bar) and B_bar; the axes of `rate`, if it has any, come first."""
     A, B = _continuous(params, options)
-    Delta = parameters.step_sizes(params["log_step"], jnp.asarray(1 if rate is None else rate, A.real.dtype))
+    Delta = per_feature.step_sizes(params["log_step"], jnp.asarray(1 if rate is None else rate, A.real.dtype))
     A, B = (parameters.with_rank(x, Delta.ndim) for x in (A, B))
     rule: rules.Method = "bilinear" if options.discretization == "bilinear" else "zoh"
-    return rules.log_multiplier(A, Delta, rule), rules.discretize(A, Delta, rule)[1] * B
+    return vandermonde.log_multiplier(A, Delta, rule), rules.discretize(A, Delta, rule)[1] * B
 
 
 def _readouts(params: Params, options: Options) -> list[Complex[Array, "H N"]]:
     """C of each direction, doubled where modes stand for their conjugates too; zero for modes beyond the band limit."""
-    Cs = [C if options.discretization == "dss" else 2 * C for C in parameters.readouts(params)]
+    Cs = [C if options.discretization == "dss" else 2 * C for C in per_feature.readouts(params)]
     if options.bandlimit:
         turn = jnp.exp(params["log_step"]) * jnp.abs(_continuous(params, options)[0].imag)
         Cs = [jnp.where(turn < np.pi * options.bandlimit, C, 0) for C in Cs]

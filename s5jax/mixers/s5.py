@@ -25,34 +25,13 @@ from jaxtyping import Array, Bool, Complex, Float, Inexact, Integer, PRNGKeyArra
 
 from s5jax.ssm import diagonal, diagonal_system, hippo, parameters, scan
 from s5jax.ssm import discretize as rules
-from s5jax.ssm.sequence import clean
-
-__all__ = [
-    "CAUSAL",
-    "GROUPS",
-    "MASK",
-    "PADDING",
-    "RATE",
-    "RESET",
-    "Options",
-    "apply",
-    "discretize",
-    "eigenvalues",
-    "init",
-    "init_state",
-    "kernel",
-    "step",
-    "time_step",
-    "transfer_function",
-]
+from s5jax.ssm.parameters import pair, unpair, with_rank
+from s5jax.ssm.sequence import Rate, clean
 
 Params = dict[str, Array]
 
 GROUPS = {"dynamics": "Lambda_re|Lambda_im|B|log_step"}
-RATE = "step"
-PADDING = "exact"
-MASK = True
-RESET = True
+RATE, PADDING, MASK, RESET = "step", "exact", True, True
 
 
 def CAUSAL(options: "Options") -> bool:
@@ -68,14 +47,14 @@ class Options:
     blocks: int = 1
     """J, equal blocks of A on the diagonal."""
     init: diagonal.Method = "normal"
-    """What each block starts as: HiPPO-LegS' `normal` part, or HiPPO-LegS perturbed, as described at
-    `ptd.perturb_then_diagonalize`. `ptd` and `random` have modes that are not pairs: no `conj_sym`."""
+    """What each block starts as: HiPPO-LegS' `normal` part, or HiPPO-LegS perturbed (`ptd.perturb_then_diagonalize`).
+    `ptd` and `random` have modes that are not pairs: no `conj_sym`."""
     ptd_kappa: float = 0.0
     """Bound on the condition number of a perturbed block's eigenvectors; 0: the default there."""
     C_init: Literal["trunc_standard_normal", "lecun_normal", "complex_normal"] = "trunc_standard_normal"
-    """How C starts, by the published names. Standard deviation of real and imaginary part each:
-    1/sqrt(state_size) (`trunc_standard_normal`), 1/sqrt(state_size H) (`lecun_normal`), both then taken to the
-    eigenbasis; sqrt(1/2), directly in the eigenbasis (`complex_normal`)."""
+    """How C starts, by the published names. Real and imaginary part have the standard deviation 1/sqrt(state_size)
+    (`trunc_standard_normal`) or 1/sqrt(state_size H) (`lecun_normal`) before C is taken to the eigenbasis, or sqrt(1/2)
+    in the eigenbasis (`complex_normal`)."""
     D_init: parameters.FeedthroughInit = "normal"
     """D starts as a standard normal or as zero."""
     dt_min: float = 0.001
@@ -89,8 +68,7 @@ class Options:
     clip_eigs: bool = False
     """Hold the real part of Lambda at or below -1e-4."""
     scan_method: scan.Method = "auto"
-    """How the recurrence is computed, see `scan`. `plain` is the way to forward-mode derivatives,
-    `jax.jvp` and `jax.linearize`, which the others refuse with a TypeError."""
+    """How the recurrence is computed, see `scan`. `plain` allows `jax.jvp` and `jax.linearize`."""
 
     def __post_init__(self) -> None:
         for name in ("state_size", "blocks"):
@@ -99,10 +77,8 @@ class Options:
         if self.state_size % self.blocks:
             raise ValueError(f"state_size {self.state_size} is not divisible by blocks {self.blocks}")
         if self.conj_sym and (self.state_size // self.blocks) % 2:
-            raise ValueError(
-                f"conj_sym needs blocks of even size, got state_size/blocks = {self.state_size}/{self.blocks}"
-                f" = {self.state_size // self.blocks}"
-            )
+            sizes = f"{self.state_size}/{self.blocks} = {self.state_size // self.blocks}"
+            raise ValueError(f"conj_sym needs blocks of even size, got state_size/blocks = {sizes}")
         if self.conj_sym and self.init in ("ptd", "random"):
             raise ValueError(f"init {self.init} has modes that are not conjugate pairs: conj_sym must be False")
         diagonal.check_kappa(self.init, self.ptd_kappa)
@@ -110,19 +86,14 @@ class Options:
 
 
 def init(key: PRNGKeyArray, width: int, options: Options = Options(), *, depth: int = 1, length: int = 1) -> Params:
-    """Initial parameters, float32, for `width` features (arXiv 2208.04933, section 4.1 and appendix B.1).
-
-    `depth` and `length` are not used.
-    """
-    Lambda, V, V_inverse = _block(options)
-    Lambda, V, V_inverse = diagonal.blocks(Lambda, V, V_inverse, options.blocks)
-
+    """Initial parameters, float32 (arXiv 2208.04933, section 4.1 and appendix B.1). `depth`, `length` are not used."""
+    Lambda, V, V_inverse = diagonal.blocks(*_block(options), options.blocks)
     B_key, C_key, D_key, step_key = jax.random.split(key, 4)
     B = jax.nn.initializers.lecun_normal()(B_key, (options.state_size, width), jnp.float32)
     return {
         "Lambda_re": jnp.asarray(Lambda.real, jnp.float32),
         "Lambda_im": jnp.asarray(Lambda.imag, jnp.float32),
-        "B": parameters.pair(_matmul(V_inverse, B)),
+        "B": pair(_matmul(V_inverse, B)),
         **_init_C(C_key, width, V, options),
         "D": parameters.init_feedthrough(D_key, width, options.D_init),
         "log_step": parameters.log_step(step_key, (len(Lambda), 1), options.dt_min, options.dt_max),
@@ -134,29 +105,26 @@ def _block(
 ) -> tuple[Complex[np.ndarray, " m"], Complex[np.ndarray, "n m"], Complex[np.ndarray, "m n"]]:
     """Eigenvalues, eigenvectors and rows of their inverse, of the modes of a block that are stored."""
     A, _, P = hippo.legs(options.state_size // options.blocks)
-    if options.init != "normal":
-        from s5jax.ssm import ptd  # and the optimiser behind it: only where it is asked for
+    if options.init == "normal":
+        Lambda, V = diagonal.normal_part(A, P)
+        Lambda, V = diagonal.conjugate_half(Lambda, V) if options.conj_sym else (Lambda, V)
+        return Lambda, V, V.conj().T
+    from s5jax.ssm import ptd  # and the optimiser behind it: only where it is asked for
 
-        kappa = options.ptd_kappa or None
-        perturbed = ptd.perturb_then_diagonalize(A, method=options.init, kappa=kappa)
-        return perturbed.halves() if options.conj_sym else (perturbed.Lambda, perturbed.V, perturbed.inverse)
-    Lambda, V = diagonal.normal_part(A, P)
-    if options.conj_sym:
-        Lambda, V = diagonal.conjugate_half(Lambda, V)
-    return Lambda, V, V.conj().T
+    perturbed = ptd.perturb_then_diagonalize(A, method=options.init, kappa=options.ptd_kappa or None)
+    return perturbed.halves() if options.conj_sym else (perturbed.Lambda, perturbed.V, perturbed.inverse)
 
 
 def _init_C(key: PRNGKeyArray, H: int, V: Complex[np.ndarray, "n P"], options: Options) -> Params:
     n, P = V.shape
-    directions = 2 if options.bidirectional else 1
+    names = ("C1", "C2") if options.bidirectional else ("C",)
     if options.C_init == "complex_normal":
-        return {"C": jax.random.normal(key, (H, directions * P, 2), jnp.float32) * jnp.float32(np.sqrt(0.5))}
+        return {"C": jax.random.normal(key, (H, len(names) * P, 2), jnp.float32) * jnp.float32(np.sqrt(0.5))}
     # Fan-in counts every axis but the last unless told otherwise: `lecun_normal` as published thus takes H n inputs.
     batch_axis = 0 if options.C_init == "trunc_standard_normal" else ()
     initializer = jax.nn.initializers.lecun_normal(batch_axis=batch_axis)
-    drawn = [parameters.unpair(initializer(k, (H, n, 2), jnp.float32)) for k in jax.random.split(key, directions)]
-    in_eigenbasis = [parameters.pair(_matmul(C, V)) for C in drawn]
-    return dict(zip(("C1", "C2") if options.bidirectional else ("C",), in_eigenbasis, strict=True))
+    drawn = [unpair(initializer(k, (H, n, 2), jnp.float32)) for k in jax.random.split(key, len(names))]
+    return {name: pair(_matmul(C, V)) for name, C in zip(names, drawn, strict=True)}
 
 
 def _matmul(x: Inexact[Array | np.ndarray, "a b"], y: Inexact[Array | np.ndarray, "b c"]) -> Complex[Array, "a c"]:
@@ -172,91 +140,42 @@ def apply(
     lengths: Integer[Array, " B"] | None = None,
     mask: Bool[Array, "B L"] | None = None,
     reset: Bool[Array, "B L"] | None = None,
-    rate: Float[Array, "..."] | float | None = None,
+    rate: Rate | None = None,
     state: Complex[Array, "B P"] | None = None,
     key: PRNGKeyArray | None = None,
     dropout: float = 0.0,
 ) -> tuple[Float[Array, "B L H"], Complex[Array, "B P"] | None]:
-    """The mixer on whole sequences; the arguments are explained in `s5jax.mixers`.
+    """y, and the state after the last valid step if one was given, else `None`. `s5jax.mixers` explains the arguments.
 
-    Args:
-      lengths: valid steps of each sequence; default L.
-      mask: true where a sample is missing, which is an input of zero.
-      reset: true where a new sequence starts.
-      rate: factor on the step sizes, (), (B,) or (B, L): 2 for inputs sampled at half the rate of training, one for
-        each step for inputs sampled irregularly. A state that runs backwards decays by the gap that it crosses.
-      state: of one direction, as from `init_state`, `step` or an earlier call.
-      key, dropout: not used.
-
-    Returns:
-      y (B, L, H), and the state after the last valid step if one was given, else `None`.
-
-    Raises:
-      ValueError: L is 0, or a state is given to a mixer with two directions.
+    A missing sample is an input of zero. `key` and `dropout` are not used. ValueError: L is 0, or a state is given to a
+    mixer with two directions.
     """
     x = clean(x, lengths, mask)
-    y, state = diagonal_system.apply(
-        lambda gap: _discrete(params, options, gap),
-        parameters.unpair(params["B"]),
-        _readouts(params, options),
-        x,
-        lengths=lengths,
-        reset=reset,
-        rate=rate,
-        state=state,
-        method=options.scan_method,
-    )
+    y, state = diagonal_system.apply(_system(params, options), x, lengths, reset, rate, state, options.scan_method)
     return y + parameters.feedthrough(params, x), state
 
 
 def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> Complex[Array, "B P"]:
-    """The zero state. `max_length` is not used.
-
-    Raises:
-      ValueError: the mixer has two directions.
-    """
-    _check_causal(options)
-    zero = jnp.zeros((batch, *params["Lambda_re"].shape), params["Lambda_re"].dtype)
-    return jax.lax.complex(zero, zero)
+    """The zero state; ValueError for two directions. `max_length` is not used."""
+    return diagonal_system.init_state(params["Lambda_re"], batch, two_directions=options.bidirectional)
 
 
-def discretize(
-    params: Params, options: Options, *, rate: Float[Array, "..."] | float | None = None
-) -> dict[str, Array]:
-    """What `step` needs of the parameters, for a rate () or (B,): to be computed once for many samples.
-
-    Raises:
-      ValueError: the mixer has two directions.
-    """
-    _check_causal(options)
-    Lambda_bar, gamma = _discrete(params, options, 1.0 if rate is None else rate)
-    B, (C,) = parameters.unpair(params["B"]), _readouts(params, options)
-    return diagonal_system.cell(Lambda_bar, gamma, B, C, params["D"])
+def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> dict[str, Array]:
+    """What `step` needs of the parameters, for a rate () or (B,); ValueError for two directions."""
+    return diagonal_system.cell(_system(params, options), params["D"], rate)
 
 
-def step(
-    cell: dict[str, Array],
-    state: Complex[Array, "B P"],
-    x_k: Float[Array, "B H"],
-    options: Options = Options(),
-    *,
-    mask: Bool[Array, " B"] | None = None,
-    reset: Bool[Array, " B"] | None = None,
-) -> tuple[Float[Array, "B H"], Complex[Array, "B P"]]:
-    """One sample of what `apply` computes: y_k and the next state."""
-    return diagonal_system.step(cell, state, x_k, mask=mask, reset=reset)
+step = diagonal_system.step
 
 
 def kernel(
-    params: Params, L: int, options: Options = Options(), *, rate: Float[Array, ""] | float | None = None
+    params: Params, L: int, options: Options = Options(), *, rate: Rate | None = None
 ) -> Float[Array, "directions H H {L}"]:
     """The response to an impulse, (direction, output, input, lag), without D.
 
     Both directions include lag 0. The second one's lag counts backwards: y_k = sum_l K[1, :, :, l] u_{k+l}.
     """
-    Lambda_bar, gamma = _discrete(params, options, 1.0 if rate is None else rate)
-    B = gamma[:, None] * parameters.unpair(params["B"])
-    return diagonal_system.kernel(Lambda_bar, B, _readouts(params, options), L, method=options.scan_method)
+    return diagonal_system.kernel(_system(params, options), L, rate, options.scan_method)
 
 
 def eigenvalues(params: Params, options: Options = Options()) -> Complex[Array, " P"]:
@@ -270,49 +189,36 @@ def time_step(params: Params, options: Options = Options()) -> Float[Array, "P 1
     return jnp.exp(params["log_step"])
 
 
-def _discrete(
-    params: Params, options: Options, gap: parameters.StepRescale
-) -> tuple[Complex[Array, "*gaps P"], Complex[Array, "*gaps P"]]:
-    """Lambda_bar and gamma for gaps (), (B,) or (B, L), in step sizes."""
-    gap = gap if isinstance(gap, float) else jnp.asarray(gap, params["log_step"].dtype)
-    Delta = parameters.step_sizes(params["log_step"], gap)[..., 0]
-    Lambda = parameters.with_rank(eigenvalues(params, options), Delta.ndim)
-    return rules.discretize(Lambda, Delta, options.discretization)
-
-
-def _readouts(params: Params, options: Options) -> list[Complex[Array, "H P"]]:
-    """Of the forward direction and, if there is one, of the backward direction; doubled with `conj_sym`."""
-    if "C1" in params:
-        Cs = [params["C1"], params["C2"]]
-    else:
-        Cs = jnp.split(params["C"], params["C"].shape[1] // params["Lambda_re"].shape[0], axis=1)
-    return [parameters.unpair(2 * C if options.conj_sym else C) for C in Cs]
-
-
-def _check_causal(options: Options) -> None:
-    if options.bidirectional:
-        raise ValueError("a mixer with two directions has no recurrent mode")
-
-
 def transfer_function(
     params: Params, s: Complex[Array, "*frequencies"], options: Options = Options()
 ) -> Complex[Array, "*frequencies H H"]:
     """G(s) = C (s I - Lambda)^-1 B + D of the continuous-time system, (output, input) on the last two axes.
 
     With `conj_sym` the conjugate modes are counted in, so that this is the transfer function of the real system. A
-    backward direction adds its own, C2 (-s I - Lambda)^-1 B. It does not depend on the step sizes.
-
-    Args:
-      s: complex frequencies, in the unit of Lambda (radians/time); the step sizes measure that time.
+    backward direction adds its own, C2 (-s I - Lambda)^-1 B. The frequencies s have the unit of Lambda, radians per
+    time; the step sizes, which measure that time, do not matter.
     """
-    pole, B = eigenvalues(params, options), parameters.unpair(params["B"])
-    Cs = _readouts(params, options)
+    pole, (_, B, Cs) = eigenvalues(params, options), _system(params, options)
     if options.conj_sym:
         pole, B = jnp.concatenate([pole, pole.conj()]), jnp.concatenate([B, B.conj()])
         Cs = [jnp.concatenate([C, C.conj()], axis=1) / 2 for C in Cs]
     s = s[..., None]
     G = jnp.broadcast_to(jnp.diag(params["D"]).astype(B.dtype), (*s.shape[:-1], *2 * params["D"].shape))
     for sign, C in zip((1, -1), Cs, strict=False):
-        resolvent = 1 / (sign * s - parameters.with_rank(pole, s.ndim))
-        G = G + jnp.einsum("hp,...p,pi->...hi", C, resolvent, B)
+        G = G + jnp.einsum("hp,...p,pi->...hi", C, 1 / (sign * s - with_rank(pole, s.ndim)), B)
     return G
+
+
+def _system(params: Params, options: Options) -> diagonal_system.System:
+    """Lambda_bar and gamma of a gap in step sizes; B; C of each direction, doubled with `conj_sym`."""
+
+    def discretize(gap: Rate) -> tuple[Complex[Array, "*gaps P"], Complex[Array, "*gaps P"]]:
+        gap = jnp.asarray(gap, params["log_step"].dtype)[..., None]
+        Delta = gap * with_rank(time_step(params)[:, 0], gap.ndim)
+        return rules.discretize(with_rank(eigenvalues(params, options), Delta.ndim), Delta, options.discretization)
+
+    if "C1" in params:
+        Cs = [params["C1"], params["C2"]]
+    else:
+        Cs = jnp.split(params["C"], params["C"].shape[1] // params["Lambda_re"].shape[0], axis=1)
+    return discretize, unpair(params["B"]), [unpair(2 * C if options.conj_sym else C) for C in Cs]

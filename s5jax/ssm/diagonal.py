@@ -6,8 +6,6 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Complex, Float
 
-__all__ = ["Method", "blocks", "canonical", "check_kappa", "conjugate_half", "normal_part", "normal_plus_low_rank"]
-
 Method = Literal["ptd-conjugate", "ptd", "random", "normal"]
 """What is diagonalised: a perturbed matrix (`ptd.perturb_then_diagonalize`), or the normal part."""
 
@@ -20,12 +18,7 @@ def normal_part(
     S must be a multiple of the identity plus a skew-symmetric matrix, as HiPPO's normal parts are: then -i times the
     skew part is Hermitian and `eigh` gives exactly imaginary eigenvalues and orthonormal eigenvectors, which a
     general eigensolver does not (arXiv 2208.04933, section 3.2).
-
-    Returns:
-      Lambda (n,), sorted by imaginary part, and V (n, n), whose columns are the eigenvectors; complex128.
-
-    Raises:
-      ValueError: S is not of that form.
+    ValueError if S is not of that form. Lambda is sorted by imaginary part; the columns of V are the eigenvectors.
     """
     S = A + P.T @ P
     shift = np.trace(S) / len(S)
@@ -61,38 +54,11 @@ def conjugate_half(
     return Lambda[keep], V[:, keep]
 
 
-def normal_plus_low_rank(
-    A: Float[np.ndarray, "n n"], B: Float[np.ndarray, " n"], P: Float[np.ndarray, "rank n"]
-) -> tuple[Complex[np.ndarray, " m"], Complex[np.ndarray, " m"], Complex[np.ndarray, "rank m"]]:
-    """A real system, given as by `hippo`, in the eigenbasis V of its normal part: A is diag(Lambda) - sum p_r p_r^*.
-
-    Of n states the m = n/2 conjugate halves are kept. Each eigenvector's phase, which is free, makes its first
-    component that is not zero real and positive, so that the result is the same on every machine.
-
-    Returns:
-      Lambda (m,), V^* B (m,), and the rows p_r = V^* P_r (rank, m); complex128.
-    """
-    Lambda, V = conjugate_half(*normal_part(A, P))
-    V = canonical(V)
-    return Lambda, V.conj().T @ B, P @ V.conj()
-
-
 def blocks(
     Lambda: Complex[np.ndarray, " m"], V: Complex[np.ndarray, "n m"], inverse: Complex[np.ndarray, "m n"], count: int
-) -> tuple[
-    Complex[np.ndarray, " {count}*m"],
-    Complex[np.ndarray, "{count}*n {count}*m"],
-    Complex[np.ndarray, "{count}*m {count}*n"],
-]:
+) -> tuple[Complex[np.ndarray, " M"], Complex[np.ndarray, "N M"], Complex[np.ndarray, "M N"]]:
     """The block-diagonal system of `count` copies of one (arXiv 2208.04933, section 4.3 and appendix B.1)."""
     return np.tile(Lambda, count), scipy.linalg.block_diag(*[V] * count), scipy.linalg.block_diag(*[inverse] * count)
-
-
-def canonical(V: Complex[np.ndarray, "n m"]) -> Complex[np.ndarray, "n m"]:
-    """Eigenvectors of the phases that make each one's first component that is not zero real and positive."""
-    first = np.argmax(np.abs(V) > 1e-6 * np.abs(V).max(axis=0), axis=0)
-    pivot = V[first, np.arange(V.shape[1])]
-    return V * (pivot.conj() / np.abs(pivot))
 
 
 def check_kappa(method: str, kappa: float) -> None:

@@ -1,7 +1,7 @@
-"""A diagonal system with many inputs and outputs on a whole sequence: x_k = a x_{k-1} + b_k, y_k = Re(C x_k).
+"""A diagonal system with many inputs and outputs: x_k = a_k x_{k-1} + gamma_k B u_k, y_k = Re(C x_k).
 
-`response` fuses the scan with the product that follows, with a gradient rule of its own, since what costs here is
-memory traffic:
+`apply` is for whole sequences, `cell` and `step` for one sample at a time. Where nothing varies in time, `response`
+fuses the scan with the product that follows, with a gradient rule of its own, since what costs here is memory traffic:
 
 - All arithmetic is real, on states packed as (re, im). A real output then takes two real products where a complex one
   takes four, and nothing of the length of the sequence is complex.
@@ -10,14 +10,11 @@ memory traffic:
   directions go through the blocks from both ends in one loop, which is one to compile.
 - The adjoint of the recurrence is the recurrence the other way with the conjugate multiplier. The same loop collects
   the gradient of a, so that no product of states and adjoints is stored.
-
-`apply` adds what varies: a rate for each sequence or step, resets, a state that is handed over. `cell` and `step` are
-the same system one sample at a time.
 """
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,42 +26,38 @@ from s5jax.ssm import scan
 from s5jax.ssm.parameters import with_rank
 from s5jax.ssm.product import product, weight_gradient
 from s5jax.ssm.reverse_mode import reverse_mode_only
-from s5jax.ssm.sequence import backward_gaps, end_before, gaps
-
-__all__ = ["apply", "cell", "drive", "kernel", "response", "step"]
+from s5jax.ssm.sequence import Rate, backward_gaps, end_before, gaps
 
 BLOCKS = {"cpu": (2**26, 2**19)}
 """By platform, how many numbers the states of all steps may have without being made in blocks, and about how many those
-of a block then have. On a CPU 256 MiB: blocks make training steps of the Long Range Arena slower by some 7 %, but loops
-over arrays of 512 MiB take ten times as long as over smaller ones. And 2 MiB, which a cache holds until they are used;
-larger blocks are slower. Elsewhere both are 1 GiB, which was not measured."""
+of a block then have. On a CPU 256 MiB, since loops over larger arrays are far slower, and 2 MiB, which a cache holds
+(results/benchmark-cpu.md, "Blocks of states"). Elsewhere both are 1 GiB, which was not measured."""
 
-Discretize = Callable[[Any], tuple[Complex[Array, "*gaps P"], Inexact[Array, "*#gaps P"]]]
-"""From gaps between samples, () or (B,) or (B, L), to multipliers a and the factors gamma on B."""
+System = tuple[
+    Callable[[Any], tuple[Complex[Array, "*gaps P"], Inexact[Array, "*#gaps P"]]],
+    Complex[Array, "P H"],
+    list[Complex[Array, "H P"]],
+]
+"""A function from gaps between samples, () or (B,) or (B, L), to multipliers a and the factors gamma on B, called with
+the gaps that the states of a direction cross; B; and C of the forward and, if there is one, of the backward direction.
+"""
 
 
 def apply(
-    discretize: Discretize,
-    B: Complex[Array, "P H"],
-    Cs: Sequence[Complex[Array, "H P"]],
+    system: System,
     u: Float[Array, "B L H"],
-    *,
-    lengths: Integer[Array, " B"] | None = None,
-    reset: Bool[Array, "B L"] | None = None,
-    rate: Float[Array, "..."] | float | None = None,
-    state: Complex[Array, "B P"] | None = None,
+    lengths: Integer[Array, " B"] | None,
+    reset: Bool[Array, "B L"] | None,
+    rate: Rate | None,
+    state: Complex[Array, "B P"] | None,
     method: str,
 ) -> tuple[Float[Array, "B L H"], Complex[Array, "B P"] | None]:
-    """y_k = Re(C x_k) with x_k = a_k x_{k-1} + gamma_k B u_k, the arguments being those of a mixer.
-
-    Args:
-      discretize: called with the gaps that the states of a direction cross.
-      Cs: the readout of the forward direction and, if there is one, of the backward direction.
-      u: inputs, zero where there is none (`sequence.clean`).
+    """y without D u, and the last state if one was given. u is as from `sequence.clean`, the rest as for a mixer.
 
     Raises:
       ValueError: a state is given to a system with two directions.
     """
+    discretize, B, Cs = system
     if state is not None and len(Cs) == 2:
         raise ValueError("a mixer with two directions has no state to start from")
     if state is None and reset is None and (rate is None or jnp.ndim(rate) == 0):
@@ -98,39 +91,47 @@ def _in_time(z: Array, ndim: int) -> Array:
 
 def _read(x: Float[Array, "N L 2 P"], C: Complex[Array, "H P"]) -> Float[Array, "N L H"]:
     """Re(C x)."""
-    C = jnp.concatenate([C.real, -C.imag], axis=1)
-    return product(x.reshape(*x.shape[:2], C.shape[1]), C.T)
+    return product(x.reshape(*x.shape[:2], 2 * C.shape[1]), _real_readout(C).T)
 
 
-def cell(
-    a: Complex[Array, "*batch P"],
-    gamma: Inexact[Array, "*#batch P"],
-    B: Complex[Array, "P H"],
-    C: Complex[Array, "H P"],
-    D: Float[Array, " H"],
-) -> dict[str, Array]:
-    """What `step` needs; a and gamma are (P,) or (B, P)."""
-    arrays = {"a": a, "D": D}
+def _real_readout(C: Complex[Array, "H P"]) -> Float[Array, "H P2"]:
+    """What multiplies (re x, im x) in Re(C x)."""
+    return jnp.concatenate([C.real, -C.imag], axis=1)
+
+
+def init_state(like: Float[Array, " P"], batch: int, *, two_directions: bool) -> Complex[Array, "B P"]:
+    """Zero, of the precision of `like`. ValueError for two directions."""
+    if two_directions:
+        raise ValueError("a mixer with two directions has no recurrent mode")
+    zero = jnp.zeros((batch, *like.shape), like.dtype)
+    return jax.lax.complex(zero, zero)
+
+
+def cell(system: System, D: Float[Array, " H"], rate: Rate | None) -> dict[str, Array]:
+    """What `step` needs, computed once for many samples, for a rate () or (B,). ValueError for two directions."""
+    discretize, B, Cs = system
+    if len(Cs) == 2:
+        raise ValueError("a mixer with two directions has no recurrent mode")
+    a, gamma = discretize(gaps(rate, None))
+    arrays = {"a": a, "C": _real_readout(Cs[0]).T, "D": D}
     if gamma.ndim == 1:
         B = gamma[:, None] * B
     else:
         arrays["gamma"] = gamma
-    return arrays | {
-        "B": jnp.concatenate([B.real, B.imag]).T,
-        "C": jnp.concatenate([C.real, -C.imag], axis=1).T,
-    }
+    return arrays | {"B": jnp.concatenate([B.real, B.imag]).T}
 
 
 def step(
     cell: dict[str, Array],
     state: Complex[Array, "B P"],
-    u: Float[Array, "B H"],
+    x_k: Float[Array, "B H"],
+    options: Any = None,
     *,
     mask: Bool[Array, " B"] | None = None,
     reset: Bool[Array, " B"] | None = None,
 ) -> tuple[Float[Array, "B H"], Complex[Array, "B P"]]:
-    """One sample of what `apply` computes, and D u: (y_k, next state)."""
-    u = u if mask is None else jnp.where(mask[:, None], 0, u)
+    """One sample of what a mixer's `apply` computes: y_k and the next state. `options` are not used."""
+    u = x_k if mask is None else jnp.where(mask[:, None], 0, x_k)
     state = state if reset is None else jnp.where(reset[:, None], 0, state)
     Bu = jax.lax.complex(*jnp.split(u @ cell["B"], 2, axis=-1))
     state = with_rank(cell["a"], 2) * state + (cell["gamma"] * Bu if "gamma" in cell else Bu)
@@ -138,17 +139,13 @@ def step(
     return y + with_rank(cell["D"], 2) * u, state
 
 
-def kernel(
-    a: Complex[Array, " P"],
-    B: Complex[Array, "P H"],
-    Cs: Sequence[Complex[Array, "H P"]],
-    L: int,
-    *,
-    method: str,
-) -> Float[Array, "directions H H {L}"]:
-    """Re(C a^l B) for l < L, (output, input): what an input does l samples later or, second, earlier."""
+def kernel(system: System, L: int, rate: Rate | None, method: str) -> Float[Array, "directions H H {L}"]:
+    """Re(C a^l gamma B) for l < L, (output, input): what an input does l samples later or, second, earlier."""
+    discretize, B, Cs = system
+    a, gamma = discretize(gaps(rate, None))
     one = jnp.ones((1, *a.shape), a.dtype)
     powers, _ = scan.scan(a, jnp.pad(one, ((0, L - 1), (0, 0))), method=method)
+    B = gamma[:, None] * B
     return jnp.stack([jnp.einsum("op,lp,pi->oil", C, powers, B, precision="highest").real for C in Cs])
 
 
@@ -158,28 +155,21 @@ def drive(B: Complex[Array, "P H"], u: Float[Array, "*batch L H"]) -> Float[Arra
 
 
 def response(
-    a: Complex[Array, " P"],
-    b: Float[Array, "*batch L 2 P"],
-    Cs: Sequence[Complex[Array, "H P"]],
-    *,
-    method: str,
+    a: Complex[Array, " P"], b: Float[Array, "*batch L 2 P"], Cs: list[Complex[Array, "H P"]], *, method: str
 ) -> Float[Array, "*batch L H"]:
-    """y_k = Re(C x_k), with x_k = a x_{k-1} + b_k from x = 0.
+    """y_k = Re(C x_k), with x_k = a x_{k-1} + b_k from x = 0, and b as from `drive`.
 
-    Args:
-      a: multipliers.
-      b: as from `drive`.
-      Cs: the readout; and where there is a second, what it makes of the states x_k = a x_{k+1} + b_k is added.
-      method: as for `scan`. "sequential" and "chunked" are fused, within a block; the others keep all states.
+    Where there is a second readout, what it makes of the states x_k = a x_{k+1} + b_k is added. The methods of `scan`
+    "sequential" and "chunked" are fused, within a block; the others keep all states.
     """
     *batch, L, _, P = b.shape
     method = scan.choose(method)
     N, dtype = math.prod(batch), jnp.promote_types(b.dtype, a.real.dtype)
     b = b.reshape(N, L, 2, P).astype(dtype)
-    packed = scan.pack(a).astype(dtype)[None, None]
+    packed, directions = scan.pack(a).astype(dtype)[None, None], (False, True)[: len(Cs)]
     if method in ("associative", "plain"):
         zero = jnp.zeros_like(b[:, 0])
-        xs = [scan.states(packed, b, zero, reverse=r, method=method) for r in (False, True)[: len(Cs)]]
+        xs = [scan.states(packed, b, zero, reverse=r, method=method) for r in directions]
         y = functools.reduce(jnp.add, [_read(x, C) for x, C in zip(xs, Cs, strict=True)])
         return y.reshape(*batch, L, y.shape[-1])
     blocks = 1
@@ -194,27 +184,27 @@ def response(
     blocks = -(-L // size)
     if size * blocks > L:  # steps after the end: x is 0 there when read from the end, and otherwise read by nobody
         b = jnp.pad(b, ((0, 0), (0, size * blocks - L), (0, 0), (0, 0)))
-    C = jnp.stack([jnp.concatenate([C.real, -C.imag], axis=1) for C in Cs], axis=1).astype(dtype)
-    y = _response(*map(reverse_mode_only, (packed, b, C)), (False, True)[: len(Cs)], size, chunk)
+    C = jnp.stack([_real_readout(C) for C in Cs], axis=1).astype(dtype)
+    y = _response(*map(reverse_mode_only, (packed, b, C)), directions, size, chunk)
     return y[:, :L].reshape(*batch, L, C.shape[0])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
-def _response(
-    a: Float[Array, "1 1 2 P"],
-    b: Float[Array, "N L 2 P"],
-    C: Float[Array, "H D P2"],
-    reverse: tuple[bool, ...],
-    size: int,
-    chunk: int,
-) -> Float[Array, "N L H"]:
-    """For the directions `reverse`, in blocks of `size` steps, the last first for a reverse one."""
+def _response(a: Array, b: Array, C: Array, reverse: tuple[bool, ...], size: int, chunk: int) -> Array:
+    """a (1, 1, 2, P), b (N, L, 2, P), C (H, D, 2 P) to y (N, L, H): D directions, true for one that runs backwards, in
+    blocks of `size` steps, which is a multiple of `chunk`."""
     return _forward(a, b, C, reverse, size, chunk)[0]
 
 
-def _forward(
-    a: Array, b: Array, C: Array, reverse: tuple[bool, ...], size: int, chunk: int
-) -> tuple[Array, tuple[Array, ...]]:
+def _block(
+    a: Array, b: Array, start: Array, i: Array, reverse: tuple[bool, ...], size: int, chunk: int
+) -> tuple[Array, list[Array]]:
+    """States of the i-th block that each direction comes to, and which of the sequence's that is."""
+    places = [b.shape[1] // size - 1 - i if r else i for r in reverse]
+    return scan.run(a, jnp.stack([_take(b, p, size) for p in places], 2), start, reverse, chunk)[0], places
+
+
+def _forward(a: Array, b: Array, C: Array, reverse: tuple[bool, ...], size: int, chunk: int) -> tuple[Array, Any]:
     N, L, _, P = b.shape
     D, blocks = len(reverse), L // size
     zero = jnp.zeros((N, D, 2, P), b.dtype)
@@ -224,8 +214,7 @@ def _forward(
 
     def advance(carry: tuple[Array, Array], i: Array) -> tuple[tuple[Array, Array], Array]:
         start, y = carry
-        places = [blocks - 1 - i if r else i for r in reverse]  # the block that each direction has come to
-        states, _ = scan.run(a, jnp.stack([_take(b, place, size) for place in places], 2), start, reverse, chunk)
+        states, places = _block(a, b, start, i, reverse, size, chunk)
         for d, place in enumerate(places):
             y = _add(y, jnp.einsum("nlp,hp->nlh", states[:, :, d].reshape(N, size, 2 * P), C[:, d]), place, size)
         return (jnp.stack([states[:, 0 if r else -1, d] for d, r in enumerate(reverse)], 1), y), start
@@ -234,9 +223,7 @@ def _forward(
     return y, (a, b, C, starts)
 
 
-def _backward(
-    reverse: tuple[bool, ...], size: int, chunk: int, residuals: tuple[Array, ...], cotangent: Array
-) -> tuple[Array, Array, Array]:
+def _backward(reverse: tuple[bool, ...], size: int, chunk: int, residuals: Any, cotangent: Array) -> tuple[Array, ...]:
     """l_k = g_k + conj(a) l_{k+1}, which are db, and da = sum_k l_{k+1} conj(x_k)."""
     a, b, C, starts = residuals
     N, L, _, P = b.shape
@@ -248,14 +235,12 @@ def _backward(
         dC = weight_gradient(cotangent, states.reshape(N, L, D * 2 * P)).reshape(C.shape)
         by_state = jnp.einsum("nlh,hdp->nldp", cotangent, C).reshape(states.shape)
         adjoints, da = adjoint(by_state, zero, against=states)
-        assert da is not None
         return da[None, None], adjoints.sum(2), dC
 
     def advance(carry: Any, step: tuple[Array, Array]) -> tuple[Any, None]:
         after, da, db, dC = carry
         i, start = step
-        places = [blocks - 1 - i if r else i for r in reverse]
-        states, _ = scan.run(a, jnp.stack([_take(b, place, size) for place in places], 2), start, reverse, chunk)
+        states, places = _block(a, b, start, i, reverse, size, chunk)
         by_state, dC_i = [], []
         for d, place in enumerate(places):
             part = _take(cotangent, place, size)
@@ -264,7 +249,6 @@ def _backward(
         adjoints, da_i = adjoint(jnp.stack(by_state, 2).reshape(states.shape), after, against=states)
         for d, place in enumerate(places):
             db = _add(db, adjoints[:, :, d], place, size)
-        assert da_i is not None
         after = jnp.stack([adjoints[:, -1 if r else 0, d] for d, r in enumerate(reverse)], 1)
         return (after, da + da_i[None, None], db, dC + jnp.stack(dC_i, 1)), None
 

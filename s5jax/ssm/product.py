@@ -8,8 +8,6 @@ from jax.custom_derivatives import SymbolicZero
 from jax.export import is_symbolic_dim
 from jaxtyping import Array, Float, Integer
 
-__all__ = ["product", "rows", "weight_gradient"]
-
 ROWS = 1024
 """Least number of samples that a partial product of `weight_gradient` sums over, on a CPU."""
 
@@ -54,9 +52,7 @@ def _grouped(x: Float[Array, "*batch L H"], W: Float[Array, "H P"]) -> Float[Arr
 def weight_gradient(x: Float[Array, "*batch L H"], y: Float[Array, "*batch L P"]) -> Float[Array, "H P"]:
     """The sum over all samples of x_k y_k^T.
 
-    On a CPU it is taken over a few sequences at a time: for one product over all of them the compiler transposes x
-    first, and multiplies more slowly.
-    """
+    Some sequences at a time on a CPU, where the compiler transposes x for one product over all, which is slower."""
     n = _groups(x)
     return jnp.einsum("nkh,nkp->nhp", _in_groups(x, n), _in_groups(y, n)).sum(0)
 

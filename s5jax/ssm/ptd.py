@@ -14,7 +14,8 @@ import threadpoolctl  # type: ignore[import-untyped]
 from jaxtyping import Complex, Float, Inexact
 
 from s5jax.ssm import matrices, perturbation
-from s5jax.ssm.diagonal import Method, canonical
+from s5jax.ssm.diagonal import Method
+from s5jax.ssm.phases import canonical
 
 __all__ = ["Perturbed", "frequency_response", "perturb_then_diagonalize"]
 

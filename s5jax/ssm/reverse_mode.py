@@ -1,7 +1,6 @@
 """An error that says what to do where forward mode meets a gradient rule for reverse mode.
 
-`jax.custom_vjp` alone says that it cannot be differentiated forwards, and not what else to call. `reverse_mode_only` is
-the identity; its tangent is one, too, which only reverse mode takes away again, by transposing it.
+`jax.custom_vjp` alone says that it cannot be differentiated forwards, and not what else to call.
 """
 
 from typing import Any, NoReturn
@@ -11,15 +10,12 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Shaped
 
-__all__ = ["reverse_mode_only"]
-
 
 @jax.custom_jvp
 def reverse_mode_only(x: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
-    """x, for reverse mode.
+    """x; a TypeError for forward mode, as by `jax.jvp` or `jax.linearize`.
 
-    Raises:
-      TypeError: forward mode, as by `jax.jvp` or `jax.linearize`, needs the tangent.
+    Its tangent is a primitive that cannot be computed. Reverse mode transposes it, which leaves the identity.
     """
     return x
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
-from s5jax.ssm import diagonal, hippo, parameters
+from s5jax.ssm import hippo, measures, per_feature
 
 __all__ = ["Init", "InitB", "initial_A", "initial_B", "perturbed_legs"]
 
@@ -75,7 +75,7 @@ def initial_B(size: int, init: Init, B_init: InitB, *, kappa: float, clip: float
             return perturbed_legs(size, kappa)[1]
         B_init = "legs" if init == "legs" else "constant"
     if B_init == "legs":
-        return parameters.clip_imaginary(_legs(size)[1], clip)
+        return per_feature.clip_imaginary(_legs(size)[1], clip)
     turn = {"constant": 0.0, "alternating": np.pi, "unit_cw": -2 * np.pi / (2 * len(n))}
     turn["unit_ccw"] = -turn["unit_cw"]
     return np.exp(1j * turn[B_init] * n)
@@ -87,7 +87,7 @@ def _drawn(distribution: Callable[..., Array], key: PRNGKeyArray, shape: tuple[i
 
 @functools.cache
 def _legs(size: int) -> tuple[Complex[np.ndarray, " N"], Complex[np.ndarray, " N"]]:
-    Lambda, B, _ = diagonal.normal_plus_low_rank(*hippo.legs(size))
+    Lambda, B, _ = measures.normal_plus_low_rank(*hippo.legs(size))
     return Lambda, B
 
 

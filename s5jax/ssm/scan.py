@@ -1,21 +1,21 @@
 """The linear recurrence x_k = a_k x_{k-1} + b_k, every way it is computed.
 
-`method="sequential"` walks along the sequence once: least work, L dependent steps. `method="chunked"` cuts it into
-pieces of about sqrt(L) steps and walks along all of them at a time, to find what each starts from, and again: twice the
-work, 3 sqrt(L) dependent steps. `method="associative"` combines the maps x -> a x + b in a tree (Blelloch 1990; arXiv
-2208.04933, section 2.2 and appendix H): about twice the work, log2 L dependent steps, but every level of the tree goes
-through memory. `method="auto"` is the first on a CPU and the second elsewhere; see `choose`.
+- "sequential" walks along the sequence once: least work, L dependent steps.
+- "chunked" cuts it into pieces of about sqrt(L) steps and walks along all of them at a time, to find what each starts
+  from, and again: twice the work, 3 sqrt(L) dependent steps.
+- "associative" combines the maps x -> a x + b in a tree (Blelloch 1990; arXiv 2208.04933, section 2.2 and appendix H):
+  about twice the work, log2 L dependent steps, but every level of the tree goes through memory.
+- "plain" is a `jax.lax.scan` without a gradient rule of ours, for forward mode (`jax.jvp`, `jax.linearize`), which the
+  others refuse with a TypeError. (A Hessian-vector product, `jax.jvp` of `jax.grad`, works with all.)
+- "auto" is "sequential" on a CPU and "chunked" elsewhere.
 
-These have the same gradient rule: the adjoint of a recurrence is the same recurrence run the other way, so that the
-backward pass keeps the states and nothing else. The rule is for reverse mode: `jax.jvp` and `jax.linearize` raise a
-TypeError. `method="plain"` is a `jax.lax.scan` without the rule, for them. (A Hessian-vector product, `jax.jvp` of
-`jax.grad`, works with every method.)
-
-All arithmetic is real, on packed states (..., K, P): K = 2 holds the real and the imaginary part, K = 1 a real state.
+The gradient rule: the adjoint of a recurrence is the same recurrence run the other way, so that the backward pass keeps
+the states and nothing else. All arithmetic is real, on packed states (..., K, P): K = 2 holds the real and the
+imaginary part, K = 1 a real state.
 """
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -25,28 +25,15 @@ from jaxtyping import Array, Bool, Float, Inexact
 from s5jax.ssm.parameters import with_rank
 from s5jax.ssm.reverse_mode import reverse_mode_only
 
-__all__ = ["Method", "choose", "multiply", "pack", "run", "scan", "states", "unpack"]
-
 Method = Literal["auto", "sequential", "chunked", "associative", "plain"]
 
 
 def choose(method: str) -> str:
-    """What a method is on this machine's default device: "auto" is "sequential" on a CPU, otherwise "chunked".
+    """What a method is on this machine's default device. ValueError for an unknown one.
 
     On a CPU a step of a compiled loop takes some 0.2 microseconds besides its arithmetic, and other methods gain little
-    on that. `python scripts/benchmark.py methods` measures an S5 layer with two directions on batches of 4, forward and
-    backward; on 2 cores, in ms and MB of scratch memory (results/benchmark-cpu.md):
-
-        L, H, state_size     sequential   blocks of 2 MiB   chunked     associative
-        1024, 512, 384       136, 38      118, 21           112, 40     153, 83
-        4096, 256, 192       150, 76      128, 33           149, 77     243, 178
-        1024, 192, 256       34, 29       30, 17            33, 31      63, 54
-        2048, 128, 16        5.7, 4       5.6, 4            5.5, 10     9.1, 22
-
-    On other devices "chunked" is chosen since a step of a loop is dear there, and traffic too; it was not measured.
-
-    Raises:
-      ValueError: an unknown method.
+    on that: "Methods" in results/benchmark-cpu.md, by `python scripts/benchmark.py methods`. On other devices a step of
+    a loop is dear, and traffic too; that was not measured.
     """
     if method not in get_args(Method):
         raise ValueError(f"scan method must be one of {', '.join(get_args(Method))}; got {method!r}")
@@ -70,9 +57,8 @@ def scan(
       a: multipliers, of the dtype of b: (P,) for a time-invariant system, or any shape that broadcasts to b's.
       b: inputs, real or complex, (..., L, P), L >= 1.
       initial_state: the state before the first step, (P,) or (..., P); default zero.
-      mask: (..., L), true where a step counts. One that does not leaves the state as it was. Default: all count.
+      mask: (..., L), true where a step counts; one that does not leaves the state as it was. Default: all count.
       reverse: run from the last step to the first (the initial state then stands after the last one).
-      method: "auto", "sequential", "chunked", "associative" or "plain".
 
     Returns:
       The states (..., L, P), in the order of b, and the final state (..., P), that of the step computed last.
@@ -100,18 +86,12 @@ def scan(
 
 
 def states(
-    a: Float[Array, "n l K P"],
-    b: Float[Array, "N L K P"],
-    start: Float[Array, "N K P"],
-    *,
-    reverse: bool = False,
-    method: str = "auto",
+    a: Float[Array, "n l K P"], b: Float[Array, "N L K P"], start: Float[Array, "N K P"], *, reverse: bool, method: str
 ) -> Float[Array, "N L K P"]:
     """`scan` of packed states; a is (1, 1, K, P), (N, 1, K, P) or (N, L, K, P)."""
-    method = choose(method)
-    if method == "plain":
+    if choose(method) == "plain":
         return _plain(a, b, start, reverse)
-    return _states(*map(reverse_mode_only, (a, b, start)), reverse, method)
+    return _states(*map(reverse_mode_only, (a, b, start)), reverse, choose(method))
 
 
 def pack(z: Inexact[Array, "*shape P"]) -> Float[Array, "*shape K P"]:
@@ -149,20 +129,17 @@ def run(
     reverse: tuple[bool, ...],
     chunk: int,
     against: Float[Array, "N L D K P"] | None = None,
-) -> tuple[Float[Array, "N L D K P"], Float[Array, "K P"] | None]:
-    """The loop that all but `associative` and `plain` share: D recurrences at once, in chunks of a length.
+) -> tuple[Float[Array, "N L D K P"], Any]:
+    """The loop behind "sequential" and "chunked", D recurrences at once: all states, and a sum (K, P) or `None`.
 
     Args:
       a: as for `states`.
       b: inputs of each recurrence, or one (d = 1) for all.
       starts: the state that each recurrence starts from.
       reverse: for each recurrence, whether it runs from the last step to the first.
-      chunk: divides L; L for one chunk.
+      chunk: length of the pieces, divides L.
       against: z_k, of which the sum over k, N and D of x_{k-1} conj(z_k) is wanted: the gradient of a time-invariant a,
         where x are adjoint states. Collected on the way, the products are not stored.
-
-    Returns:
-      The states, and the sum or `None`.
     """
     N, L, _, K, P = b.shape
     D, chunks = len(reverse), L // chunk
@@ -170,11 +147,10 @@ def run(
     if chunks > 1 and a.shape[:2] != (1, 1):
         a = a.reshape(N * chunks, chunk, K, P) if a.shape[1] > 1 else jnp.repeat(a, chunks, 0)
     a = a[:, :, None]
-    initial = (
-        list(jnp.moveaxis(starts, 1, 0))
-        if chunks == 1
-        else [_chunk_starts(a, b, starts[:, d], chunks, d, r) for d, r in enumerate(reverse)]
-    )
+    if chunks == 1:
+        initial = list(jnp.moveaxis(starts, 1, 0))
+    else:
+        initial = [_chunk_starts(a, b, starts[:, d], chunks, d, r) for d, r in enumerate(reverse)]
     fixed = a[:, 0, 0] if a.shape[1] == 1 else None
     if against is not None:
         against = against.reshape(N * chunks, chunk, D, K, P)
@@ -203,22 +179,16 @@ def _chunk_starts(a: Array, b: Array, start: Array, chunks: int, d: int, reverse
     if a.shape[1] == 1:
         fixed = a[:, 0, 0]
         own = jax.lax.fori_loop(0, T, lambda t, x: multiply(fixed, x) + _at(b, d, t, reverse), own)
-        power = pack(jax.lax.integer_pow(unpack(fixed), T))
-        powers = None if power.shape[0] == 1 else power
+        powers = jnp.broadcast_to(pack(jax.lax.integer_pow(unpack(fixed), T)), own.shape)
     else:
-        one = own.at[:, 0].set(1)
+        one, of_both = own.at[:, 0].set(1), lambda t: (_at(a, 0, t, reverse), _at(b, d, t, reverse))
+        powers, own = jax.lax.fori_loop(0, T, lambda t, maps: _combine(maps, of_both(t)), (one, own))
 
-        def compose(t: Array, maps: tuple[Array, Array]) -> tuple[Array, Array]:
-            return _combine(maps, (_at(a, 0, t, reverse), _at(b, d, t, reverse)))
+    def chain(x: Array, chunk: list[Array]) -> tuple[Array, Array]:
+        return multiply(chunk[0], x) + chunk[1], x
 
-        powers, own = jax.lax.fori_loop(0, T, compose, (one, own))
-    own, powers = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(N, chunks, *x.shape[1:]), 1, 0), (own, powers))
-
-    def chain(x: Array, chunk: tuple[Array, Array | None]) -> tuple[Array, Array]:
-        own, its_power = chunk
-        return multiply(power if its_power is None else its_power, x) + own, x
-
-    _, starts = jax.lax.scan(chain, start, (own, powers), reverse=reverse)
+    by_chunk = [jnp.moveaxis(x.reshape(N, chunks, *x.shape[1:]), 1, 0) for x in (powers, own)]
+    _, starts = jax.lax.scan(chain, start, by_chunk, reverse=reverse)
     return jnp.moveaxis(starts, 0, 1).reshape(b.shape[0], *start.shape[1:])
 
 
@@ -227,13 +197,13 @@ def _combine(earlier: tuple[Array, Array], later: tuple[Array, Array]) -> tuple[
     return multiply(later[0], earlier[0]), multiply(later[0], earlier[1]) + later[1]
 
 
+def _place(x: Array, t: Array, reverse: bool) -> Array:
+    return x.shape[1] - 1 - t if reverse else t
+
+
 def _at(x: Float[Array, "N T D K P"], d: int, t: Array, reverse: bool) -> Float[Array, "N K P"]:
     """Step t of a recurrence; what there is one of, serves all."""
     return jax.lax.dynamic_index_in_dim(x[:, :, d if x.shape[2] > 1 else 0], _place(x, t, reverse), 1, keepdims=False)
-
-
-def _place(x: Array, t: Array, reverse: bool) -> Array:
-    return x.shape[1] - 1 - t if reverse else t
 
 
 def _plain(a: Array, b: Array, start: Array, reverse: bool) -> Array:
@@ -267,9 +237,7 @@ def _states_fwd(a: Array, b: Array, start: Array, reverse: bool, method: str) ->
     return x, (a, start, x)
 
 
-def _states_bwd(
-    reverse: bool, method: str, residuals: tuple[Array, ...], cotangent: Array
-) -> tuple[Array, Array, Array]:
+def _states_bwd(reverse: bool, method: str, residuals: tuple[Array, ...], cotangent: Array) -> tuple[Array, ...]:
     """l_k = g_k + conj(a_{k+1}) l_{k+1};  db_k = l_k,  da_k = l_k conj(x_{k-1}),  dx_0 = conj(a_1) l_1."""
     a, start, x = residuals
     # Each step needs its successor's multiplier, and each multiplier its predecessor's state: both shift by one.

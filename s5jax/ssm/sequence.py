@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer
 
-__all__ = ["backward_gaps", "clean", "end_before", "gaps", "valid_steps"]
+Rate = Float[Array, "..."] | float
 
 
 def valid_steps(lengths: Integer[Array, "*batch"], L: int) -> Bool[Array, "*batch {L}"]:
@@ -14,15 +14,9 @@ def valid_steps(lengths: Integer[Array, "*batch"], L: int) -> Bool[Array, "*batc
 
 
 def clean(
-    x: Float[Array, "B L H"],
-    lengths: Integer[Array, " B"] | None = None,
-    mask: Bool[Array, "B L"] | None = None,
+    x: Float[Array, "B L H"], lengths: Integer[Array, " B"] | None = None, mask: Bool[Array, "B L"] | None = None
 ) -> Float[Array, "B L H"]:
-    """Zero after each sequence's end and at missing samples, whatever stood there, NaN included.
-
-    Raises:
-      ValueError: L is 0.
-    """
+    """x with zeros after each sequence's end and at missing samples, even for NaN. ValueError if L is 0."""
     L = x.shape[1]
     if L == 0:
         raise ValueError("a sequence has at least one step, got length 0")
@@ -42,21 +36,15 @@ def end_before(reset: Bool[Array, "B L"] | None, lengths: Integer[Array, " B"] |
     return last
 
 
-def gaps(rate: Float[Array, "..."] | float | None, lengths: Integer[Array, " B"] | None) -> Float[Array, "..."] | float:
+def gaps(rate: Rate | None, lengths: Integer[Array, " B"] | None) -> Rate:
     """The time before each sample, in step sizes: the rate, 1 after each sequence's end; `None` is 1."""
-    if rate is None:
-        return 1.0
-    if lengths is None or jnp.ndim(rate) < 2:
-        return rate
+    if rate is None or lengths is None or jnp.ndim(rate) < 2:
+        return 1.0 if rate is None else rate
     rate = jnp.asarray(rate)
     return jnp.where(valid_steps(lengths, rate.shape[1]), rate, 1)
 
 
-def backward_gaps(
-    rate: Float[Array, "..."] | float | None,
-    lengths: Integer[Array, " B"] | None,
-    reset: Bool[Array, "B L"] | None,
-) -> Float[Array, "..."] | float:
+def backward_gaps(rate: Rate | None, lengths: Integer[Array, " B"] | None, reset: Bool[Array, "B L"] | None) -> Rate:
     """The time after each sample, which a state crosses on its way backwards; 1 at the end of each sequence."""
     rate = gaps(rate, lengths)
     if jnp.ndim(rate) < 2:

@@ -1,20 +1,49 @@
-"""Sums of powers: the convolution kernel of a diagonal system, and the state that it ends in.
+"""Powers of multipliers and sums of them: the kernel of a diagonal system, and the state that it ends in.
 
 Letters: H features, N stored states of each, L length. Nothing here is ever of size H N L.
 """
 
 import functools
 import math
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Integer
 
-__all__ = ["final_state", "vandermonde"]
+from s5jax.ssm.discretize import Method
+
+__all__ = ["final_state", "log_multiplier", "vandermonde"]
 
 # Products of matrices in full precision: some devices round their factors to ten bits by default.
 _einsum = functools.partial(jnp.einsum, precision="highest")
+
+
+def log_multiplier(
+    Lambda: Complex[Array, "..."], Delta: Float[Array, "..."], method: str = "zoh"
+) -> Complex[Array, "..."]:
+    """log(Lambda_bar), imaginary part in [-pi, pi], from which powers follow as exp(l log Lambda_bar).
+
+    Its real part is that of z = Lambda Delta for `zoh`, and log|1 + z/2| - log|1 - z/2| for `bilinear`. Powers so taken
+    are off by |l Lambda Delta| roundings; products of a rounded Lambda_bar by l of them, which is far more for the
+    slow modes that matter at length l. Arguments and errors as for `discretize.discretize`.
+    """
+    z = Lambda * Delta.astype(Lambda.dtype)
+    if method == "zoh":
+        return jax.lax.complex(z.real, jnp.arctan2(jnp.sin(z.imag), jnp.cos(z.imag)))
+    if method != "bilinear":
+        raise ValueError(f"discretization must be one of {', '.join(get_args(Method))}; got {method!r}")
+    x, y = z.real / 2, z.imag / 2
+    numerator, denominator = (1 + x) ** 2 + y**2, (1 - x) ** 2 + y**2
+    ratio = 4 * x / denominator  # |Lambda_bar|^2 - 1, without the cancellation
+    near_one = jnp.abs(ratio) < 0.5
+    # Where Lambda_bar is 0 its logarithm is taken as that of 1e-18, which is 0 at any power but the 0th, and constant.
+    # (Its square is well above the subnormal numbers, which devices take for 0.)
+    zero = numerator < 1e-36
+    far = jnp.log(jnp.where(zero, 1e-36, numerator)) - jnp.log(denominator)
+    modulus = jnp.where(near_one, jnp.log1p(jnp.where(near_one, ratio, 0)), far) / 2
+    return jax.lax.complex(modulus, jnp.arctan2(2 * y, jnp.where(zero, 1, 1 - x**2 - y**2)))
 
 
 def vandermonde(
@@ -27,7 +56,7 @@ def vandermonde(
 
     Args:
       c: coefficients, (..., H, N).
-      log_a: logarithms of the multipliers, (H, N), as from `discretize.log_multiplier`.
+      log_a: logarithms of the multipliers, (H, N), as from `log_multiplier`.
       length: at least 1.
     """
     T, Q = _chunk(length)

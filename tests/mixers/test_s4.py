@@ -10,7 +10,7 @@ import pytest
 from numerics import relative_error
 
 from s5jax.mixers import s4
-from s5jax.ssm import hippo
+from s5jax.ssm import measures
 
 INITS = ("legs", "legt", "fout")
 H, STATES = 2, 16
@@ -113,7 +113,7 @@ def test_the_initial_system_is_hippos(init):
     """In eigenvalues of A, which do not depend on coordinates."""
     # Eigenvalues of LegS are ill-conditioned, at 6 states about a thousand times.
     params, options = initial(init, state_size=6, rank=RANK[init])
-    A, _, P = hippo.MEASURES[init](6)
+    A, _, P = measures.MEASURES[init](6)
     raised = np.maximum(0, 1e-4 + np.trace(A + P.T @ P) / 6)  # undamped normal parts are stored as damped by 1e-4
     actual = np.linalg.eigvals(dense_A(params, options))
     expected = np.linalg.eigvals(A - raised * np.eye(6))
@@ -130,7 +130,7 @@ def test_the_initial_response_from_B_is_hippos(init):
     params, options = initial(init, B_clip=0.0, rank=RANK[init])
     system = dense.system(s4, params, options)
     b = system.B[:STATES, 0]  # real and imaginary parts: half the inner product of the whole vectors
-    A, B, P = hippo.MEASURES[init](STATES)
+    A, B, P = measures.MEASURES[init](STATES)
     A = A - max(0, 1e-4 + np.trace(A + P.T @ P) / STATES) * np.eye(STATES)
     for k in range(4):
         moment = 2 * b @ np.linalg.matrix_power(system.A[:STATES, :STATES], k) @ b

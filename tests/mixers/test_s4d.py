@@ -11,10 +11,10 @@ import pytest
 from numerics import relative_error
 
 from s5jax.mixers import s4d
-from s5jax.ssm import parameters
+from s5jax.ssm import per_feature
 
 N = 8
-TRANSFORMS = typing.get_args(parameters.RealTransform)
+TRANSFORMS = typing.get_args(per_feature.RealTransform)
 
 
 def initial(features=4, seed=0, **options):
@@ -107,8 +107,8 @@ def test_every_transform_starts_from_the_same_A_and_keeps_it_stable(transform):
     np.testing.assert_allclose(A, np.broadcast_to(expected, (4, N)), rtol=1e-5)
     raw = jnp.linspace(-6, 6, 13)
     rate, slope = (
-        parameters.decay_rate(raw, transform),
-        jax.grad(lambda x: parameters.decay_rate(x, transform).sum())(raw),
+        per_feature.decay_rate(raw, transform),
+        jax.grad(lambda x: per_feature.decay_rate(x, transform).sum())(raw),
     )
     exact = dense.decay(np.asarray(raw, np.float64), transform)
     np.testing.assert_allclose(rate, exact, rtol=1e-6)
@@ -119,7 +119,7 @@ def test_every_transform_starts_from_the_same_A_and_keeps_it_stable(transform):
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_rates_near_zero_start_from_1e_4(transform):
-    rate = parameters.decay_rate(jnp.float32(parameters.raw_decay_rate(np.zeros(1), transform)), transform)
+    rate = per_feature.decay_rate(jnp.float32(per_feature.raw_decay_rate(np.zeros(1), transform)), transform)
     assert float(rate[0]) == pytest.approx(2e-4 if transform == "relu" else 1e-4, rel=1e-5)
 
 

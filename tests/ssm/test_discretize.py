@@ -8,7 +8,7 @@ import pytest
 import scipy.signal
 from numerics import relative_error
 
-from s5jax.ssm import discretize
+from s5jax.ssm import discretize, vandermonde
 
 
 @pytest.mark.parametrize("method", ["zoh", "bilinear"])
@@ -59,7 +59,7 @@ SMALL = [1e-6j, -1e-6, 1e-6 - 1e-6j, -1e-3 + 3e-3j]
 LARGE = [-0.5, -0.05 + 0.7j, 2j, -0.01 + 3.1j, 0.1 + 1j, -30, -1e4, -3 - 40j, -1e-4 + 300j]
 NEXT_TO_ZERO = [-1.9, -2 + 1e-5j, -2.1]  # the bilinear multiplier
 Z = np.array([*SMALL, *LARGE, *NEXT_TO_ZERO], np.complex64)
-log_multiplier = functools.cache(lambda rule: jax.jit(lambda *args: discretize.log_multiplier(*args, rule)))
+log_multiplier = functools.cache(lambda rule: jax.jit(lambda *args: vandermonde.log_multiplier(*args, rule)))
 
 
 @pytest.mark.parametrize("method", ["zoh", "bilinear"])
@@ -113,6 +113,6 @@ def test_log_multiplier_where_the_bilinear_multiplier_is_zero():
 
 
 def test_unknown_rule():
-    for function in (discretize.discretize, discretize.log_multiplier):
+    for function in (discretize.discretize, vandermonde.log_multiplier):
         with pytest.raises(ValueError, match="zoh, bilinear"):
             function(jnp.ones(1, jnp.complex64), jnp.ones(1), "euler")

@@ -5,16 +5,16 @@ import scipy.linalg
 from numerics import load_case, relative_error
 from scipy.special import eval_legendre
 
-from s5jax.ssm import diagonal, hippo
+from s5jax.ssm import diagonal, hippo, measures
 
-every_measure = pytest.mark.parametrize("measure", hippo.MEASURES)
+every_measure = pytest.mark.parametrize("measure", measures.MEASURES)
 
 
 @every_measure
 def test_recorded_matrices(measure):
     meta, data = load_case("hippo")
     recorded = data["fourier" if measure == "fout" else measure]
-    A, B, P = hippo.MEASURES[measure](meta["N"])
+    A, B, P = measures.MEASURES[measure](meta["N"])
     assert relative_error(A, recorded["A"]) < 1e-12
     assert relative_error(B, recorded["B"]) < 1e-12
     assert relative_error(P, recorded["P"]) < 1e-6  # recorded in single precision
@@ -59,7 +59,7 @@ def window_basis(measure, n, age):
 def test_windows_of_length_2_are_remembered_exactly_in_the_span_of_the_basis(measure, u):
     """c(t) = mean over the window of u times the basis solves c' = A c + B u."""
     n = 6
-    A, B, _ = hippo.MEASURES[measure](n)
+    A, B, _ = measures.MEASURES[measure](n)
 
     def coefficients(t):
         return np.array(
@@ -77,7 +77,7 @@ def test_windows_of_length_2_are_remembered_exactly_in_the_span_of_the_basis(mea
 
 @pytest.mark.parametrize("measure", ["legt", "fout"])
 def test_the_impulse_response_of_a_window_is_its_basis_and_then_nothing(measure):
-    A, B, _ = hippo.MEASURES[measure](64)
+    A, B, _ = measures.MEASURES[measure](64)
     for t in (0.2, 0.7, 1.3, 1.8, 2.2, 3.0):
         expected = window_basis(measure, 5, np.float64(t)) / 2 if t < 2 else np.zeros(5)
         # Functions of size one are cut at the window's end, near which 64 coefficients leave some percent.
@@ -87,7 +87,7 @@ def test_the_impulse_response_of_a_window_is_its_basis_and_then_nothing(measure)
 @every_measure
 @pytest.mark.parametrize("n", [1, 2, 7, 64])
 def test_normal_part_in_double_precision(measure, n):
-    A, _, P = hippo.MEASURES[measure](n)
+    A, _, P = measures.MEASURES[measure](n)
     S, shift = A + P.T @ P, {"legs": -0.5, "legt": 0, "fout": 0}[measure]
     np.testing.assert_allclose(S + S.T, 2 * shift * np.eye(n), atol=1e-10 * n)
     Lambda, V = diagonal.normal_part(A, P)
@@ -100,7 +100,7 @@ def test_normal_part_in_double_precision(measure, n):
 @pytest.mark.parametrize("n", [2, 6, 64])
 def test_conjugate_halves_rebuild_the_matrix(measure, n):
     """Of the Fourier measure, whose double eigenvalue 0 has one real plane of eigenvectors, too."""
-    A, _, P = hippo.MEASURES[measure](n)
+    A, _, P = measures.MEASURES[measure](n)
     Lambda, V = diagonal.conjugate_half(*diagonal.normal_part(A, P))
     assert Lambda.shape == (n // 2,) and V.shape == (n, n // 2)
     assert (Lambda.imag <= 0).all()
@@ -112,8 +112,8 @@ def test_conjugate_halves_rebuild_the_matrix(measure, n):
 @pytest.mark.parametrize("n", [2, 16])
 def test_normal_plus_low_rank_is_the_real_system_in_other_coordinates(measure, n):
     """Inner products of its trajectories from B and from every P are those of the real system's."""
-    A, B, P = hippo.MEASURES[measure](n)
-    Lambda, b, p = diagonal.normal_plus_low_rank(A, B, P)
+    A, B, P = measures.MEASURES[measure](n)
+    Lambda, b, p = measures.normal_plus_low_rank(A, B, P)
     whole = [np.concatenate([x, x.conj()], -1) for x in (Lambda, b, p)]
     half = np.diag(whole[0]) - whole[2].T @ whole[2].conj()
 
@@ -126,8 +126,8 @@ def test_normal_plus_low_rank_is_the_real_system_in_other_coordinates(measure, n
 
 @every_measure
 def test_the_phases_of_eigenvectors_are_no_matter_of_the_solver(measure, monkeypatch):
-    system = hippo.MEASURES[measure](8)
-    expected, rng, eigh = diagonal.normal_plus_low_rank(*system), np.random.default_rng(0), np.linalg.eigh
+    system = measures.MEASURES[measure](8)
+    expected, rng, eigh = measures.normal_plus_low_rank(*system), np.random.default_rng(0), np.linalg.eigh
 
     def turned(matrix):
         w, V = eigh(matrix)
@@ -139,17 +139,17 @@ def test_the_phases_of_eigenvectors_are_no_matter_of_the_solver(measure, monkeyp
 
     monkeypatch.setattr(np.linalg, "eigh", turned)
     for _ in range(3):
-        for actual, value in zip(diagonal.normal_plus_low_rank(*system), expected, strict=True):
+        for actual, value in zip(measures.normal_plus_low_rank(*system), expected, strict=True):
             np.testing.assert_allclose(actual, value, atol=1e-12)
 
 
 def test_the_first_component_of_each_eigenvector_is_positive():
     """Read off by unit vectors for B: V^* e_i is a row of V, conjugated."""
-    A, _, P = hippo.fout(6)  # the cosine of frequency k is component 2 k
-    rows = np.stack([diagonal.normal_plus_low_rank(A, e, P)[1] for e in np.eye(6)])
+    A, _, P = measures.fout(6)  # the cosine of frequency k is component 2 k
+    rows = np.stack([measures.normal_plus_low_rank(A, e, P)[1] for e in np.eye(6)])
     np.testing.assert_allclose(rows[[4, 2, 0], [0, 1, 2]], np.sqrt(0.5), atol=1e-12)
     A, _, P = hippo.legs(6)
-    first = diagonal.normal_plus_low_rank(A, np.eye(6)[0], P)[1]
+    first = measures.normal_plus_low_rank(A, np.eye(6)[0], P)[1]
     np.testing.assert_allclose(first, np.abs(first), atol=1e-12)
 
 
@@ -164,6 +164,6 @@ def test_halves_and_blocks_rebuild_the_matrix():
 def test_what_cannot_be_done_is_said():
     with pytest.raises(ValueError, match="skew-symmetric"):
         diagonal.normal_part(hippo.legs(3)[0], np.zeros((1, 3)))
-    for measure in (hippo.legs, hippo.legt, hippo.fout):
+    for measure in (hippo.legs, measures.legt, measures.fout):
         with pytest.raises(ValueError, match="conjugate pairs"):
             diagonal.conjugate_half(*diagonal.normal_part(*measure(3)[::2]))

@@ -20,7 +20,7 @@ from dense import exponential
 from numerics import relative_error
 
 from s5jax.mixers import s5
-from s5jax.ssm import diagonal, hippo, perturbation, ptd, s4d
+from s5jax.ssm import diagonal, hippo, measures, perturbation, ptd, s4d
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -120,7 +120,7 @@ def test_the_normal_part_is_far_from_hippo_at_a_spike(n, peak):
 
 
 def test_the_frequency_response_is_that_of_a_linear_solve():
-    A, B, C = hippo.legt(6)[0], *np.random.default_rng(0).normal(size=(2, 6))
+    A, B, C = measures.legt(6)[0], *np.random.default_rng(0).normal(size=(2, 6))
     omega = np.array([0.0, 0.3, 5.0])
     expected = [C @ np.linalg.solve(1j * w * np.eye(6) - A, B) for w in omega]
     assert relative_error(ptd.frequency_response(A, B, C, omega), expected) < 1e-12
@@ -568,8 +568,8 @@ def test_a_bound_out_of_reach_is_said(options, message, tmp_path):
 def other_matrices():
     K = np.random.default_rng(3).normal(size=(2, 8, 8))
     return {
-        "translated Legendre": hippo.legt(8)[0],
-        "Fourier": hippo.fout(8)[0],
+        "translated Legendre": measures.legt(8)[0],
+        "Fourier": measures.fout(8)[0],
         "stable": K[0] - (np.linalg.eigvals(K[0]).real.max() + 1) * np.eye(8),
         "real eigenvalues": -np.diag(np.arange(1.0, 9.0)),
         "Jordan block": np.diag(np.ones(7), 1) - np.eye(8),

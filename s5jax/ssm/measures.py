@@ -1,0 +1,67 @@
+"""HiPPO's measures by name, LegT and FouT besides LegS, and what S4 makes of them: a diagonal less a low-rank part.
+
+Float64 NumPy, as `hippo`.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Complex, Float
+
+from s5jax.ssm.diagonal import conjugate_half, normal_part
+from s5jax.ssm.hippo import NPLR, legs
+from s5jax.ssm.phases import canonical
+
+__all__ = ["MEASURES", "Measure", "fout", "legt", "normal_plus_low_rank"]
+
+Measure = Literal["legs", "legt", "fout"]
+
+
+def legt(n: int) -> NPLR:
+    """The translated Legendre measure: a sliding window of length 2, in Legendre polynomials.
+
+    2 A[i, j] = -sqrt((2i+1)(2j+1)) times (-1)^(i-j) above the diagonal; 2 B[i] = sqrt(2i+1)
+    (arXiv 2008.07669, theorem 1, with a window of 2); P is of rank 2, sqrt(i + 1/2) at odd i in its first row, at even
+    i in its second (arXiv 2111.00396, appendix C.1). Arguments and returns as for `legs`.
+    """
+    i = np.arange(n)
+    scale = np.sqrt(2.0 * i + 1.0)
+    sign = np.where(i[:, None] < i, (-1.0) ** (i[:, None] - i), 1.0)
+    P = np.sqrt(i + 0.5)
+    return -np.outer(scale, scale) * sign / 2, scale / 2, np.stack([P * (i % 2), P * (1 - i % 2)])
+
+
+def fout(n: int) -> NPLR:
+    """The truncated Fourier measure: a sliding window of length 2, in cosines and sines (arXiv 2206.12037, section 4).
+
+    A = S - B B^T, where S rotates states (2k, 2k+1), the cosine and the sine, at pi k for k = 0, 1, ...; B is sqrt(2)
+    at cosines, 1 at the constant, 0 at sines; P = B, rank 1. Arguments and returns as for `legs`.
+
+    The normal part S has a double eigenvalue 0: its constant, and the sine of frequency 0, which nothing reaches.
+    """
+    frequency = np.stack([np.zeros(n // 2 + 1), np.arange(n // 2 + 1)], axis=-1).ravel()[1:n]
+    B = np.zeros(n)
+    B[::2] = np.sqrt(2.0)
+    B[0] = 1.0
+    return np.pi * (np.diag(frequency, -1) - np.diag(frequency, 1)) - np.outer(B, B), B, B[None, :]
+
+
+MEASURES: dict[Measure, Callable[[int], NPLR]] = {"legs": legs, "legt": legt, "fout": fout}
+"""By name."""
+
+
+def normal_plus_low_rank(
+    A: Float[np.ndarray, "n n"], B: Float[np.ndarray, " n"], P: Float[np.ndarray, "rank n"]
+) -> tuple[Complex[np.ndarray, " m"], Complex[np.ndarray, " m"], Complex[np.ndarray, "rank m"]]:
+    """A real system, given as by `hippo`, in the eigenbasis V of its normal part: A is diag(Lambda) - sum p_r p_r^*.
+
+    Of n states the m = n/2 conjugate halves are kept. Each eigenvector's phase, which is free, makes its first
+    component that is not zero real and positive, so that the result is the same on every machine.
+
+    Returns:
+      Lambda (m,), V^* B (m,), and the rows p_r = V^* P_r (rank, m); complex128.
+    """
+    Lambda, V = conjugate_half(*normal_part(A, P))
+    V = canonical(V)
+    return Lambda, V.conj().T @ B, P @ V.conj()
