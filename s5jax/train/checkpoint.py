@@ -28,10 +28,13 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from s5jax.train.config import Config, UserError, differences
+from s5jax.train.optimizer import path_name
 from s5jax.train.step import TrainState
 
 __all__ = ["Checkpoints", "read", "saved_steps"]
 
+SEAL = "SEAL.json"
+UNFINISHED = "it was never finished"
 
 _log = logging.getLogger(__name__)
 
@@ -82,29 +85,26 @@ class Checkpoints:
                 self._orbax.close()
 
     def save(self, state: TrainState, progress: dict[str, Any]) -> None:
-        """Copies the state and writes it in the background.
+        """Copies the state and writes it in the background, with what else resuming needs, as JSON.
 
-        Args:
-          state: after `state.step` steps.
-          progress: what else resuming needs, as JSON; `progress["best_step"]` is the step whose checkpoint is kept as
-            the best so far.
+        The checkpoint of the step `progress["best_step"]` is kept as the best so far.
         """
         self.wait()
         self._keep.former_best_step, self._keep.best_step = self._keep.best_step, progress["best_step"]
         # Copies, since the next steps reuse the state's buffers and go on with the progress while these are written.
         host = jax.tree.map(np.array, jax.device_get(state))
         step, metadata = int(host.step), {"progress": copy.deepcopy(progress), "config": self._config.to_dict()}
-        writing = self._orbax.save_async(step, _to_stored(host), custom_metadata=metadata, overwrite=True)
+        writing = self._orbax.save_async(step, _by_name(host), custom_metadata=metadata, overwrite=True)
         self._saving = self._thread.submit(self._seal, writing, step)
 
     def wait(self) -> None:
         """Returns when what was saved is on disk, and raises what saving it raised."""
         saving, self._saving = self._saving, None
-        if saving is not None:
-            try:
+        try:
+            if saving is not None:
                 saving.result()
-            except OSError as error:
-                raise UserError(f"a checkpoint could not be written to {self.directory}: {error}") from error
+        except OSError as error:
+            raise UserError(f"a checkpoint could not be written to {self.directory}: {error}") from error
 
     def _seal(self, writing: Any, step: int) -> None:
         writing.result()
@@ -126,25 +126,21 @@ class Checkpoints:
         intact = [step for step, fault in faults.items() if fault is None]
         if not intact and any(fault != UNFINISHED for fault in faults.values()):
             raise UserError(f"no checkpoint in {self.directory} is intact; remove the run's directory to start over")
-        for step, fault in faults.items():
-            if fault is not None:
-                self._put_aside(step, fault)
+        for step in faults.keys() - intact:
+            directory = self.directory / str(step)
+            if faults[step] == UNFINISHED:
+                shutil.rmtree(directory)
+                continue
+            (self.directory / "damaged").mkdir(exist_ok=True)
+            directory.rename(tempfile.mkdtemp(prefix=f"{step}-", dir=self.directory / "damaged"))
+            _log.warning("warning: checkpoint %s is damaged: %s; moved to checkpoints/damaged", directory, faults[step])
         if not intact:
             return None
-        progress = _metadata(self.directory, intact[-1], self._config)["progress"]
+        progress = _metadata(self.directory / str(intact[-1]), self._config)["progress"]
         if progress["best_step"] not in intact:
             progress |= {"best_step": None, "best": None}
         self._keep.best_step = progress["best_step"]
-        return _load(self.directory, intact[-1], like), progress
-
-    def _put_aside(self, step: int, fault: str) -> None:
-        directory = self.directory / str(step)
-        if fault == UNFINISHED:
-            shutil.rmtree(directory)
-            return
-        (self.directory / "damaged").mkdir(exist_ok=True)
-        directory.rename(tempfile.mkdtemp(prefix=f"{step}-", dir=self.directory / "damaged"))
-        _log.warning("warning: checkpoint %s is damaged: %s; moved to checkpoints/damaged", directory, fault)
+        return _load(self.directory / str(intact[-1]), like), progress
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The state after `step` steps, as host arrays.
@@ -152,10 +148,11 @@ class Checkpoints:
         Raises:
           UserError: there is no such checkpoint, or it is damaged.
         """
-        fault = _fault(self.directory / str(step))
+        directory = self.directory / str(step)
+        fault = _fault(directory)
         if fault is not None:
-            raise UserError(f"checkpoint {self.directory / str(step)} cannot be read: {fault}")
-        return _load(self.directory, step, like)
+            raise UserError(f"checkpoint {directory} cannot be read: {fault}")
+        return _load(directory, like)
 
 
 def read(workdir: pathlib.Path, which: Literal["best", "latest"], like: TrainState, config: Config) -> TrainState:
@@ -170,16 +167,12 @@ def read(workdir: pathlib.Path, which: Literal["best", "latest"], like: TrainSta
             intact = [step for step in saved_steps(directory) if _fault(directory / str(step)) is None]
             if not intact:
                 break
-            step = intact[-1]
-            metadata = _metadata(directory, step, config)
-            if which == "best":
-                step = metadata["progress"]["best_step"]
-                if step is None:
-                    raise UserError(
-                        f"{workdir} has not been evaluated yet, and so has no best checkpoint; take the latest"
-                    )
+            progress = _metadata(directory / str(intact[-1]), config)["progress"]
+            step = progress["best_step"] if which == "best" else intact[-1]
+            if step is None:
+                raise UserError(f"{workdir} has not been evaluated yet, and so has no best checkpoint; take the latest")
             if step in intact:
-                return _load(directory, step, like)
+                return _load(directory / str(step), like)
         except UserError:
             raise
         except Exception as error:  # orbax's, tensorstore's or the file system's
@@ -190,41 +183,26 @@ def read(workdir: pathlib.Path, which: Literal["best", "latest"], like: TrainSta
 
 def saved_steps(directory: pathlib.Path) -> list[int]:
     """Steps there are checkpoints of in a directory, whether intact or not, in ascending order."""
-    if not directory.is_dir():
-        return []
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
+    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal())
 
 
-def _load(directory: pathlib.Path, step: int, like: TrainState) -> TrainState:
-    host = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
-    return _from_stored(ocp.load(directory / str(step), _to_stored(host)), host)
+def _load(directory: pathlib.Path, like: TrainState) -> TrainState:
+    host = _by_name(jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like))
+    stored = ocp.load(directory, host)
+    return jax.tree.unflatten(jax.tree.structure(like), [stored[name] for name in host])
 
 
-def _metadata(directory: pathlib.Path, step: int, config: Config) -> dict[str, Any]:
-    """The config and the progress that a checkpoint carries.
-
-    Raises:
-      UserError: it belongs to another config.
-    """
-    metadata: Any = ocp.metadata(directory / str(step)).custom_metadata
+def _metadata(directory: pathlib.Path, config: Config) -> dict[str, Any]:
+    """The config and the progress that a checkpoint carries. Raises UserError if it belongs to another config."""
+    metadata: Any = ocp.metadata(directory).custom_metadata
     different = differences(metadata["config"], config.to_dict())
     if different:
-        raise UserError(f"checkpoint {directory / str(step)} belongs to another config; {different}")
+        raise UserError(f"checkpoint {directory} belongs to another config; {different}")
     return metadata
 
 
-def _to_stored(host: TrainState) -> dict[str, Any]:
-    """The arrays of a state by their names."""
-    leaves = jax.tree_util.tree_leaves_with_path(host)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def _from_stored(stored: dict[str, Any], like: TrainState) -> TrainState:
-    return jax.tree.unflatten(jax.tree.structure(like), [stored[name] for name in _to_stored(like)])
-
-
-SEAL = "SEAL.json"
-UNFINISHED = "it was never finished"
+def _by_name(state: TrainState) -> dict[str, Any]:
+    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 
 def _checksums(directory: pathlib.Path) -> dict[str, int]:

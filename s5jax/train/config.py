@@ -85,8 +85,7 @@ class Train:
     checkpoint_every_steps: int = 0
     """Steps between checkpoints besides those at evaluations; 0: no others."""
     schedule_epochs: float = 0.0
-    """Epochs that the schedule of the rates spans, warm-up included; 0: all of training. For what comes after its end
-    see `optimizer.rate_at`."""
+    """Epochs that the schedule of the rates spans, warm-up included; 0: all. For what follows see `rate_at`."""
     buckets: int = 0
     """Lengths that padded batches are cut to, so that short sequences cost less; 0: all have the full length."""
     resident_gib: float = 8.0
@@ -117,13 +116,18 @@ class Config:
     optim: Optim = Optim()
     train: Train = Train()
     evaluators: dict[str, Section] = dataclasses.field(default_factory=dict)
-    """What is computed at evaluations besides the objective: by name the options of each, and its `module` where that
-    is not the name."""
+    """What evaluations compute besides the objective: by name the options of each, and its `module` likewise."""
     log: Log = Log()
     seed: int = 0
     """Of initialisation, order of examples, and dropout."""
     num_devices: int = 0
     """Devices to spread a batch over; 0: all there are."""
+
+    @property
+    def foreign_modules(self) -> set[str]:
+        """Those that the config names which are not of this package: their names have dots."""
+        sections = [*self.mixers.values(), *self.evaluators.values(), *([self.objective] if self.objective else [])]
+        return {name for name in (self.task.name, *(section.module for section in sections)) if "." in name}
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values; `resolve` takes them back."""
@@ -137,7 +141,7 @@ class Config:
 
 
 def differences(old: Any, new: Any) -> str:
-    """The fields in which two configs differ, as `to_dict` gives them, in words; "" where there are none that matter.
+    """The fields in which two configs differ, as `to_dict` gives them, in words; "" where there are none.
 
     Where the data lie, and whether on the device, makes no difference.
     """

@@ -5,6 +5,7 @@ import typing
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from s5jax.train.build import Experiment, UnpreparedError, build, load_task
 from s5jax.train.config import Config, TaskConfig
@@ -23,7 +24,7 @@ def dry_run(config: Config) -> str:
     except UnpreparedError as error:
         task, note = load_task(config, blank=True), [f"note: {error}. Steps are those of the official data", ""]
     experiment, state = build(config, task)
-    memory = Program(experiment).step_memory(state)
+    memory = _step_memory(Program(experiment), state)
     return "\n".join(
         [
             *note,
@@ -37,6 +38,19 @@ def dry_run(config: Config) -> str:
             + ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in memory.items()),
         ]
     )
+
+
+def _step_memory(program: Program, state: TrainState) -> dict[str, int]:
+    """Bytes that a training step takes on each device, from the compiled program."""
+    examples = program.feeder.shapes("train")
+    places = jax.ShapeDtypeStruct((program.feeder.batch_size,), jnp.int32)
+    lowered = program.jitted_step.lower(state, examples, places, program.experiment.hyper(0), None)
+    analysis: Any = lowered.compile().memory_analysis()
+    return {
+        "state": sum(x.nbytes for x in jax.tree.leaves(state)),
+        "data": sum(x.size * x.dtype.itemsize for x in examples.values()),
+        "scratch": analysis.temp_size_in_bytes,
+    }
 
 
 def describe_fields() -> str:

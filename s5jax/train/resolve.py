@@ -14,7 +14,6 @@ import pathlib
 import pkgutil
 import re
 import sys
-import traceback
 import types
 import typing
 from collections.abc import Sequence
@@ -26,17 +25,7 @@ from s5jax.models import options as models
 from s5jax.train import optimizer as optimizers
 from s5jax.train.config import Config, Section, TaskConfig, UserError
 
-__all__ = [
-    "fault_of",
-    "foreign_fault",
-    "foreign_modules",
-    "known_modules",
-    "load_config",
-    "load_module",
-    "override",
-    "resolve",
-    "section",
-]
+__all__ = ["known_modules", "load_config", "load_module", "override", "resolve", "section"]
 
 SECTIONS = [field.name for field in dataclasses.fields(Config)]
 PACKAGES = {
@@ -61,9 +50,8 @@ def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
     file, _, arg = file_and_arg.partition(":")
     path = pathlib.Path(file)
     if not path.is_file():
-        raise UserError(
-            f"config file {file} does not exist (run from the repository's root: --config=configs/digits.py:s5)"
-        )
+        hint = "run from the repository's root: --config=configs/digits.py:s5"
+        raise UserError(f"config file {file} does not exist ({hint})")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UserError(f"config file {file} is not a Python file")
@@ -74,7 +62,7 @@ def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the file is the user's
-        raise UserError(f"config file {file} cannot be run: {fault_of(error)}") from error
+        raise UserError(f"config file {file} cannot be run: {_fault_of(error)}") from error
     if not hasattr(module, "get_config"):
         raise UserError(f"config file {file} does not define get_config()")
     try:
@@ -92,15 +80,13 @@ def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> Non
     # With another task than the file's, the file's fields of it do not apply: its name first.
     for argument in sorted(arguments, key=lambda argument: not argument.startswith("--config.task.name=")):
         name, equals, text = argument.removeprefix("--").partition("=")
-        if not name.startswith("config.") or not argument.startswith("--"):
-            raise UserError(
-                f"unknown option {argument}; --help lists them, and fields are set by --config.section.field=value"
-            )
+        if not argument.startswith("--config."):
+            hint = "--help lists them, and fields are set by --config.section.field=value"
+            raise UserError(f"unknown option {argument}; {hint}")
         if not equals:
             raise UserError(f"{argument} needs a value: --{name}=value")
         *sections, field = name.split(".")[1:]
-        if sections:
-            _check_names(SECTIONS, sections[:1], "config")
+        _check_names(SECTIONS, sections[:1], "config")
         at = config
         for depth, section in enumerate(sections, 1):
             if at.get(section, None) is None and (depth == 1 or sections[0] in ("mixers", "evaluators")):
@@ -111,20 +97,15 @@ def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> Non
                 raise UserError(f"--{name}: config.{'.'.join(sections[:depth])} is not a section")
         value = _parse(text)
         if name == "config.task.name" and value != at.get("name"):
-            own = [field.name for field in dataclasses.fields(TaskConfig)]
+            own = _fields(TaskConfig)
             config.task = at = ml_collections.ConfigDict({name: at[name] for name in own if name in at})
         with at.unlocked(), at.ignore_type():
             at[field] = value
-    _check_used(config, arguments)
-
-
-def _check_used(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> None:
-    """Refuses options of a mixer that the model does not have: they would do nothing."""
     pattern = config.get("model", {}).get("pattern", models.Options.pattern)
     pattern = [pattern] if isinstance(pattern, str) else list(pattern)
-    for argument in arguments:
-        path = argument.partition("=")[0].removeprefix("--config.mixers.")
-        if path != argument.partition("=")[0] and not {path, path.rpartition(".")[0]} & set(pattern):
+    for argument in arguments:  # options of a mixer that the model does not have would do nothing
+        path = re.match(r"--config\.mixers\.([^=]*)", argument)
+        if path and not {path[1], path[1].rpartition(".")[0]} & set(pattern):
             raise UserError(f"{argument}: model.pattern has the mixers {', '.join(map(str, pattern))}")
 
 
@@ -146,8 +127,7 @@ def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
     values = values.to_dict() if isinstance(values, ml_collections.ConfigDict) else dict(values)
     _check_names(SECTIONS, values, "config")
     if isinstance(values.get("task"), dict):
-        task = dict(values["task"])
-        own = [field.name for field in dataclasses.fields(TaskConfig) if field.name != "options"]
+        task, own = dict(values["task"]), [name for name in _fields(TaskConfig) if name != "options"]
         module = load_module("task", task.get("name"))
         options = {name: task.pop(name) for name in list(task) if name not in own}
         built = _options(module, options, "config.task", own)
@@ -162,14 +142,18 @@ def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
     values["evaluators"] = {name: section("evaluators", name, given) for name, given in evaluators.items()}
     if values.get("objective") is not None:
         options = dict(_dict(values["objective"], "config.objective"))
-        if options.get("module"):
-            values["objective"] = section("objective", options["module"], options)
+        module_name = options.pop("module", None)
+        if module_name:
+            values["objective"] = section("objective", module_name, options)
         else:  # the task's, which is known when its data are loaded
-            options.pop("module", None)
             values["objective"] = Section(module="", options=options) if options else None
     config = _build(Config, values, "config")
     _check_ranges(config)
     return config
+
+
+def _fields(cls: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)]
 
 
 def _dict(values: Any, where: str) -> dict[str, Any]:
@@ -200,7 +184,7 @@ def _options(module: types.ModuleType, values: dict[str, Any], where: str, own: 
     if options is None and not values and where == "config.task":
         return None
     options = NoOptions if options is None else options
-    _check_names([*own, *(field.name for field in dataclasses.fields(options))], values, where)
+    _check_names([*own, *_fields(options)], values, where)
     return _build(options, values, where)
 
 
@@ -231,44 +215,20 @@ def load_module(kind: str, name: Any) -> types.ModuleType:
     path = name if "." in name else f"{package}.{name}"
     try:
         module = importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (path == error.name or path.startswith(f"{error.name}.")):
-            raise UserError(f"{where}: {name} cannot be imported: {fault_of(error)}") from error
-        raise UserError(
-            f"{where}: {name!r} does not exist; there are {', '.join(known_modules(kind))}, and with dots any module"
-        ) from None
     except Exception as error:  # the file may be the user's
-        raise UserError(f"{where}: {name} cannot be imported: {fault_of(error)}") from error
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{path}.".startswith(f"{error.name}."):
+            known = f"there are {', '.join(known_modules(kind))}, and with dots any module"
+            raise UserError(f"{where}: {name!r} does not exist; {known}") from None
+        raise UserError(f"{where}: {name} cannot be imported: {_fault_of(error)}") from error
     if not hasattr(module, entry):
         raise UserError(f"{where}: {name} has no function {entry}; there are {', '.join(known_modules(kind))}")
     return module
 
 
-def foreign_modules(config: Config) -> dict[str, pathlib.Path]:
-    """The modules of a config that are not of this package, and their files."""
-    sections = [*config.mixers.values(), *config.evaluators.values(), *([config.objective] if config.objective else [])]
-    names = sorted({name for name in (config.task.name, *(s.module for s in sections)) if "." in name})
-    files = {name: importlib.import_module(name).__file__ for name in names}
-    return {name: pathlib.Path(file) for name, file in files.items() if file}
+def _fault_of(error: Exception) -> str:
+    from s5jax.train import foreign
 
-
-def foreign_fault(error: Exception, config: Config) -> UserError | None:
-    """An exception that was raised in a module of the user's, as a mistake of a line; `None` for any other."""
-    files = {str(file): name for name, file in foreign_modules(config).items()}
-    names = [files[frame.filename] for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
-    return UserError(f"{names[-1]} failed: {fault_of(error)}") if names else None
-
-
-def fault_of(error: BaseException) -> str:
-    """An exception of a user's own code in a line: what it says, and where it was raised."""
-    ours = str(pathlib.Path(__file__).parents[1])
-    place = ""
-    for frame in traceback.extract_tb(error.__traceback__):
-        if not frame.filename.startswith((ours, sys.prefix, sys.base_prefix, "<")):
-            place = f" ({frame.filename}, line {frame.lineno})"
-    if isinstance(error, SyntaxError):
-        place = f" ({error.filename}, line {error.lineno})"
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}{place}"
+    return foreign.fault_of(error)
 
 
 def _check_names(known: list[str], names: Any, where: str) -> None:
@@ -281,7 +241,7 @@ def _check_names(known: list[str], names: Any, where: str) -> None:
 
 def _build(cls: type, values: Any, where: str) -> Any:
     """An instance of a dataclass from nested dicts, every name and type checked."""
-    _check_names([field.name for field in dataclasses.fields(cls)], _dict(values, where), where)
+    _check_names(_fields(cls), _dict(values, where), where)
     hints = typing.get_type_hints(cls)
     arguments = {}
     for name, value in values.items():
@@ -295,13 +255,8 @@ def _build(cls: type, values: Any, where: str) -> Any:
     try:
         return cls(**arguments)
     except TypeError:
-        required = (
-            f.name
-            for f in dataclasses.fields(cls)
-            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        )
-        missing = ", ".join(name for name in required if name not in arguments)
-        raise UserError(f"{where} lacks {missing}") from None
+        unset = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
+        raise UserError(f"{where} lacks {', '.join(name for name in unset if name not in arguments)}") from None
     except ValueError as error:
         raise UserError(f"{where}: {error}") from error
 
@@ -334,39 +289,33 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 def _check_ranges(config: Config) -> None:
     optim, train = config.optim, config.train
-    at_least = {"num_devices": (config.num_devices, 0), "task.limit": (config.task.limit, 0)}
-    at_least |= {"log.every_steps": (config.log.every_steps, 1), "optim.micro_batches": (optim.micro_batches, 1)}
-    for name in ("lr", "ssm_lr", "weight_decay", "lr_min", "clip_norm", "b1", "b2", "eps"):
-        at_least[f"optim.{name}"] = (getattr(optim, name), 0)
-    for name, least in {"epochs": 1, "batch_size": 1}.items():
-        at_least[f"train.{name}"] = (getattr(train, name), least)
-    for name in ("warmup_epochs", "patience", "eval_every_steps", "checkpoint_every_steps", "schedule_epochs"):
-        at_least[f"train.{name}"] = (getattr(train, name), 0)
-    for name in ("buckets", "resident_gib"):
-        at_least[f"train.{name}"] = (getattr(train, name), 0)
-    for name, (value, least) in at_least.items():
-        if not value >= least:
-            raise UserError(f"config.{name} must be at least {least}, got {value}")
-    if not 0 <= config.seed < 2**32:
-        raise UserError(f"config.seed must lie in 0..{2**32 - 1}, got {config.seed}")
     if not 0 <= optim.average < 1:
         raise UserError(f"config.optim.average must lie in [0, 1), got {optim.average}")
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"config.seed must lie in 0..{2**32 - 1}, got {config.seed}")
+    for prefix, part in {
+        "": config,
+        "task.": config.task,
+        "optim.": optim,
+        "train.": train,
+        "log.": config.log,
+    }.items():
+        for name, value in vars(part).items():
+            least = int(name in ("epochs", "batch_size", "micro_batches", "every_steps"))
+            if isinstance(value, int | float) and value < least:
+                raise UserError(f"config.{prefix}{name} must be at least {least}, got {value}")
     if optim.lr_min > min(optim.lr, optim.ssm_lr):
         raise UserError(f"config.optim.lr_min {optim.lr_min} exceeds lr or ssm_lr")
     if optim.grouping == "only_C" and optim.dt_global:
         raise UserError("config.optim.dt_global trains step sizes, which grouping only_C does not: choose one")
     if train.batch_size % optim.micro_batches:
-        raise UserError(
-            f"config.train.batch_size {train.batch_size} is not divisible by"
-            f" config.optim.micro_batches {optim.micro_batches}"
-        )
+        parts = f"config.optim.micro_batches {optim.micro_batches}"
+        raise UserError(f"config.train.batch_size {train.batch_size} is not divisible by {parts}")
     if train.warmup_epochs >= train.epochs:
         raise UserError(f"config.train.warmup_epochs {train.warmup_epochs} leaves nothing of {train.epochs} epochs")
     if 0 < train.schedule_epochs <= train.warmup_epochs:
-        raise UserError(
-            f"config.train.schedule_epochs {train.schedule_epochs} is all warm-up,"
-            f" {train.warmup_epochs} epochs: it counts from the first step"
-        )
+        why = f"is all warm-up, {train.warmup_epochs} epochs: it counts from the first step"
+        raise UserError(f"config.train.schedule_epochs {train.schedule_epochs} {why}")
     optimizers.check(optim)
     for i, (pattern, values) in enumerate(optim.rules):
         where = f"config.optim.rules[{i}]"

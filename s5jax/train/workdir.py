@@ -13,7 +13,6 @@ import dataclasses
 import datetime
 import fcntl
 import hashlib
-import importlib
 import importlib.metadata
 import json
 import os
@@ -26,11 +25,13 @@ from typing import Any
 import jax
 
 import s5jax
-from s5jax.data import store
 from s5jax.train.config import Config, UserError, differences
-from s5jax.train.resolve import foreign_modules, load_module, resolve
+from s5jax.train.resolve import load_module, resolve
 
 __all__ = ["claim", "claim_data", "describe_run", "now", "read_config", "read_json", "record", "write_json"]
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
+"""Those whose versions run.json has."""
 
 
 @contextlib.contextmanager
@@ -43,10 +44,10 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = open(workdir / ".lock", "w")  # noqa: SIM115 (held until the run ends)
-    except FileExistsError:
-        raise UserError(f"workdir {workdir} is a file, not a directory") from None
     except OSError as error:
-        raise UserError(f"workdir {workdir} cannot be written to: {error.strerror}") from error
+        isfile = isinstance(error, FileExistsError)
+        fault = "is a file, not a directory" if isfile else f"cannot be written to: {error.strerror}"
+        raise UserError(f"workdir {workdir} {fault}") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,12 +73,13 @@ def claim_data(workdir: pathlib.Path, config: Config) -> str | None:
     task, data_dir = config.task.name, config.task.data_dir
     if not hasattr(load_module("task", task), "FORMAT"):
         return None
+    from s5jax.data import store
+
     origin = store.read_manifest(data_dir, task)["origin"]
-    now = {"task": task, "sha256": store.fingerprint(data_dir, task), "origin": origin}
-    path = workdir / "data.json"
+    path, now = workdir / "data.json", {"task": task, "sha256": store.fingerprint(data_dir, task)}
     if not path.exists():
-        write_json(path, now)
-    elif (read_json(path)["task"], read_json(path)["sha256"]) != (task, now["sha256"]):
+        write_json(path, {**now, "origin": origin})
+    elif not now.items() <= read_json(path).items():
         raise UserError(
             f"the data of task {task} in {data_dir} are not those that {workdir} was made with (by their SHA-256):"
             " say where those are, or take another workdir"
@@ -99,9 +101,8 @@ def read_config(workdir: pathlib.Path, data_dir: pathlib.Path | str | None = Non
     if not (workdir / "config.json").is_file():
         raise UserError(f"{workdir} is not a run's directory: it has no config.json")
     config = resolve(read_json(workdir / "config.json"))
-    if data_dir is None:
-        return config
-    return dataclasses.replace(config, task=dataclasses.replace(config.task, data_dir=str(data_dir)))
+    task = config.task if data_dir is None else dataclasses.replace(config.task, data_dir=str(data_dir))
+    return dataclasses.replace(config, task=task)
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -120,20 +121,20 @@ def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
 
 def describe_run(workdir: pathlib.Path, config: Config, params: Any, num_devices: int) -> dict[str, Any]:
     """Writes run.json, what a run depends on besides its config, and returns it with `warnings` for the user."""
-    path = workdir / "run.json"
+    path, files = workdir / "run.json", {}
     before = read_json(path) if path.exists() else {}
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
+    if config.foreign_modules:
+        from s5jax.train import foreign
+
+        files = foreign.files_of(config)
+    ours = {"s5jax": s5jax.__version__, "python": platform.python_version()}
     run = {
         "started": before.get("started", now()),
         "parameters": sum(x.size for x in jax.tree.leaves(params)),
         "device": f"{num_devices} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "git_commit": _git_commit(),
-        "code": {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in foreign_modules(config).items()},
-        "versions": {
-            "s5jax": s5jax.__version__,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in packages},
-        },
+        "code": {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()},
+        "versions": ours | {name: importlib.metadata.version(name) for name in PACKAGES},
     }
     changed = [name for name, value in before.get("code", {}).items() if run["code"].get(name, value) != value]
     write_json(path, run)
@@ -146,9 +147,11 @@ def now() -> str:
 
 def _git_commit() -> str | None:
     """Of the code, "-dirty" appended where it was changed since; `None` outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    here, command = (
+        pathlib.Path(__file__).parent,
+        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+    )
     try:
-        done = subprocess.run(command, cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, check=True)
+        return subprocess.check_output(command, cwd=here, text=True, stderr=subprocess.DEVNULL).strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
