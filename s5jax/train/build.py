@@ -85,24 +85,18 @@ class Experiment:
 def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     """The experiment of a config, and the state that it starts from, on the default device.
 
-    Raises:
-      UserError: parts of the config do not fit each other or the task.
+    Raises UserError if parts of the config do not fit each other or the task.
     """
     if config.foreign_modules:
-        from s5jax.train import foreign
+        from s5jax.train import modules
 
-        foreign.check_mixers(config, task.length)
+        modules.check_mixers(config, task.length)
     module, options = _objective(config, task)
+    of_mixers = {name: (mixer.module, mixer.options) for name, mixer in config.mixers.items()}
+    head = "pair" if task.pairs else "step" if task.per_step else "sequence"
+    about: dict[str, Any] = {"head": head, "length": task.length, "rngs": nnx.Rngs(random_keys(config.seed).init)}
     try:
-        model = Model(
-            config.model,
-            {name: (mixer.module, mixer.options) for name, mixer in config.mixers.items()},
-            task.input_size,
-            module.outputs(task),
-            head="pair" if task.pairs else "step" if task.per_step else "sequence",
-            length=task.length,
-            rngs=nnx.Rngs(random_keys(config.seed).init),
-        )
+        model = Model(config.model, of_mixers, task.input_size, module.outputs(task), **about)
     except ValueError as error:  # the options of a mixer may fit no model of this width
         raise UserError(f"config.mixers, with model.d_model {config.model.d_model}: {error}") from error
     graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
@@ -138,12 +132,8 @@ def _objective(config: Config, task: Task) -> tuple[Any, Any]:
 def load_task(config: Config, *, blank: bool = False) -> Task:
     """Loads the task's data and checks that the model can read them.
 
-    Args:
-      config: the experiment.
-      blank: prepared data need not be there; zeros of the official sizes, which take no memory, stand for them.
-
-    Raises:
-      UserError: the data have not been prepared, are damaged, or are not for this config.
+    With `blank`, zeros of the official sizes, which take no memory, stand for prepared data. Raises UserError if the
+    data have not been prepared, are damaged, or are not for this config.
     """
     name, train = config.task.name, config.train
     try:
@@ -155,9 +145,9 @@ def load_task(config: Config, *, blank: bool = False) -> Task:
     except Exception as error:
         if "." not in name or isinstance(error, UserError):
             raise
-        from s5jax.train import foreign
+        from s5jax.train import modules
 
-        raise UserError(f"task {name} cannot be loaded: {foreign.fault_of(error)}") from error
+        raise UserError(f"task {name} cannot be loaded: {modules.fault_of(error)}") from error
     if not isinstance(task, Task):
         raise UserError(f"task {name}: load() must return a Task, got {task!r}")
     if (config.model.encoder == "dense") != (task.num_tokens is None):

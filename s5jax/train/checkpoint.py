@@ -5,8 +5,8 @@
     checkpoints/<step>/SEAL.json    checksums of the files, written when all of them are there
     checkpoints/damaged/            what no longer agreed with its seal
 
-A checkpoint without a seal was never finished, and does not count. One that disagrees with its seal is not read at all:
-orbax would not notice every flipped bit, and logs a traceback for each array of a file that it cannot read.
+A checkpoint without a seal was never finished, and does not count. One that disagrees with its seal is not read: orbax
+would not notice every flipped bit, and logs a traceback for each array of a file that it cannot read.
 """
 
 import concurrent.futures
@@ -14,7 +14,6 @@ import copy
 import functools
 import json
 import logging
-import os
 import pathlib
 import shutil
 import tempfile
@@ -30,6 +29,7 @@ from orbax.checkpoint import v1 as ocp
 from s5jax.train.config import Config, UserError, differences
 from s5jax.train.optimizer import path_name
 from s5jax.train.step import TrainState
+from s5jax.train.workdir import write_json
 
 __all__ = ["Checkpoints", "read", "saved_steps"]
 
@@ -42,24 +42,19 @@ _log = logging.getLogger(__name__)
 class _NewestAndBest:
     """Orbax preservation policy. It keeps the former best too, as it acts before the new one is sealed."""
 
-    best_step: int | None = None
-    former_best_step: int | None = None
+    best_steps: tuple[int | None, int | None] = (None, None)
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        kept = {*sorted(c.step for c in checkpoints)[-2:], self.best_step, self.former_best_step}
+        kept = {*sorted(c.step for c in checkpoints)[-2:], *self.best_steps}
         return [c.step in kept for c in checkpoints]
 
 
 class Checkpoints:
-    """The checkpoints of the run that this process does; `read` is for others.
-
-    Use as a context manager: leaving it waits for a save under way.
-    """
+    """The checkpoints of the run that this process does, as a context manager; `read` is for other processes."""
 
     def __init__(self, workdir: pathlib.Path, config: Config):
         self.directory = workdir.absolute() / "checkpoints"
-        self._config = config
-        self._keep = _NewestAndBest()
+        self._config, self._keep = config, _NewestAndBest()
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._saving: concurrent.futures.Future[None] | None = None
 
@@ -90,7 +85,7 @@ class Checkpoints:
         The checkpoint of the step `progress["best_step"]` is kept as the best so far.
         """
         self.wait()
-        self._keep.former_best_step, self._keep.best_step = self._keep.best_step, progress["best_step"]
+        self._keep.best_steps = progress["best_step"], self._keep.best_steps[0]
         # Copies, since the next steps reuse the state's buffers and go on with the progress while these are written.
         host = jax.tree.map(np.array, jax.device_get(state))
         step, metadata = int(host.step), {"progress": copy.deepcopy(progress), "config": self._config.to_dict()}
@@ -109,18 +104,14 @@ class Checkpoints:
     def _seal(self, writing: Any, step: int) -> None:
         writing.result()
         directory = self.directory / str(step)
-        temporary = directory / f"{SEAL}.tmp"
-        temporary.write_text(json.dumps(_checksums(directory)))
-        os.replace(temporary, directory / SEAL)
+        write_json(directory / SEAL, _checksums(directory))
 
     def restore_latest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest intact checkpoint, as host arrays, with its progress; `None` if there is none to start from.
 
         Others that are damaged are moved to checkpoints/damaged, with a warning; if the best is among them,
-        `progress["best_step"]` is `None`. Unfinished ones are removed.
-
-        Raises:
-          UserError: there are checkpoints, and all are damaged, or they belong to another config.
+        `progress["best_step"]` is `None`. Unfinished ones are removed. Raises UserError if all that there are are
+        damaged, or they belong to another config.
         """
         faults = {step: _fault(self.directory / str(step)) for step in saved_steps(self.directory)}
         intact = [step for step, fault in faults.items() if fault is None]
@@ -139,15 +130,11 @@ class Checkpoints:
         progress = _metadata(self.directory / str(intact[-1]), self._config)["progress"]
         if progress["best_step"] not in intact:
             progress |= {"best_step": None, "best": None}
-        self._keep.best_step = progress["best_step"]
+        self._keep.best_steps = progress["best_step"], None
         return _load(self.directory / str(intact[-1]), like), progress
 
     def restore(self, step: int, like: TrainState) -> TrainState:
-        """The state after `step` steps, as host arrays.
-
-        Raises:
-          UserError: there is no such checkpoint, or it is damaged.
-        """
+        """The state after `step` steps, as host arrays. Raises UserError if it is not there, or damaged."""
         directory = self.directory / str(step)
         fault = _fault(directory)
         if fault is not None:
@@ -158,8 +145,7 @@ class Checkpoints:
 def read(workdir: pathlib.Path, which: Literal["best", "latest"], like: TrainState, config: Config) -> TrainState:
     """The best or the newest checkpoint of a run that may be going on in another process; touches nothing.
 
-    Raises:
-      UserError: there is none, it is damaged, or it belongs to another config.
+    Raises UserError if there is none, it is damaged, or it belongs to another config.
     """
     directory = workdir.absolute() / "checkpoints"
     for _ in range(10):  # what is listed may be gone when it is read: then the run has something newer

@@ -18,10 +18,9 @@ class UserError(Exception):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Section:
-    """A module that the config names, and its `Options`: a mixer, an evaluator, the objective."""
+    """A mixer, an evaluator or the objective: a module of the package, or with dots any, and its `Options`."""
 
     module: str
-    """A file of the package, or with dots any module that can be imported."""
     options: Any
 
 
@@ -44,9 +43,8 @@ class Optim:
     name: str = "adamw"
     """An optimizer of optax: adamw, adam, lion, sgd, ..."""
     lr: float = 0.004
-    """Base rate of all parameters but those of the mixers' dynamics."""
     ssm_lr: float = 0.001
-    """Base rate of those."""
+    """Base rate of the mixers' dynamics; `lr` is that of all other parameters."""
     weight_decay: float = 0.05
     """Decoupled, as a multiple of the rate; L2 regularisation where the optimizer knows no decay."""
     b1: float = 0.9
@@ -61,9 +59,8 @@ class Optim:
     dt_global: bool = False
     """Train log_step like any parameter outside the dynamics: at lr, decayed."""
     schedule: Literal["warmup_cosine", "s5_published", "constant"] = "warmup_cosine"
-    """See `optimizer.rate_at`."""
     lr_min: float = 0.0
-    """Rate that the cosine ends at."""
+    """Rate that the cosine of the schedule ends at: see `optimizer.rate_at`."""
     clip_norm: float = 0.0
     """Largest global norm of the gradient; 0: unbounded."""
     micro_batches: int = 1
@@ -145,16 +142,14 @@ def differences(old: Any, new: Any) -> str:
 
     Where the data lie, and whether on the device, makes no difference.
     """
-    found: list[str] = []
 
-    def compare(old: Any, new: Any, name: str) -> None:
-        if name in ("config.task.data_dir", "config.train.resident_gib"):
-            return
+    def compare(old: Any, new: Any, name: str) -> list[str]:
         if isinstance(old, dict) and isinstance(new, dict):
-            for key in sorted(old.keys() | new.keys()):
-                compare(old.get(key), new.get(key), f"{name}.{key}")
-        elif old != new:
-            found.append(f"  {name}: {old!r} there, {new!r} now")
+            fields = ((old.get(key), new.get(key), f"{name}.{key}") for key in sorted(old.keys() | new.keys()))
+            return [line for field in fields for line in compare(*field)]
+        if old == new or name in ("config.task.data_dir", "config.train.resident_gib"):
+            return []
+        return [f"\n  {name}: {old!r} there, {new!r} now"]
 
-    compare(json.loads(json.dumps(old)), json.loads(json.dumps(new)), "config")
-    return "make these fields agree:\n" + "\n".join(found) if found else ""
+    found = compare(json.loads(json.dumps(old)), json.loads(json.dumps(new)), "config")
+    return "make these fields agree:" + "".join(found) if found else ""

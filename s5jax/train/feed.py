@@ -26,11 +26,9 @@ AHEAD = 3
 def make_mesh(num_devices: int, batch_size: int) -> Mesh:
     """A mesh of one axis, "data", over the first `num_devices` devices (0: all).
 
-    Every device holds the parameters and works on its share of the batch; `jax.jit` over the mesh sees one global
-    batch, so that every mean, a batch norm's too, is the same on any number of devices.
-
-    Raises:
-      UserError: there are fewer devices, or they do not divide the batch.
+    Every device holds the parameters and works on its share of the batch. `jax.jit` over the mesh sees one global
+    batch: every mean, a batch norm's too, is the same on any number of devices. Raises UserError if there are fewer
+    devices, or they do not divide the batch.
     """
     if jax.process_count() > 1:
         raise UserError("training on several hosts is not supported yet: start one process")
@@ -64,8 +62,8 @@ def gather(
     """
     batch = {name: jnp.take(array, places, axis=0) for name, array in examples.items()}
     batch["inputs"] = task.prepare(batch["inputs"])
-    along_time = {"inputs", *PER_STEP, *(("labels", "weights") if task.per_step else ())}
-    for name in along_time & batch.keys():
+    along_time = ("inputs", *PER_STEP, *(("labels", "weights") if task.per_step else ()))
+    for name in [name for name in along_time if name in batch]:
         batch[name] = jax.lax.slice_in_dim(batch[name], 0, length, stride, 1 + task.pairs)
     if stride > 1 and "lengths" in batch:
         batch["lengths"] = -(-batch["lengths"] // stride)
@@ -82,16 +80,14 @@ class Feeder:
 
     def __init__(self, config: Config, task: Task, mesh: Mesh):
         self.batch_size, self._task, self._splits = config.train.batch_size, task, task.splits
-        self.everywhere = NamedSharding(mesh, PartitionSpec())
-        """Of arrays that are whole on every device."""
-        self.shared = NamedSharding(mesh, PartitionSpec("data"))
-        """Of arrays that are split over the devices along their first axis."""
+        # Arrays whole on every device, or split over the devices along their first axis.
+        self.everywhere, self.shared = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
         self._resident_bytes = config.train.resident_gib * 2**30
         self._on_device: dict[int, dict[str, Array]] = {}
         self._bounds: list[int] = []
         self._buckets: dict[str, np.ndarray] = {}
         lengths = {name: np.asarray(split.lengths) for name, split in task.splits.items() if split.lengths is not None}
-        if config.train.buckets and lengths:
+        if config.train.buckets and "train" in lengths:
             self._bounds = batches.bucket_bounds(lengths["train"], config.train.buckets, task.length)
             self._buckets = {name: batches.fitting(values, self._bounds) for name, values in lengths.items()}
 

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 
 from s5jax.train.build import Experiment, UnpreparedError, build, load_task
 from s5jax.train.config import Config, TaskConfig
+from s5jax.train.modules import known
 from s5jax.train.optimizer import path_name
 from s5jax.train.program import Program
-from s5jax.train.resolve import known_modules, load_module
+from s5jax.train.resolve import load_module
 from s5jax.train.step import TrainState
 
 __all__ = ["describe_fields", "dry_run"]
@@ -62,14 +63,14 @@ def describe_fields() -> str:
     hints = typing.get_type_hints(Config)
     for section in dataclasses.fields(Config):
         if section.name in ("mixers", "evaluators", "objective"):
-            for name in known_modules(section.name):
+            for name in known(section.name):
                 options = load_module(section.name, name).Options
                 place = f"{section.name}.module={name}" if section.name == "objective" else f"{section.name}.{name}"
                 prefix = section.name if section.name == "objective" else place
                 lines += ["", f"  {place}", *_field_lines(prefix, options)]
         elif section.name == "task":
-            lines += ["", *_field_lines("task", TaskConfig), f"  task.name: {', '.join(known_modules('task'))}"]
-            for name in known_modules("task"):
+            lines += ["", *_field_lines("task", TaskConfig), f"  task.name: {', '.join(known('task'))}"]
+            for name in known("task"):
                 options = getattr(load_module("task", name), "Options", None)
                 lines += ["", f"  task.name={name}", *_field_lines("task", options)] if options else []
         elif dataclasses.is_dataclass(hints[section.name]):

@@ -14,14 +14,9 @@ __all__ = ["Writer", "in_words"]
 
 
 class Writer:
-    """Writes to all sinks. Use as a context manager.
+    """Writes to all sinks, as a context manager, from the step on that the run starts or resumes at.
 
-    Args:
-      workdir: of the run.
-      config: of the run.
-      step: the step that the run starts or resumes at. Metrics of later steps, which a killed run may have left, are
-        taken out of metrics.jsonl: they will be computed again.
-      total_steps: of the run, for the progress bar.
+    Metrics of later steps, which a killed run may have left, are taken out of metrics.jsonl: they come again.
     """
 
     def __init__(self, workdir: pathlib.Path, config: Config, step: int, total_steps: int):

@@ -71,9 +71,9 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
         except Exception as error:
             if not config.foreign_modules or isinstance(error, UserError | Interrupted):
                 raise
-            from s5jax.train import foreign
+            from s5jax.train import modules
 
-            foreign.raise_fault_in(error, config)
+            modules.raise_fault_in(error, config)
             raise
 
 
@@ -153,30 +153,27 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
                     writer.say(_training_line(step, total_steps, report, speed))
 
             evaluating = step % eval_every == 0 or step == total_steps
-            values: dict[str, float] = {}
-            if evaluating:
+            saving = evaluating or (save_every and step % save_every == 0)
+            if saving:
                 window.read()
-                with clock.paused():
-                    values = measure(state, "val")
-                _check_finite(step, values)
-                _judge(progress, step, values, task)
-                best = "  best so far" if progress["best_step"] == step else ""
-                words = in_words(values, "val", "loss", "  ")
-                writer.say(f"epoch {step / steps_per_epoch:.2f}  step {step}  validation {words}{best}")
-                warning = report_unstable(config, state.params)
-                if warning is not None:
-                    writer.say(f"warning: {warning}")
-            # Before the checkpoint of the same step, from which a resumed run would go on without writing them.
             with clock.paused():
+                values: dict[str, float] = {}
+                if evaluating:
+                    values = measure(state, "val")
+                    _check_finite(step, values)
+                    _judge(progress, step, values, task)
+                    best = "  best so far" if progress["best_step"] == step else ""
+                    words = in_words(values, "val", "loss", "  ")
+                    writer.say(f"epoch {step / steps_per_epoch:.2f}  step {step}  validation {words}{best}")
+                    warning = report_unstable(config, state.params)
+                    writer.say(f"warning: {warning}") if warning else None
+                # Before the checkpoint of the same step, from which a resumed run would go on without writing them.
                 reported = values | evaluate_further(evaluating=evaluating, ending=ended())
-            if reported:
-                writer.write(step, {"epoch": step / steps_per_epoch, **reported})
-
-            stopping = bool(signals)  # asked once: one that comes from here on waits for the next step
-            if evaluating or stopping or (save_every and step % save_every == 0):
-                sums = window.read()
-                with clock.paused():
-                    checkpoints.save(state, {**progress, "window": sums, "seconds": clock.seconds()})
+                if reported:
+                    writer.write(step, {"epoch": step / steps_per_epoch, **reported})
+                stopping = bool(signals)  # asked once: one that comes from here on waits for the next step
+                if saving or stopping:
+                    checkpoints.save(state, {**progress, "window": window.read(), "seconds": clock.seconds()})
             if stopping and step < total_steps:
                 checkpoints.wait()
                 name = signal.Signals(signals[0]).name
@@ -281,12 +278,10 @@ def _catch_signals() -> Iterator[list[int]]:
 
 
 def _check_finite(step: int, values: dict[str, float]) -> None:
+    advice = "A lower config.optim.lr or ssm_lr, or config.optim.clip_norm=1, may help, in a new workdir."
     for name, value in values.items():
         if not math.isfinite(value):
-            raise Diverged(
-                f"step {step}: {name} is {value}. Stopped; the checkpoints of before are kept."
-                " A lower config.optim.lr or ssm_lr, or config.optim.clip_norm=1, may help, in a new workdir."
-            )
+            raise Diverged(f"step {step}: {name} is {value}. Stopped; the checkpoints of before are kept. {advice}")
 
 
 def _judge(progress: dict[str, Any], step: int, values: dict[str, float], task: Task) -> None:
@@ -307,6 +302,6 @@ def _judge(progress: dict[str, Any], step: int, values: dict[str, float], task: 
 
 def _training_line(step: int, total_steps: int, report: dict[str, float], speed: float) -> str:
     shown = {name: value for name, value in report.items() if name not in ("train/grad_norm", "train/lr")}
-    line = f"step {step}/{total_steps}  epoch {report['epoch']:.2f}  {in_words(shown, 'train', 'loss', '  ')}"
     left = datetime.timedelta(seconds=round((total_steps - step) / speed)) if speed else None
-    return f"{line}  {speed:.1f} steps/s  {left} left" if speed else line
+    pace = f"  {speed:.1f} steps/s  {left} left" if speed else ""
+    return f"step {step}/{total_steps}  epoch {report['epoch']:.2f}  {in_words(shown, 'train', 'loss', '  ')}{pace}"

@@ -39,17 +39,15 @@ GROUPINGS: dict[str, Rules] = {
     "only_C": ((".*/seq/(B|D)", _FROZEN), ("@dynamics", _FROZEN)),
     "plain": (),
 }
-"""Rules by the published names of groupings. The first four are S5's: parameters of the dynamics at `ssm_lr` without
-decay, B and C as the name says, all else at `lr` with decay. "only_C", which is ours, trains C alone of a mixer
-(arXiv 2310.01698, section 5); "plain" makes no difference between parameters."""
+"""Rules by the published names of groupings. The first four are S5's: the dynamics at `ssm_lr` without decay, B and C
+as the name says, all else at `lr` with decay. Our "only_C" trains C alone of a mixer (arXiv 2310.01698, section 5)."""
 
 
 class Group(NamedTuple):
-    """Parameters that are updated alike."""
+    """Parameters that are updated alike, at the base rate `lr`."""
 
     name: str
     lr: float
-    """Base rate."""
     weight_decay: float
     frozen: bool
 
@@ -74,8 +72,7 @@ def groups_of(optim: Optim) -> list[Group]:
 def group_labels(config: Config, params: Any) -> Any:
     """For each parameter the number of its group among `groups_of`, in a tree like theirs.
 
-    Raises:
-      UserError: a rule of the config matches no parameter.
+    Raises UserError if a rule of the config matches no parameter.
     """
     rules = rules_of(config.optim)
 
@@ -119,12 +116,7 @@ def rate_at(optim: Optim, step: int, warmup_steps: int, total_steps: int, base: 
     the rate computed for the step before it, k: base (k + 1) / warmup while k < warmup, then a cosine of length
     total - warmup in k itself, not k - warmup. The rate so drops at the seam, and is lr_min for the last warmup steps.
 
-    Args:
-      optim: schedule and lr_min.
-      step: steps done before this one.
-      warmup_steps: steps of the warm-up.
-      total_steps: steps of the schedule, warm-up included.
-      base: before the schedule.
+    `step` counts the steps done before this one; `total_steps` are those of the schedule, warm-up included.
     """
 
     def cosine(k: int) -> float:
@@ -141,12 +133,7 @@ def rate_at(optim: Optim, step: int, warmup_steps: int, total_steps: int, base: 
 
 
 class Optimizer:
-    """The optimizer of optax that a config names, one for each group; rates and decays are arguments.
-
-    Args:
-      optim: its name and arguments, and clipping.
-      labels: the number of each parameter's group, as from `group_labels`.
-    """
+    """The optimizer of optax that a config names, one for each group of `labels`, as from `group_labels`."""
 
     def __init__(self, optim: Optim, labels: Any):
         self.optim, self.labels, self.groups = optim, labels, groups_of(optim)
@@ -201,8 +188,8 @@ def _parameters(name: str) -> dict[str, inspect.Parameter]:
     """The arguments of an optimizer of optax, without its rate."""
     make = getattr(optax, name, None)
     parameters = dict(inspect.signature(make).parameters) if inspect.isfunction(make) else {}
-    if "learning_rate" not in parameters:
+    if not parameters.pop("learning_rate", None):
         close = difflib.get_close_matches(name, ["adamw", "adam", "lion", "sgd", "rmsprop", "lamb", "adafactor"], 1)
         hint = f"; did you mean {close[0]}?" if close else "; adamw, adam, lion and sgd are some"
         raise UserError(f"config.optim.name: optax has no optimizer {name!r}{hint}")
-    return {key: value for key, value in parameters.items() if key != "learning_rate"}
+    return parameters

@@ -36,13 +36,7 @@ class Program:
 
         @functools.partial(jax.jit, static_argnums=(5, 6), out_shardings=everywhere)
         def evaluate(
-            state: TrainState,
-            examples: Any,
-            places: Array,
-            counted: Array,
-            hyper: Hyper,
-            length: int | None,
-            stride: int,
+            state: TrainState, examples: Any, places: Any, counted: Any, hyper: Hyper, length: int | None, stride: int
         ) -> Metrics:
             batch = {**take(examples, places, length=length, stride=stride), "counted": counted}
             batch = jax.lax.with_sharding_constraint(batch, shared)
@@ -64,13 +58,8 @@ class Program:
     def evaluate(self, state: TrainState, name: str, *, stride: int = 1) -> dict[str, float]:
         """The objective's metrics over every example of a split.
 
-        Args:
-          state: of the model.
-          name: of the split.
-          stride: the model gets every `stride`-th sample, with step sizes multiplied by `stride`.
-
-        Raises:
-          UserError: the task's data cannot be read at another rate.
+        The model gets every `stride`-th sample, with step sizes multiplied by `stride`; UserError if the task's data
+        cannot be read so.
         """
         task = self.experiment.task
         if stride > 1:

@@ -11,7 +11,6 @@ import importlib
 import importlib.util
 import math
 import pathlib
-import pkgutil
 import re
 import sys
 import types
@@ -25,9 +24,10 @@ from s5jax.models import options as models
 from s5jax.train import optimizer as optimizers
 from s5jax.train.config import Config, Section, TaskConfig, UserError
 
-__all__ = ["known_modules", "load_config", "load_module", "override", "resolve", "section"]
+__all__ = ["load_config", "load_module", "override", "resolve", "section"]
 
 SECTIONS = [field.name for field in dataclasses.fields(Config)]
+NoOptions = dataclasses.make_dataclass("NoOptions", [], frozen=True)
 PACKAGES = {
     "mixers": ("s5jax.mixers", "apply"),
     "objective": ("s5jax.objectives", "objective"),
@@ -35,11 +35,6 @@ PACKAGES = {
     "task": ("s5jax.data", "load"),
 }
 """Where the modules of a section are, and the function that they have."""
-
-
-@dataclasses.dataclass(frozen=True)
-class NoOptions:
-    """Those of a module that has none."""
 
 
 def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
@@ -62,7 +57,9 @@ def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the file is the user's
-        raise UserError(f"config file {file} cannot be run: {_fault_of(error)}") from error
+        from s5jax.train import modules
+
+        raise UserError(f"config file {file} cannot be run: {modules.fault_of(error)}") from error
     if not hasattr(module, "get_config"):
         raise UserError(f"config file {file} does not define get_config()")
     try:
@@ -110,28 +107,23 @@ def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> Non
 
 
 def _parse(text: str) -> Any:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
     try:
-        return ast.literal_eval(text)
+        return ast.literal_eval(text.title() if text.lower() in ("true", "false") else text)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
 
 
 def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
-    """The frozen config.
-
-    Raises:
-      UserError: an unknown field, a value of the wrong type or outside its range, a module that does not exist.
-    """
+    """The frozen config. Raises UserError where a field, a value or a module is not one that can be."""
     values = values.to_dict() if isinstance(values, ml_collections.ConfigDict) else dict(values)
     _check_names(SECTIONS, values, "config")
     if isinstance(values.get("task"), dict):
         task, own = dict(values["task"]), [name for name in _fields(TaskConfig) if name != "options"]
         module = load_module("task", task.get("name"))
         options = {name: task.pop(name) for name in list(task) if name not in own}
-        built = _options(module, options, "config.task", own)
-        values["task"] = _build(TaskConfig, {**task, "options": built}, "config.task")
+        if options or hasattr(module, "Options"):
+            task["options"] = _options(module, options, "config.task", own)
+        values["task"] = _build(TaskConfig, task, "config.task")
     model = values["model"] = _build(models.Options, values.get("model", {}), "config.model")
     given = _dict(values.get("mixers", {}), "config.mixers")
     values["mixers"] = {name: section("mixers", name, _at(given, name)) for name in model.pattern}
@@ -142,11 +134,10 @@ def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
     values["evaluators"] = {name: section("evaluators", name, given) for name, given in evaluators.items()}
     if values.get("objective") is not None:
         options = dict(_dict(values["objective"], "config.objective"))
-        module_name = options.pop("module", None)
-        if module_name:
-            values["objective"] = section("objective", module_name, options)
-        else:  # the task's, which is known when its data are loaded
-            values["objective"] = Section(module="", options=options) if options else None
+        name = options.pop("module", None)
+        # Without a name it is the task's, which is known when its data are loaded.
+        of_task = Section(module="", options=options) if options else None
+        values["objective"] = section("objective", name, options) if name else of_task
     config = _build(Config, values, "config")
     _check_ranges(config)
     return config
@@ -174,61 +165,32 @@ def section(kind: str, name: Any, values: Any) -> Section:
     """A module of a kind, named or in the field `module`, with its options from plain values."""
     where = f"config.{kind}" if kind == "objective" else f"config.{kind}.{name}"
     values = dict(_dict(values, where))
-    module_name = values.pop("module", name)
-    module = load_module(kind, module_name)
-    return Section(module=module_name, options=_options(module, values, where, ["module"]))
+    name = values.pop("module", name)
+    return Section(module=name, options=_options(load_module(kind, name), values, where, ["module"]))
 
 
 def _options(module: types.ModuleType, values: dict[str, Any], where: str, own: list[str]) -> Any:
-    options = getattr(module, "Options", None)
-    if options is None and not values and where == "config.task":
-        return None
-    options = NoOptions if options is None else options
+    options = getattr(module, "Options", NoOptions)
     _check_names([*own, *_fields(options)], values, where)
     return _build(options, values, where)
-
-
-def known_modules(kind: str) -> list[str]:
-    """Names of the mixers, objectives, evaluators or tasks of the package."""
-    package, entry = PACKAGES[kind]
-    names = []
-    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        try:
-            if hasattr(importlib.import_module(f"{package}.{module.name}"), entry):
-                names.append(module.name)
-        except Exception:  # a file that is still being written must not stand in the way of others
-            continue
-    return names
 
 
 def load_module(kind: str, name: Any) -> types.ModuleType:
     """A mixer, objective, evaluator or task by name, of the package or, with dots, from elsewhere.
 
-    Raises:
-      UserError: there is none, or it cannot be imported.
+    Raises UserError if there is none, or it cannot be imported.
     """
-    package, entry = PACKAGES[kind]
-    where = {"mixers": "config.model.pattern", "task": "config.task.name"}.get(kind, f"config.{kind}")
-    if not isinstance(name, str) or not re.fullmatch(r"\w+(\.\w+)*", name):
-        fault = "is missing" if name is None else f"{name!r} is not the name of a module"
-        raise UserError(f"{where}: {fault}; there are {', '.join(known_modules(kind))}")
-    path = name if "." in name else f"{package}.{name}"
+    (package, entry), fault = PACKAGES[kind], None
     try:
-        module = importlib.import_module(path)
+        if isinstance(name, str) and re.fullmatch(r"\w+(\.\w+)*", name):
+            module = importlib.import_module(name if "." in name else f"{package}.{name}")
+            if hasattr(module, entry):
+                return module
     except Exception as error:  # the file may be the user's
-        if isinstance(error, ModuleNotFoundError) and error.name and f"{path}.".startswith(f"{error.name}."):
-            known = f"there are {', '.join(known_modules(kind))}, and with dots any module"
-            raise UserError(f"{where}: {name!r} does not exist; {known}") from None
-        raise UserError(f"{where}: {name} cannot be imported: {_fault_of(error)}") from error
-    if not hasattr(module, entry):
-        raise UserError(f"{where}: {name} has no function {entry}; there are {', '.join(known_modules(kind))}")
-    return module
+        fault = error
+    from s5jax.train import modules
 
-
-def _fault_of(error: Exception) -> str:
-    from s5jax.train import foreign
-
-    return foreign.fault_of(error)
+    raise modules.refusal(kind, name, fault) from fault
 
 
 def _check_names(known: list[str], names: Any, where: str) -> None:
@@ -248,10 +210,9 @@ def _build(cls: type, values: Any, where: str) -> Any:
         hint, at = hints[name], f"{where}.{name}"
         if hint is Any or dataclasses.is_dataclass(value) or name in ("mixers", "evaluators"):
             arguments[name] = value
-        elif dataclasses.is_dataclass(hint):
-            arguments[name] = _build(typing.cast(type, hint), value, at)
         else:
-            arguments[name] = _value(hint, value, at)
+            make: Any = _build if dataclasses.is_dataclass(hint) else _value
+            arguments[name] = make(hint, value, at)
     try:
         return cls(**arguments)
     except TypeError:
@@ -273,8 +234,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if isinstance(value, str | dict) or not isinstance(value, Sequence):
             example = "\"('s5', 'attention')\"" if parts[0] is str else '"(1.0, 2.0)"'
             raise UserError(f"{where} takes a tuple such as {example}, got {value!r}")
-        if len(parts) == 2 and parts[1] is Ellipsis:
-            return tuple(_value(parts[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+        parts = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
         if len(parts) != len(value):
             raise UserError(f"{where} takes {len(parts)} values, got {value!r}")
         return tuple(_value(part, v, f"{where}[{i}]") for i, (part, v) in enumerate(zip(parts, value, strict=True)))
@@ -289,18 +249,12 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 def _check_ranges(config: Config) -> None:
     optim, train = config.optim, config.train
-    if not 0 <= optim.average < 1:
-        raise UserError(f"config.optim.average must lie in [0, 1), got {optim.average}")
     if not 0 <= config.seed < 2**32:
         raise UserError(f"config.seed must lie in 0..{2**32 - 1}, got {config.seed}")
-    for prefix, part in {
-        "": config,
-        "task.": config.task,
-        "optim.": optim,
-        "train.": train,
-        "log.": config.log,
-    }.items():
-        for name, value in vars(part).items():
+    if not 0 <= optim.average < 1:
+        raise UserError(f"config.optim.average must lie in [0, 1), got {optim.average}")
+    for prefix in ("", "task.", "optim.", "train.", "log."):
+        for name, value in vars(getattr(config, prefix[:-1]) if prefix else config).items():
             least = int(name in ("epochs", "batch_size", "micro_batches", "every_steps"))
             if isinstance(value, int | float) and value < least:
                 raise UserError(f"config.{prefix}{name} must be at least {least}, got {value}")

@@ -30,45 +30,37 @@ from s5jax.train.resolve import load_module, resolve
 
 __all__ = ["claim", "claim_data", "describe_run", "now", "read_config", "read_json", "record", "write_json"]
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
-"""Those whose versions run.json has."""
+DEPENDENCIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
 
 
 @contextlib.contextmanager
 def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
     """Makes the directory this config's, for one process at a time. `record` then writes the config down.
 
-    Raises:
-      UserError: it belongs to another config, or is in use by another process.
+    Raises UserError if it belongs to another config, or is in use by another process.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = open(workdir / ".lock", "w")  # noqa: SIM115 (held until the run ends)
     except OSError as error:
-        isfile = isinstance(error, FileExistsError)
-        fault = "is a file, not a directory" if isfile else f"cannot be written to: {error.strerror}"
+        fault = "is a file, not a directory" if workdir.is_file() else f"cannot be written to: {error.strerror}"
         raise UserError(f"workdir {workdir} {fault}") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"workdir {workdir} is in use by another process") from None
-        recorded = workdir / "config.json"
-        if recorded.exists():
-            different = differences(resolve(read_json(recorded)).to_dict(), config.to_dict())
+        if (workdir / "config.json").exists():
+            different = differences(read_config(workdir).to_dict(), config.to_dict())
             if different:
                 raise UserError(f"workdir {workdir} belongs to another config; take another one, or {different}")
         yield
 
 
 def claim_data(workdir: pathlib.Path, config: Config) -> str | None:
-    """Notes in data.json which prepared data a run is made with, or sees that they are still those.
+    """Notes in data.json which prepared data a run is made with; raises UserError if these are no longer the same.
 
-    Returns:
-      Where these data are from, in a line; `None` if the task needs no preparation.
-
-    Raises:
-      UserError: they are not.
+    Returns where they are from, in a line; `None` if the task needs no preparation.
     """
     task, data_dir = config.task.name, config.task.data_dir
     if not hasattr(load_module("task", task), "FORMAT"):
@@ -80,10 +72,9 @@ def claim_data(workdir: pathlib.Path, config: Config) -> str | None:
     if not path.exists():
         write_json(path, {**now, "origin": origin})
     elif not now.items() <= read_json(path).items():
-        raise UserError(
-            f"the data of task {task} in {data_dir} are not those that {workdir} was made with (by their SHA-256):"
-            " say where those are, or take another workdir"
-        )
+        fault = f"are not those that {workdir} was made with (by their SHA-256)"
+        advice = "say where those are, or take another workdir"
+        raise UserError(f"the data of task {task} in {data_dir} {fault}: {advice}")
     return origin
 
 
@@ -93,11 +84,7 @@ def record(workdir: pathlib.Path, config: Config) -> None:
 
 
 def read_config(workdir: pathlib.Path, data_dir: pathlib.Path | str | None = None) -> Config:
-    """The config that a run was started with, its data elsewhere if that is said.
-
-    Raises:
-      UserError: there is no run in this directory.
-    """
+    """The config that a run was started with, its data elsewhere if that is said; UserError if there is no run."""
     if not (workdir / "config.json").is_file():
         raise UserError(f"{workdir} is not a run's directory: it has no config.json")
     config = resolve(read_json(workdir / "config.json"))
@@ -124,9 +111,9 @@ def describe_run(workdir: pathlib.Path, config: Config, params: Any, num_devices
     path, files = workdir / "run.json", {}
     before = read_json(path) if path.exists() else {}
     if config.foreign_modules:
-        from s5jax.train import foreign
+        from s5jax.train import modules
 
-        files = foreign.files_of(config)
+        files = modules.files_of(config)
     ours = {"s5jax": s5jax.__version__, "python": platform.python_version()}
     run = {
         "started": before.get("started", now()),
@@ -134,7 +121,7 @@ def describe_run(workdir: pathlib.Path, config: Config, params: Any, num_devices
         "device": f"{num_devices} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "git_commit": _git_commit(),
         "code": {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()},
-        "versions": ours | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": ours | {name: importlib.metadata.version(name) for name in DEPENDENCIES},
     }
     changed = [name for name, value in before.get("code", {}).items() if run["code"].get(name, value) != value]
     write_json(path, run)
@@ -147,11 +134,9 @@ def now() -> str:
 
 def _git_commit() -> str | None:
     """Of the code, "-dirty" appended where it was changed since; `None` outside a checkout."""
-    here, command = (
-        pathlib.Path(__file__).parent,
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-    )
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    where: Any = {"cwd": pathlib.Path(__file__).parent, "stderr": subprocess.DEVNULL}
     try:
-        return subprocess.check_output(command, cwd=here, text=True, stderr=subprocess.DEVNULL).strip()
+        return subprocess.check_output(command, text=True, **where).strip()
     except (OSError, subprocess.CalledProcessError):
         return None
