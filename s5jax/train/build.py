@@ -18,11 +18,7 @@ from s5jax.train.config import Config, Section, UserError
 from s5jax.train.resolve import load_module, section
 from s5jax.train.step import TrainState
 
-__all__ = ["Experiment", "RandomKeys", "UnpreparedError", "build", "load_task", "random_keys"]
-
-
-class UnpreparedError(UserError):
-    """The task's data have not been prepared."""
+__all__ = ["Experiment", "RandomKeys", "build", "load_task", "random_keys"]
 
 
 class RandomKeys(NamedTuple):
@@ -46,9 +42,8 @@ class Experiment:
     graphdef: nnx.GraphDef
     optimizer: optimizers.Optimizer
     objective: Any
-    """The function of the objective's module."""
     of_objective: dict[str, jax.Array]
-    """Its numbers."""
+    """Numbers that `objective`, the function of the objective's module, takes."""
     steps_per_epoch: int
     total_steps: int
     warmup_steps: int
@@ -175,10 +170,7 @@ def _load(config: Config, blank: bool) -> Any:
     if hasattr(module, "FORMAT"):
         from s5jax.data import store
 
-        try:
-            arguments.append(store.blank(module.FORMAT) if blank else store.read(module.FORMAT, config.task.data_dir))
-        except store.Unprepared as error:
-            raise UnpreparedError(str(error)) from error
+        arguments.append(store.blank(module.FORMAT) if blank else store.read(module.FORMAT, config.task.data_dir))
     if hasattr(module, "Options"):
         arguments.append(config.task.options)
     return module.load(*arguments)

@@ -10,6 +10,7 @@ would not notice every flipped bit, and logs a traceback for each array of a fil
 """
 
 import concurrent.futures
+import contextlib
 import copy
 import functools
 import json
@@ -49,7 +50,7 @@ class _NewestAndBest:
         return [c.step in kept for c in checkpoints]
 
 
-class Checkpoints:
+class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     """The checkpoints of the run that this process does, as a context manager; `read` is for other processes."""
 
     def __init__(self, workdir: pathlib.Path, config: Config):
@@ -67,9 +68,6 @@ class Checkpoints:
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             cleanup_tmp_directories=True,
         )
-
-    def __enter__(self) -> "Checkpoints":
-        return self
 
     def __exit__(self, *_: object) -> None:
         try:

@@ -19,8 +19,7 @@ from s5jax.train.config import Config, UserError
 
 __all__ = ["Feed", "Feeder", "gather", "make_mesh"]
 
-AHEAD = 3
-"""Batches that are read from disk before they are needed."""
+AHEAD = 3  # batches that are read from disk before they are needed
 
 
 def make_mesh(num_devices: int, batch_size: int) -> Mesh:
@@ -43,14 +42,15 @@ def make_mesh(num_devices: int, batch_size: int) -> Mesh:
 
 
 class Feed(NamedTuple):
-    """What a step works on."""
+    """What a step works on.
+
+    `examples` are arrays as stored, of a whole split that stays on the devices or of this batch alone; those of the
+    batch are at `places` (batch,). `length`: samples kept of each sequence; `None`: all.
+    """
 
     examples: dict[str, Array]
-    """Arrays as stored: a whole split that stays on the devices, or the examples of this batch alone."""
     places: Array
-    """(batch,): where among them those of this batch are."""
     length: int | None
-    """Samples kept of each sequence; `None`: all."""
 
 
 def gather(
@@ -82,7 +82,8 @@ class Feeder:
         self.batch_size, self._task, self._splits = config.train.batch_size, task, task.splits
         # Arrays whole on every device, or split over the devices along their first axis.
         self.everywhere, self.shared = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
-        self._resident_bytes = config.train.resident_gib * 2**30
+        limit = config.train.resident_gib * 2**30
+        self._resident = {name for name, split in task.splits.items() if split.inputs.nbytes <= limit}
         self._on_device: dict[int, dict[str, Array]] = {}
         self._bounds: list[int] = []
         self._buckets: dict[str, np.ndarray] = {}
@@ -95,9 +96,6 @@ class Feeder:
         """The number of the length that each example of a split needs, where batches are cut."""
         return self._buckets.get(name)
 
-    def _is_resident(self, name: str) -> bool:
-        return self._splits[name].inputs.nbytes <= self._resident_bytes
-
     def feeds(self, name: str, order: Iterable[Int[np.ndarray, " batch"]]) -> Generator[Feed]:
         """What steps on the batches of a split work on, given the examples of each batch in `order`."""
         split, bucket = self._splits[name], self.bucket(name)
@@ -109,7 +107,7 @@ class Feeder:
         def streamed(index: np.ndarray) -> Feed:
             return feed(self._to_device(split.select(index)), index, np.arange(index.size, dtype=np.int32))
 
-        if self._is_resident(name):
+        if name in self._resident:
             if id(split) not in self._on_device:  # one that has two names is there once
                 self._on_device[id(split)] = self._to_device(split)
             yield from (feed(self._on_device[id(split)], index, index) for index in order)
@@ -128,7 +126,7 @@ class Feeder:
     def shapes(self, name: str) -> dict[str, jax.ShapeDtypeStruct]:
         """Of the examples of a feed."""
         arrays = self._splits[name].arrays
-        size = len(self._splits[name]) if self._is_resident(name) else self.batch_size
+        size = len(self._splits[name]) if name in self._resident else self.batch_size
         return {key: jax.ShapeDtypeStruct((size, *x.shape[1:]), self._type(key, x)) for key, x in arrays.items()}
 
     def _to_device(self, split: Split) -> dict[str, Array]:

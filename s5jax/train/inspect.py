@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from s5jax.train.build import Experiment, UnpreparedError, build, load_task
-from s5jax.train.config import Config, TaskConfig
+from s5jax.data import store
+from s5jax.train.build import Experiment, build, load_task
+from s5jax.train.config import Config, TaskConfig, UserError
 from s5jax.train.modules import known
 from s5jax.train.optimizer import path_name
 from s5jax.train.program import Program
@@ -22,7 +23,9 @@ def dry_run(config: Config) -> str:
     """The resolved config, all parameters with shape, group, rate and decay, and the memory of a training step."""
     try:
         task, note = load_task(config), []
-    except UnpreparedError as error:
+    except UserError as error:
+        if not isinstance(error.__cause__, store.Unprepared):
+            raise
         task, note = load_task(config, blank=True), [f"note: {error}. Steps are those of the official data", ""]
     experiment, state = build(config, task)
     memory = _step_memory(Program(experiment), state)

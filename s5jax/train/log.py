@@ -1,5 +1,7 @@
 """Where metrics go: the console and metrics.jsonl always, Weights & Biases and TensorBoard when the config asks."""
 
+import contextlib
+import datetime
 import json
 import os
 import pathlib
@@ -13,7 +15,7 @@ from s5jax.train.config import Config, UserError
 __all__ = ["Writer", "in_words"]
 
 
-class Writer:
+class Writer(contextlib.AbstractContextManager["Writer"]):
     """Writes to all sinks, as a context manager, from the step on that the run starts or resumes at.
 
     Metrics of later steps, which a killed run may have left, are taken out of metrics.jsonl: they come again.
@@ -21,17 +23,14 @@ class Writer:
 
     def __init__(self, workdir: pathlib.Path, config: Config, step: int, total_steps: int):
         self._file = _reopen(workdir / "metrics.jsonl", step)
-        self.is_terminal = sys.stderr.isatty()
+        self._is_terminal, self._total_steps = sys.stderr.isatty(), total_steps
         bar: dict[str, Any] = {"unit": "step", "dynamic_ncols": True, "smoothing": 0.1}
-        self._bar = tqdm.tqdm(total=total_steps, initial=step, disable=not self.is_terminal, **bar)
+        self._bar = tqdm.tqdm(total=total_steps, initial=step, disable=not self._is_terminal, **bar)
         self._sinks: list[Any] = []
         if config.log.tensorboard or config.log.wandb != "off":
             from s5jax.train import sinks
 
             self._sinks = sinks.start(workdir, config, step)
-
-    def __enter__(self) -> "Writer":
-        return self
 
     def __exit__(self, exception_type: type[BaseException] | None, *_: object) -> None:
         self._bar.close()
@@ -48,17 +47,22 @@ class Writer:
         with tqdm.tqdm.external_write_mode():
             print(line, flush=True)
 
-    def write(self, step: int, metrics: dict[str, Any], timing: dict[str, float] | None = None) -> None:
-        """Metrics after a number of steps.
-
-        Those in metrics.jsonl are a pure function of the config; `timing`, which depends on the machine, is for the
-        other sinks.
-        """
+    def write(self, step: int, metrics: dict[str, Any], **timing: float) -> None:
+        """Metrics after a number of steps; `timing`, which depends on the machine, goes to all but metrics.jsonl."""
         print(json.dumps({"step": step, **metrics}), file=self._file, flush=True)
-        if "train/loss" in metrics:
-            self._bar.set_postfix(loss=f"{metrics['train/loss']:.4f}", refresh=False)
         for sink in self._sinks:
-            sink.write(step, {**metrics, **(timing or {})})
+            sink.write(step, metrics | timing)
+
+    def report(self, step: int, metrics: dict[str, float], speed: float) -> None:
+        """Metrics of training, and its steps per second (0: not known), also shown to who waits."""
+        self.write(step, metrics, **({"steps_per_second": speed} if speed else {}))
+        self._bar.set_postfix(loss=f"{metrics['train/loss']:.4f}", refresh=False)
+        if not self._is_terminal:
+            shown = {name: value for name, value in metrics.items() if name not in ("train/grad_norm", "train/lr")}
+            left = datetime.timedelta(seconds=round((self._total_steps - step) / speed)) if speed else None
+            words = f"epoch {metrics['epoch']:.2f}  {in_words(shown, 'train', 'loss', '  ')}"
+            pace = f"  {speed:.1f} steps/s  {left} left" if speed else ""
+            self.say(f"step {step}/{self._total_steps}  {words}{pace}")
 
     def summarize(self, result: dict[str, Any]) -> None:
         """The final result, for the sinks that show one."""

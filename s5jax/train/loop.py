@@ -1,7 +1,6 @@
 """The training loop. All side effects are here; it reads from top to bottom like the recipe it is."""
 
 import contextlib
-import datetime
 import itertools
 import math
 import pathlib
@@ -107,8 +106,7 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
             f" {run['device']}; {total_steps} steps of {config.train.batch_size} examples, {steps_per_epoch} an epoch"
             + (f"; resuming after step {step}" if step else "")
         )
-        if origin is not None:
-            writer.say(f"data: {origin}")
+        writer.say(f"data: {origin}") if origin else None
 
         def measure(state: Any, split: str) -> dict[str, float]:
             return {f"{split}/{name}": value for name, value in program.evaluate(state, split).items()}
@@ -147,10 +145,7 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
             if step % config.log.every_steps == 0:
                 report = {"epoch": step / steps_per_epoch, **window.take_means()}
                 report["train/lr"] = float(experiment.rates(step - 1)[-1])
-                speed = clock.lap(step)
-                writer.write(step, report, {"steps_per_second": speed} if speed else {})
-                if not writer.is_terminal:
-                    writer.say(_training_line(step, total_steps, report, speed))
+                writer.report(step, report, clock.lap(step))
 
             evaluating = step % eval_every == 0 or step == total_steps
             saving = evaluating or (save_every and step % save_every == 0)
@@ -298,10 +293,3 @@ def _judge(progress: dict[str, Any], step: int, values: dict[str, float], task: 
         progress.update(best=values, best_step=step, stale=0)
     else:
         progress["stale"] += 1
-
-
-def _training_line(step: int, total_steps: int, report: dict[str, float], speed: float) -> str:
-    shown = {name: value for name, value in report.items() if name not in ("train/grad_norm", "train/lr")}
-    left = datetime.timedelta(seconds=round((total_steps - step) / speed)) if speed else None
-    pace = f"  {speed:.1f} steps/s  {left} left" if speed else ""
-    return f"step {step}/{total_steps}  epoch {report['epoch']:.2f}  {in_words(shown, 'train', 'loss', '  ')}{pace}"
