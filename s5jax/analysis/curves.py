@@ -8,48 +8,37 @@ from s5jax.analysis import figures
 
 __all__ = ["plot_learning_curves"]
 
+SPLITS: dict[str, Any] = {
+    "train": {"color": "#9aa5b1", "label": "training", "linestyle": "-"},
+    "val": {"color": "#0b6e99", "label": "validation", "linestyle": "-", "marker": "o", "markersize": 3},
+}
+RED = "#d1495b"
+
 
 def plot_learning_curves(workdir: pathlib.Path, file: pathlib.Path | None = None) -> pathlib.Path:
     """The objective's metrics against epochs, loss first, training and validation, the best checkpoint marked.
 
-    Args:
-      workdir: of the run; its metrics.jsonl is read, and result.json where the run is finished.
-      file: where to; default learning_curves.png in the workdir.
-
-    Returns:
-      The figure's path.
-
-    Raises:
-      FileNotFoundError: the run has no metrics.jsonl.
+    Reads metrics.jsonl of a run, which must be there, and result.json if it is finished. Returns the figure's path,
+    `file` or learning_curves.png in the workdir.
     """
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    result: dict[str, Any] = {}
-    if (workdir / "result.json").exists():
-        result = json.loads((workdir / "result.json").read_text())
+    finished = workdir / "result.json"
+    result: dict[str, Any] = json.loads(finished.read_text()) if finished.exists() else {}
+    best = next((r for r in records if r["step"] == result.get("best_step") and "val/loss" in r), None)
 
     found = {name.partition("/")[2] for r in records for name in r if name.startswith("val/")} or {"loss"}
     quantities = [name for name in sorted(found, key=lambda name: (name != "loss", name)) if "_stride_" not in name]
     figure = figures.new(4.5 * len(quantities), 3.4)
     for axes, quantity in zip(figure.subplots(1, len(quantities), squeeze=False)[0], quantities, strict=True):
-        for split, color, label in (("train", "#9aa5b1", "training"), ("val", "#0b6e99", "validation")):
+        for split, style in SPLITS.items():
             points = [(r["epoch"], r[f"{split}/{quantity}"]) for r in records if f"{split}/{quantity}" in r]
-            style = "-" if split == "train" else "o-"
-            axes.plot(*zip(*points, strict=True), style, color=color, label=label, markersize=3) if points else None
-        best = next((r for r in records if r["step"] == result.get("best_step") and "val/loss" in r), None)
+            axes.plot(*zip(*points, strict=True), **style) if points else None
         if best:
-            axes.plot(
-                best["epoch"], best[f"val/{quantity}"], "*", color="#d1495b", markersize=12, label="best checkpoint"
-            )
-        if f"test/{quantity}" in result:
-            axes.axhline(
-                result[f"test/{quantity}"],
-                color="#d1495b",
-                lw=1,
-                ls=":",
-                label=f"test {result[f'test/{quantity}']:.4f}",
-            )
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(quantity)
+            axes.plot(best["epoch"], best[f"val/{quantity}"], "*", color=RED, markersize=12, label="best checkpoint")
+        test = result.get(f"test/{quantity}")
+        if test is not None:
+            axes.axhline(test, color=RED, lw=1, ls=":", label=f"test {test:.4f}")
+        axes.set(xlabel="epoch", ylabel=quantity)
         figures.tidy(axes)
         axes.legend(frameon=False, fontsize=8)
         if quantity == "accuracy":

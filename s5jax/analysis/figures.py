@@ -26,15 +26,7 @@ def new(width: int | float, height: int | float) -> "Figure":
 def panels(
     count: int, width: int | float, height: int | float, xlabel: str, ylabel: str
 ) -> "tuple[Figure, list[Axes]]":
-    """A figure with a panel for each of `count` things, up to three side by side, all with the same axes.
-
-    Args:
-      count: at least 1.
-      width: of a panel, inches.
-      height: of a panel, inches.
-      xlabel: below the lowest panels.
-      ylabel: on the left of the leftmost.
-    """
+    """A figure with `count` panels (at least 1) of a size in inches, up to three side by side, with the same axes."""
     columns = min(3, math.ceil(math.sqrt(count)))
     rows = math.ceil(count / columns)
     figure = new(max(width * columns, 5.5), 1.2 + height * rows)
@@ -51,9 +43,8 @@ def panels(
 
 def add_legend(figure: "Figure", columns: int) -> None:
     """One legend, below the panels, of all that is labelled in any of them."""
-    labels = {
-        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
+    pairs = [pair for axes in figure.axes for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
+    labels = {label: handle for handle, label in pairs}
     figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
 
 

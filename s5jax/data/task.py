@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -47,8 +48,7 @@ class Split:
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """Those that there are, by name."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in vars(self).items() if value is not None}
 
     def select(self, index: Num[np.ndarray, " n"]) -> "Split":
         """Some of the examples."""
@@ -59,16 +59,14 @@ class Split:
 class Task:
     """A data set with its splits "train", "val" and "test", checked.
 
-    name: as in the config.
-    splits: the three splits.
     length: L, the steps of every sequence, padding included.
     num_classes: labels run from 0 to num_classes - 1; 0 in a regression.
     num_tokens: inputs are token ids from 0 to num_tokens - 1; `None`: they are values.
     channels: C, values per step.
     pairs: an example is a pair of documents.
     per_step: labels are one for each step, not one for a sequence.
-    preprocess: inputs as stored to inputs as the model takes them; runs on the device, inside the jitted step. Default:
-      values become float32, tokens stay as they are.
+    preprocess: inputs as stored to inputs as the model takes them, inside the jitted step. Default: values become
+      float32, tokens stay as they are.
     targets: numbers to predict, a regression, best scaled to order one; 0: a classification.
     tolerance: of a regression: predictions no further off than this, in the unit of the labels, count as accurate.
     objective: what a model is trained on, a module of `s5jax.objectives`; "": classification or regression.
@@ -94,24 +92,22 @@ class Task:
     judge: tuple[str, str] = ("", "")
 
     def __post_init__(self) -> None:
-        if min(self.num_classes, self.targets) != 0 or max(self.num_classes, self.targets) < 1:
-            raise DataError(
-                f"{self.name}: either num_classes, of a classification, or targets, of a regression, must be positive;"
-                f" got {self.num_classes} and {self.targets}"
-            )
-        if self.tolerance < 0 or (self.tolerance and not self.targets):
-            raise DataError(f"{self.name}: a tolerance is positive, and of a regression; got {self.tolerance}")
-        if self.pairs and self.per_step:
-            raise DataError(f"{self.name}: labels of pairs cannot be per_step")
+        classes, targets, tolerance = self.num_classes, self.targets, self.tolerance
+        kinds = "either num_classes, of a classification, or targets, of a regression, must be positive"
+        _require(
+            min(classes, targets) == 0 < max(classes, targets), f"{self.name}: {kinds}; got {classes} and {targets}"
+        )
+        fits = tolerance == 0 or (tolerance > 0 and targets)
+        _require(fits, f"{self.name}: a tolerance is positive, and of a regression; got {tolerance}")
+        _require(not (self.pairs and self.per_step), f"{self.name}: labels of pairs cannot be per_step")
         if not self.objective:
-            object.__setattr__(self, "objective", "classification" if self.num_classes else "regression")
+            object.__setattr__(self, "objective", "classification" if classes else "regression")
         if self.judge == ("", ""):
-            accurate = self.num_classes or self.tolerance
-            object.__setattr__(self, "judge", ("accuracy", "max") if accurate else ("loss", "min"))
-        if len(self.judge) != 2 or self.judge[1] not in ("min", "max"):
-            raise DataError(f'{self.name}: judge must be a metric and "max" or "min", got {self.judge}')
-        if set(self.splits) != {"train", "val", "test"}:
-            raise DataError(f"{self.name}: the splits must be train, val and test, got {', '.join(self.splits)}")
+            object.__setattr__(self, "judge", ("accuracy", "max") if classes or tolerance else ("loss", "min"))
+        known = len(self.judge) == 2 and self.judge[1] in ("min", "max")
+        _require(known, f'{self.name}: judge must be a metric and "max" or "min", got {self.judge}')
+        names = set(self.splits) == {"train", "val", "test"}
+        _require(names, f"{self.name}: the splits must be train, val and test, got {', '.join(self.splits)}")
         for split_name, split in self.splits.items():
             self._check(f"task {self.name}, split {split_name}", split)
 
@@ -135,59 +131,53 @@ class Task:
         return inputs.astype(jnp.float32) if self.num_tokens is None else inputs
 
     def example_shape(self) -> tuple[int, ...]:
-        pair = (2,) if self.pairs else ()
-        return (*pair, self.length) if self.num_tokens is not None else (*pair, self.length, self.channels)
+        return (*(2,) * self.pairs, self.length, *(self.channels,) * (self.num_tokens is None))
 
     def _check(self, where: str, split: Split) -> None:
-        if len(split) == 0:
-            raise DataError(f"{where}: no examples")
-        expected = self.example_shape()
-        time = 1 + self.pairs
-        if split.inputs.ndim > time and split.inputs.shape[time] > self.length:
-            raise DataError(
-                f"{where}: sequences of {split.inputs.shape[time]} steps, longer than the task's length {self.length};"
-                " truncate them or raise the length"
-            )
-        if split.inputs.shape != (len(split), *expected):
-            raise DataError(
-                f"{where}: inputs have shape {split.inputs.shape}, not {(len(split), *expected)} as the task says"
-            )
-        for name in PER_STEP:
-            array = split.arrays.get(name)
-            if array is None:
-                continue
-            if array.shape != (len(split), *expected[:time]):
-                raise DataError(f"{where}: {name} has shape {array.shape}, not {(len(split), *expected[:time])}")
-            if name != "rate" and array.dtype != bool:
-                raise DataError(f"{where}: {name} must be of booleans, got {array.dtype}")
-        if split.weights is not None and split.weights.shape != split.labels.shape[: 1 + self.per_step]:
-            raise DataError(f"{where}: weights have shape {split.weights.shape} for labels of {split.labels.shape}")
-        self._check_labels(where, split.labels, split.weights)
-        if self.num_tokens is not None and not np.issubdtype(split.inputs.dtype, np.integer):
-            raise DataError(f"{where}: token ids must be integers, got {split.inputs.dtype}")
+        count, time, shape, tokens = len(split), 1 + self.pairs, split.inputs.shape, self.num_tokens
+        expected = (count, *self.example_shape())
+        _require(count > 0, f"{where}: no examples")
+        if len(shape) > time and shape[time] > self.length:
+            fault = f"sequences of {shape[time]} steps, longer than the task's length {self.length}"
+            raise DataError(f"{where}: {fault}; truncate them or raise the length")
+        _require(shape == expected, f"{where}: inputs have shape {shape}, not {expected} as the task says")
+        steps = expected[: 1 + time]
+        for name, array in [(name, split.arrays[name]) for name in PER_STEP if name in split.arrays]:
+            _require(array.shape == steps, f"{where}: {name} has shape {array.shape}, not {steps}")
+            _require(name == "rate" or array.dtype == bool, f"{where}: {name} must be of booleans, got {array.dtype}")
+        labels, weights = split.labels, split.weights
+        if weights is not None and weights.shape != labels.shape[: 1 + self.per_step]:
+            raise DataError(f"{where}: weights have shape {weights.shape} for labels of {labels.shape}")
+        self._check_labels(where, labels, weights)
         there = split.inputs if split.mask is None else split.inputs[~split.mask]
-        if np.issubdtype(there.dtype, np.floating) and not np.isfinite(there).all():
-            raise DataError(f"{where}: some inputs are NaN or infinite")
-        if self.num_tokens is not None:
-            check_range(f"{where}: token", split.inputs, 0, self.num_tokens - 1, "num_tokens")
+        if tokens is not None:
+            integers = np.issubdtype(there.dtype, np.integer)
+            _require(integers, f"{where}: token ids must be integers, got {there.dtype}")
+            check_range(f"{where}: token", split.inputs, 0, tokens - 1, "num_tokens")
+        elif np.issubdtype(there.dtype, np.floating):
+            _require(np.isfinite(there).all(), f"{where}: some inputs are NaN or infinite")
         if split.lengths is not None:
-            if split.lengths.shape != (len(split), *expected[: int(self.pairs)]):
-                raise DataError(f"{where}: lengths have shape {split.lengths.shape} for {len(split)} examples")
+            fits = split.lengths.shape == expected[:time]
+            _require(fits, f"{where}: lengths have shape {split.lengths.shape} for {count} examples")
             check_range(f"{where}: sequence length", split.lengths, 1, self.length, "length")
 
     def _check_labels(self, where: str, labels: np.ndarray, weights: np.ndarray | None) -> None:
-        given, steps = f"{labels.dtype} {labels.shape}", (self.length,) if self.per_step else ()
-        words = ", ".join(["N", *map(str, steps)])
-        if self.targets:
-            if labels.shape != (len(labels), *steps, self.targets) or not np.issubdtype(labels.dtype, np.floating):
-                raise DataError(f"{where}: labels must be floats of shape ({words}, {self.targets}), got {given}")
-            if not np.isfinite(labels if weights is None else labels[weights > 0]).all():
-                raise DataError(f"{where}: some labels are NaN or infinite")
-        else:
-            if labels.shape != (len(labels), *steps) or not np.issubdtype(labels.dtype, np.integer):
-                words += "" if steps else ","
-                raise DataError(f"{where}: labels must be integers of shape ({words}), got {given}")
+        steps = (self.length,) if self.per_step else ()
+        shape = (len(labels), *steps, self.targets) if self.targets else (len(labels), *steps)
+        kind, words = (np.floating, "floats") if self.targets else (np.integer, "integers")
+        if labels.shape != shape or not np.issubdtype(labels.dtype, kind):
+            needed = ", ".join(["N", *map(str, shape[1:])]) + ("," if len(shape) == 1 else "")
+            given = f"got {labels.dtype} {labels.shape}"
+            raise DataError(f"{where}: labels must be {words} of shape ({needed}), {given}")
+        if not self.targets:
             check_range(f"{where}: label", labels, 0, self.num_classes - 1, "num_classes")
+        elif not np.isfinite(labels if weights is None else labels[weights > 0]).all():
+            raise DataError(f"{where}: some labels are NaN or infinite")
+
+
+def _require(holds: Any, fault: str) -> None:
+    if not holds:
+        raise DataError(fault)
 
 
 def check_range(what: str, values: np.ndarray, low: int, high: int, bound: str) -> None:

@@ -44,10 +44,9 @@ def evaluate(context: Context, state: Any, options: Options) -> dict[str, float]
     """Writes the file; there is nothing to report."""
     arrays: dict[str, Any] = {}
     for name, (mixer, mixer_options, params) in mixers_of(context.config, state.params).items():
-        if hasattr(mixer, "eigenvalues"):
-            arrays[f"{name}/eigenvalues"] = np.asarray(mixer.eigenvalues(params, mixer_options))
-        if hasattr(mixer, "time_step"):
-            arrays[f"{name}/step_size"] = np.asarray(mixer.time_step(params, mixer_options))
+        for key, function in (("eigenvalues", "eigenvalues"), ("step_size", "time_step")):
+            if hasattr(mixer, function):
+                arrays[f"{name}/{key}"] = np.asarray(getattr(mixer, function)(params, mixer_options))
     file = context.workdir / "eigenvalues" / f"{context.step:08d}.npz"
     file.parent.mkdir(exist_ok=True)
     temporary = file.with_name(file.name + ".tmp")
@@ -60,18 +59,15 @@ def evaluate(context: Context, state: Any, options: Options) -> dict[str, float]
 def report_unstable(config: Any, params: Any) -> str | None:
     """Says which mixers have modes that may grow, Re(lambda) >= 0; `None` if there are none.
 
-    Over a whole sequence they may do no harm, since it is finite; in recurrent mode they overflow sooner or later. (Not
+    Over a whole sequence, which is finite, they may do no harm; in recurrent mode they overflow sooner or later. (Not
     always in S4, whose low-rank part may damp what its diagonal does not.)
     """
-    found, hint = [], ""
-    for name, (mixer, options, own) in mixers_of(config, params).items():
-        if not hasattr(mixer, "eigenvalues"):
-            continue
-        real = np.asarray(mixer.eigenvalues(own, options).real)
+    found, hint, cures = [], "", {"clip_eigs": True, "real_transform": "exp"}
+    for i, (name, (mixer, options, own)) in enumerate(mixers_of(config, params).items()):
+        real = np.asarray(mixer.eigenvalues(own, options).real) if hasattr(mixer, "eigenvalues") else np.zeros(0)
         if (real >= 0).any():
             found.append(f"{(real >= 0).sum()} of {real.size} modes of {name} (largest Re {real.max():.2g})")
-            cures = {"clip_eigs": True, "real_transform": "exp"}
             names = [f"{field}={value}" for field, value in cures.items() if getattr(options, field, value) != value]
-            place = config.model.pattern[int(name.removeprefix("layers_")) % len(config.model.pattern)]
+            place = config.model.pattern[i % len(config.model.pattern)]
             hint = f"; config.mixers.{place}.{names[0]} keeps them below" if names else ""
     return f"may be unstable: Re(lambda) >= 0 in {', '.join(found)}{hint}" if found else None

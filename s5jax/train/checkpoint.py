@@ -5,16 +5,16 @@
     checkpoints/<step>/SEAL.json    checksums of the files, written when all of them are there
     checkpoints/damaged/            what no longer agreed with its seal
 
-A checkpoint without a seal was never finished, and does not count. One that disagrees with its seal is not read at all:
-orbax would not notice every flipped bit, and logs a traceback for each array of a file that it cannot read.
+A checkpoint without a seal was never finished, and does not count. One that disagrees with its seal is not read: orbax
+would not notice every flipped bit, and logs a traceback for each array of a file that it cannot read.
 """
 
 import concurrent.futures
+import contextlib
 import copy
 import functools
 import json
 import logging
-import os
 import pathlib
 import shutil
 import tempfile
@@ -28,10 +28,14 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from s5jax.train.config import Config, UserError, differences
+from s5jax.train.optimizer import path_name
 from s5jax.train.step import TrainState
+from s5jax.train.workdir import write_json
 
 __all__ = ["Checkpoints", "read", "saved_steps"]
 
+SEAL = "SEAL.json"
+UNFINISHED = "it was never finished"
 
 _log = logging.getLogger(__name__)
 
@@ -39,24 +43,19 @@ _log = logging.getLogger(__name__)
 class _NewestAndBest:
     """Orbax preservation policy. It keeps the former best too, as it acts before the new one is sealed."""
 
-    best_step: int | None = None
-    former_best_step: int | None = None
+    best_steps: tuple[int | None, int | None] = (None, None)
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        kept = {*sorted(c.step for c in checkpoints)[-2:], self.best_step, self.former_best_step}
+        kept = {*sorted(c.step for c in checkpoints)[-2:], *self.best_steps}
         return [c.step in kept for c in checkpoints]
 
 
-class Checkpoints:
-    """The checkpoints of the run that this process does; `read` is for others.
-
-    Use as a context manager: leaving it waits for a save under way.
-    """
+class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
+    """The checkpoints of the run that this process does, as a context manager; `read` is for other processes."""
 
     def __init__(self, workdir: pathlib.Path, config: Config):
         self.directory = workdir.absolute() / "checkpoints"
-        self._config = config
-        self._keep = _NewestAndBest()
+        self._config, self._keep = config, _NewestAndBest()
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._saving: concurrent.futures.Future[None] | None = None
 
@@ -70,9 +69,6 @@ class Checkpoints:
             cleanup_tmp_directories=True,
         )
 
-    def __enter__(self) -> "Checkpoints":
-        return self
-
     def __exit__(self, *_: object) -> None:
         try:
             self.wait()
@@ -82,87 +78,72 @@ class Checkpoints:
                 self._orbax.close()
 
     def save(self, state: TrainState, progress: dict[str, Any]) -> None:
-        """Copies the state and writes it in the background.
+        """Copies the state and writes it in the background, with what else resuming needs, as JSON.
 
-        Args:
-          state: after `state.step` steps.
-          progress: what else resuming needs, as JSON; `progress["best_step"]` is the step whose checkpoint is kept as
-            the best so far.
+        The checkpoint of the step `progress["best_step"]` is kept as the best so far.
         """
         self.wait()
-        self._keep.former_best_step, self._keep.best_step = self._keep.best_step, progress["best_step"]
+        self._keep.best_steps = progress["best_step"], self._keep.best_steps[0]
         # Copies, since the next steps reuse the state's buffers and go on with the progress while these are written.
         host = jax.tree.map(np.array, jax.device_get(state))
         step, metadata = int(host.step), {"progress": copy.deepcopy(progress), "config": self._config.to_dict()}
-        writing = self._orbax.save_async(step, _to_stored(host), custom_metadata=metadata, overwrite=True)
+        writing = self._orbax.save_async(step, _by_name(host), custom_metadata=metadata, overwrite=True)
         self._saving = self._thread.submit(self._seal, writing, step)
 
     def wait(self) -> None:
         """Returns when what was saved is on disk, and raises what saving it raised."""
         saving, self._saving = self._saving, None
-        if saving is not None:
-            try:
+        try:
+            if saving is not None:
                 saving.result()
-            except OSError as error:
-                raise UserError(f"a checkpoint could not be written to {self.directory}: {error}") from error
+        except OSError as error:
+            raise UserError(f"a checkpoint could not be written to {self.directory}: {error}") from error
 
     def _seal(self, writing: Any, step: int) -> None:
         writing.result()
         directory = self.directory / str(step)
-        temporary = directory / f"{SEAL}.tmp"
-        temporary.write_text(json.dumps(_checksums(directory)))
-        os.replace(temporary, directory / SEAL)
+        write_json(directory / SEAL, _checksums(directory))
 
     def restore_latest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest intact checkpoint, as host arrays, with its progress; `None` if there is none to start from.
 
         Others that are damaged are moved to checkpoints/damaged, with a warning; if the best is among them,
-        `progress["best_step"]` is `None`. Unfinished ones are removed.
-
-        Raises:
-          UserError: there are checkpoints, and all are damaged, or they belong to another config.
+        `progress["best_step"]` is `None`. Unfinished ones are removed. Raises UserError if all that there are are
+        damaged, or they belong to another config.
         """
         faults = {step: _fault(self.directory / str(step)) for step in saved_steps(self.directory)}
         intact = [step for step, fault in faults.items() if fault is None]
         if not intact and any(fault != UNFINISHED for fault in faults.values()):
             raise UserError(f"no checkpoint in {self.directory} is intact; remove the run's directory to start over")
-        for step, fault in faults.items():
-            if fault is not None:
-                self._put_aside(step, fault)
+        for step in faults.keys() - intact:
+            directory = self.directory / str(step)
+            if faults[step] == UNFINISHED:
+                shutil.rmtree(directory)
+                continue
+            (self.directory / "damaged").mkdir(exist_ok=True)
+            directory.rename(tempfile.mkdtemp(prefix=f"{step}-", dir=self.directory / "damaged"))
+            _log.warning("warning: checkpoint %s is damaged: %s; moved to checkpoints/damaged", directory, faults[step])
         if not intact:
             return None
-        progress = _metadata(self.directory, intact[-1], self._config)["progress"]
+        progress = _metadata(self.directory / str(intact[-1]), self._config)["progress"]
         if progress["best_step"] not in intact:
             progress |= {"best_step": None, "best": None}
-        self._keep.best_step = progress["best_step"]
-        return _load(self.directory, intact[-1], like), progress
-
-    def _put_aside(self, step: int, fault: str) -> None:
-        directory = self.directory / str(step)
-        if fault == UNFINISHED:
-            shutil.rmtree(directory)
-            return
-        (self.directory / "damaged").mkdir(exist_ok=True)
-        directory.rename(tempfile.mkdtemp(prefix=f"{step}-", dir=self.directory / "damaged"))
-        _log.warning("warning: checkpoint %s is damaged: %s; moved to checkpoints/damaged", directory, fault)
+        self._keep.best_steps = progress["best_step"], None
+        return _load(self.directory / str(intact[-1]), like), progress
 
     def restore(self, step: int, like: TrainState) -> TrainState:
-        """The state after `step` steps, as host arrays.
-
-        Raises:
-          UserError: there is no such checkpoint, or it is damaged.
-        """
-        fault = _fault(self.directory / str(step))
+        """The state after `step` steps, as host arrays. Raises UserError if it is not there, or damaged."""
+        directory = self.directory / str(step)
+        fault = _fault(directory)
         if fault is not None:
-            raise UserError(f"checkpoint {self.directory / str(step)} cannot be read: {fault}")
-        return _load(self.directory, step, like)
+            raise UserError(f"checkpoint {directory} cannot be read: {fault}")
+        return _load(directory, like)
 
 
 def read(workdir: pathlib.Path, which: Literal["best", "latest"], like: TrainState, config: Config) -> TrainState:
     """The best or the newest checkpoint of a run that may be going on in another process; touches nothing.
 
-    Raises:
-      UserError: there is none, it is damaged, or it belongs to another config.
+    Raises UserError if there is none, it is damaged, or it belongs to another config.
     """
     directory = workdir.absolute() / "checkpoints"
     for _ in range(10):  # what is listed may be gone when it is read: then the run has something newer
@@ -170,16 +151,12 @@ def read(workdir: pathlib.Path, which: Literal["best", "latest"], like: TrainSta
             intact = [step for step in saved_steps(directory) if _fault(directory / str(step)) is None]
             if not intact:
                 break
-            step = intact[-1]
-            metadata = _metadata(directory, step, config)
-            if which == "best":
-                step = metadata["progress"]["best_step"]
-                if step is None:
-                    raise UserError(
-                        f"{workdir} has not been evaluated yet, and so has no best checkpoint; take the latest"
-                    )
+            progress = _metadata(directory / str(intact[-1]), config)["progress"]
+            step = progress["best_step"] if which == "best" else intact[-1]
+            if step is None:
+                raise UserError(f"{workdir} has not been evaluated yet, and so has no best checkpoint; take the latest")
             if step in intact:
-                return _load(directory, step, like)
+                return _load(directory / str(step), like)
         except UserError:
             raise
         except Exception as error:  # orbax's, tensorstore's or the file system's
@@ -190,41 +167,26 @@ def read(workdir: pathlib.Path, which: Literal["best", "latest"], like: TrainSta
 
 def saved_steps(directory: pathlib.Path) -> list[int]:
     """Steps there are checkpoints of in a directory, whether intact or not, in ascending order."""
-    if not directory.is_dir():
-        return []
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
+    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal())
 
 
-def _load(directory: pathlib.Path, step: int, like: TrainState) -> TrainState:
-    host = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
-    return _from_stored(ocp.load(directory / str(step), _to_stored(host)), host)
+def _load(directory: pathlib.Path, like: TrainState) -> TrainState:
+    host = _by_name(jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like))
+    stored = ocp.load(directory, host)
+    return jax.tree.unflatten(jax.tree.structure(like), [stored[name] for name in host])
 
 
-def _metadata(directory: pathlib.Path, step: int, config: Config) -> dict[str, Any]:
-    """The config and the progress that a checkpoint carries.
-
-    Raises:
-      UserError: it belongs to another config.
-    """
-    metadata: Any = ocp.metadata(directory / str(step)).custom_metadata
+def _metadata(directory: pathlib.Path, config: Config) -> dict[str, Any]:
+    """The config and the progress that a checkpoint carries. Raises UserError if it belongs to another config."""
+    metadata: Any = ocp.metadata(directory).custom_metadata
     different = differences(metadata["config"], config.to_dict())
     if different:
-        raise UserError(f"checkpoint {directory / str(step)} belongs to another config; {different}")
+        raise UserError(f"checkpoint {directory} belongs to another config; {different}")
     return metadata
 
 
-def _to_stored(host: TrainState) -> dict[str, Any]:
-    """The arrays of a state by their names."""
-    leaves = jax.tree_util.tree_leaves_with_path(host)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def _from_stored(stored: dict[str, Any], like: TrainState) -> TrainState:
-    return jax.tree.unflatten(jax.tree.structure(like), [stored[name] for name in _to_stored(like)])
-
-
-SEAL = "SEAL.json"
-UNFINISHED = "it was never finished"
+def _by_name(state: TrainState) -> dict[str, Any]:
+    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 
 def _checksums(directory: pathlib.Path) -> dict[str, int]:

@@ -18,10 +18,9 @@ class UserError(Exception):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Section:
-    """A module that the config names, and its `Options`: a mixer, an evaluator, the objective."""
+    """A mixer, an evaluator or the objective: a module of the package, or with dots any, and its `Options`."""
 
     module: str
-    """A file of the package, or with dots any module that can be imported."""
     options: Any
 
 
@@ -44,9 +43,8 @@ class Optim:
     name: str = "adamw"
     """An optimizer of optax: adamw, adam, lion, sgd, ..."""
     lr: float = 0.004
-    """Base rate of all parameters but those of the mixers' dynamics."""
     ssm_lr: float = 0.001
-    """Base rate of those."""
+    """Base rate of the mixers' dynamics; `lr` is that of all other parameters."""
     weight_decay: float = 0.05
     """Decoupled, as a multiple of the rate; L2 regularisation where the optimizer knows no decay."""
     b1: float = 0.9
@@ -61,9 +59,8 @@ class Optim:
     dt_global: bool = False
     """Train log_step like any parameter outside the dynamics: at lr, decayed."""
     schedule: Literal["warmup_cosine", "s5_published", "constant"] = "warmup_cosine"
-    """See `optimizer.rate_at`."""
     lr_min: float = 0.0
-    """Rate that the cosine ends at."""
+    """Rate that the cosine of the schedule ends at: see `optimizer.rate_at`."""
     clip_norm: float = 0.0
     """Largest global norm of the gradient; 0: unbounded."""
     micro_batches: int = 1
@@ -85,8 +82,7 @@ class Train:
     checkpoint_every_steps: int = 0
     """Steps between checkpoints besides those at evaluations; 0: no others."""
     schedule_epochs: float = 0.0
-    """Epochs that the schedule of the rates spans, warm-up included; 0: all of training. For what comes after its end
-    see `optimizer.rate_at`."""
+    """Epochs that the schedule of the rates spans, warm-up included; 0: all. For what follows see `rate_at`."""
     buckets: int = 0
     """Lengths that padded batches are cut to, so that short sequences cost less; 0: all have the full length."""
     resident_gib: float = 8.0
@@ -117,13 +113,18 @@ class Config:
     optim: Optim = Optim()
     train: Train = Train()
     evaluators: dict[str, Section] = dataclasses.field(default_factory=dict)
-    """What is computed at evaluations besides the objective: by name the options of each, and its `module` where that
-    is not the name."""
+    """What evaluations compute besides the objective: by name the options of each, and its `module` likewise."""
     log: Log = Log()
     seed: int = 0
     """Of initialisation, order of examples, and dropout."""
     num_devices: int = 0
     """Devices to spread a batch over; 0: all there are."""
+
+    @property
+    def foreign_modules(self) -> set[str]:
+        """Those that the config names which are not of this package: their names have dots."""
+        sections = [*self.mixers.values(), *self.evaluators.values(), *([self.objective] if self.objective else [])]
+        return {name for name in (self.task.name, *(section.module for section in sections)) if "." in name}
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values; `resolve` takes them back."""
@@ -137,20 +138,18 @@ class Config:
 
 
 def differences(old: Any, new: Any) -> str:
-    """The fields in which two configs differ, as `to_dict` gives them, in words; "" where there are none that matter.
+    """The fields in which two configs differ, as `to_dict` gives them, in words; "" where there are none.
 
     Where the data lie, and whether on the device, makes no difference.
     """
-    found: list[str] = []
 
-    def compare(old: Any, new: Any, name: str) -> None:
-        if name in ("config.task.data_dir", "config.train.resident_gib"):
-            return
+    def compare(old: Any, new: Any, name: str) -> list[str]:
         if isinstance(old, dict) and isinstance(new, dict):
-            for key in sorted(old.keys() | new.keys()):
-                compare(old.get(key), new.get(key), f"{name}.{key}")
-        elif old != new:
-            found.append(f"  {name}: {old!r} there, {new!r} now")
+            fields = ((old.get(key), new.get(key), f"{name}.{key}") for key in sorted(old.keys() | new.keys()))
+            return [line for field in fields for line in compare(*field)]
+        if old == new or name in ("config.task.data_dir", "config.train.resident_gib"):
+            return []
+        return [f"\n  {name}: {old!r} there, {new!r} now"]
 
-    compare(json.loads(json.dumps(old)), json.loads(json.dumps(new)), "config")
-    return "make these fields agree:\n" + "\n".join(found) if found else ""
+    found = compare(json.loads(json.dumps(old)), json.loads(json.dumps(new)), "config")
+    return "make these fields agree:" + "".join(found) if found else ""

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import functools
 import itertools
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,18 +19,15 @@ from s5jax.train.config import Config, UserError
 
 __all__ = ["Feed", "Feeder", "gather", "make_mesh"]
 
-AHEAD = 3
-"""Batches that are read from disk before they are needed."""
+AHEAD = 3  # batches that are read from disk before they are needed
 
 
 def make_mesh(num_devices: int, batch_size: int) -> Mesh:
     """A mesh of one axis, "data", over the first `num_devices` devices (0: all).
 
-    Every device holds the parameters and works on its share of the batch; `jax.jit` over the mesh sees one global
-    batch, so that every mean, a batch norm's too, is the same on any number of devices.
-
-    Raises:
-      UserError: there are fewer devices, or they do not divide the batch.
+    Every device holds the parameters and works on its share of the batch. `jax.jit` over the mesh sees one global
+    batch: every mean, a batch norm's too, is the same on any number of devices. Raises UserError if there are fewer
+    devices, or they do not divide the batch.
     """
     if jax.process_count() > 1:
         raise UserError("training on several hosts is not supported yet: start one process")
@@ -40,41 +36,35 @@ def make_mesh(num_devices: int, batch_size: int) -> Mesh:
         raise UserError(f"config.num_devices is {num_devices}, but there are {available} devices")
     count = num_devices or available
     if batch_size % count:
-        raise UserError(
-            f"config.train.batch_size {batch_size} is not divisible by {count} devices: change it or config.num_devices"
-        )
+        fault = f"is not divisible by {count} devices: change it or config.num_devices"
+        raise UserError(f"config.train.batch_size {batch_size} {fault}")
     return Mesh(np.array(jax.devices()[:count]), ("data",))
 
 
 class Feed(NamedTuple):
-    """What a step works on."""
+    """What a step works on.
+
+    `examples` are arrays as stored, of a whole split that stays on the devices or of this batch alone; those of the
+    batch are at `places` (batch,). `length`: samples kept of each sequence; `None`: all.
+    """
 
     examples: dict[str, Array]
-    """Arrays as stored: a whole split that stays on the devices, or the examples of this batch alone."""
     places: Array
-    """(batch,): where among them those of this batch are."""
     length: int | None
-    """Samples kept of each sequence; `None`: all."""
 
 
 def gather(
     examples: dict[str, Array], places: Int[Array, " batch"], task: Task, *, length: int | None, stride: int = 1
 ) -> dict[str, Array]:
-    """The batch of a feed, inside the jitted step.
+    """The batch of a feed of a task, inside the jitted step.
 
-    Args:
-      examples: of a feed.
-      places: of a feed.
-      task: that they belong to.
-      length: samples kept of each sequence; `None`: all.
-      stride: of these, the samples 0, stride, 2 stride, ... are kept.
+    The sequences are cut to `length` samples (`None`: all), and of these 0, stride, 2 stride, ... are kept.
     """
     batch = {name: jnp.take(array, places, axis=0) for name, array in examples.items()}
     batch["inputs"] = task.prepare(batch["inputs"])
-    along = ["inputs", *PER_STEP, *(("labels", "weights") if task.per_step else ())]
-    for name in along:
-        if name in batch:
-            batch[name] = jax.lax.slice_in_dim(batch[name], 0, length, stride, 1 + task.pairs)
+    along_time = ("inputs", *PER_STEP, *(("labels", "weights") if task.per_step else ()))
+    for name in [name for name in along_time if name in batch]:
+        batch[name] = jax.lax.slice_in_dim(batch[name], 0, length, stride, 1 + task.pairs)
     if stride > 1 and "lengths" in batch:
         batch["lengths"] = -(-batch["lengths"] // stride)
     return batch
@@ -89,45 +79,40 @@ class Feeder:
     """
 
     def __init__(self, config: Config, task: Task, mesh: Mesh):
-        self.batch_size = config.train.batch_size
-        self.mesh, self._task, self._splits = mesh, task, task.splits
-        self._resident_bytes = config.train.resident_gib * 2**30
+        self.batch_size, self._task, self._splits = config.train.batch_size, task, task.splits
+        # Arrays whole on every device, or split over the devices along their first axis.
+        self.everywhere, self.shared = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+        limit = config.train.resident_gib * 2**30
+        self._resident = {name for name, split in task.splits.items() if split.inputs.nbytes <= limit}
         self._on_device: dict[int, dict[str, Array]] = {}
         self._bounds: list[int] = []
         self._buckets: dict[str, np.ndarray] = {}
-        train_lengths = task.splits["train"].lengths
-        if config.train.buckets and train_lengths is not None:
-            self._bounds = batches.bucket_bounds(train_lengths, config.train.buckets, task.length)
-            lengths = {name: np.asarray(split.lengths) for name, split in task.splits.items()}
+        lengths = {name: np.asarray(split.lengths) for name, split in task.splits.items() if split.lengths is not None}
+        if config.train.buckets and "train" in lengths:
+            self._bounds = batches.bucket_bounds(lengths["train"], config.train.buckets, task.length)
             self._buckets = {name: batches.fitting(values, self._bounds) for name, values in lengths.items()}
 
     def bucket(self, name: str) -> Int[np.ndarray, " N"] | None:
         """The number of the length that each example of a split needs, where batches are cut."""
         return self._buckets.get(name)
 
-    def is_resident(self, name: str) -> bool:
-        """Whether a split stays on the devices."""
-        return self._splits[name].inputs.nbytes <= self._resident_bytes
-
-    def replicate(self, tree: Any) -> Any:
-        """The whole of every array on every device."""
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
-
-    def share(self, tree: Any) -> Any:
-        """Arrays split over the devices along their first axis."""
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec("data")))
-
     def feeds(self, name: str, order: Iterable[Int[np.ndarray, " batch"]]) -> Generator[Feed]:
-        """What steps on the batches of a split work on.
+        """What steps on the batches of a split work on, given the examples of each batch in `order`."""
+        split, bucket = self._splits[name], self.bucket(name)
 
-        Args:
-          name: of the split.
-          order: the examples of each batch.
-        """
-        if self.is_resident(name):
-            yield from (self._feed(name, self._resident(name), index, index) for index in order)
+        def feed(examples: dict[str, Array], index: np.ndarray, places: np.ndarray) -> Feed:
+            length = None if bucket is None else self._bounds[int(bucket[index].max())]
+            return Feed(examples, jax.device_put(places, self.everywhere), length)
+
+        def streamed(index: np.ndarray) -> Feed:
+            return feed(self._to_device(split.select(index)), index, np.arange(index.size, dtype=np.int32))
+
+        if name in self._resident:
+            if id(split) not in self._on_device:  # one that has two names is there once
+                self._on_device[id(split)] = self._to_device(split)
+            yield from (feed(self._on_device[id(split)], index, index) for index in order)
         else:
-            yield from _ahead(functools.partial(self._streamed, name), order)
+            yield from _ahead(streamed, order)
 
     def evaluation(self, name: str) -> Generator[tuple[Feed, Array]]:
         """Every example of a split once: feeds, and which examples of each count."""
@@ -136,35 +121,17 @@ class Feeder:
         index, counted = batches.padded_batches(order, self.batch_size)
         with contextlib.closing(self.feeds(name, index)) as feeds:
             for feed, counts in zip(feeds, counted, strict=True):
-                yield feed, self.share(counts)
+                yield feed, jax.device_put(counts, self.shared)
 
     def shapes(self, name: str) -> dict[str, jax.ShapeDtypeStruct]:
         """Of the examples of a feed."""
         arrays = self._splits[name].arrays
-        size = None if self.is_resident(name) else self.batch_size
-        return {
-            key: jax.ShapeDtypeStruct((size or len(array), *array.shape[1:]), self._type(key, array))
-            for key, array in arrays.items()
-        }
-
-    def _resident(self, name: str) -> dict[str, Array]:
-        split = self._splits[name]  # one that has two names is there once
-        if id(split) not in self._on_device:
-            self._on_device[id(split)] = self._to_device(split)
-        return self._on_device[id(split)]
-
-    def _streamed(self, name: str, index: Int[np.ndarray, " batch"]) -> Feed:
-        examples = self._to_device(self._splits[name].select(index))
-        return self._feed(name, examples, index, np.arange(index.size, dtype=np.int32))
-
-    def _feed(self, name: str, examples: dict[str, Array], index: np.ndarray, places: np.ndarray) -> Feed:
-        """Of the examples `index` of a split, which are at `places` in the arrays given."""
-        bucket = self.bucket(name)
-        length = None if bucket is None else self._bounds[int(bucket[index].max())]
-        return Feed(examples, self.replicate(places), length)
+        size = len(self._splits[name]) if name in self._resident else self.batch_size
+        return {key: jax.ShapeDtypeStruct((size, *x.shape[1:]), self._type(key, x)) for key, x in arrays.items()}
 
     def _to_device(self, split: Split) -> dict[str, Array]:
-        return self.replicate({name: np.asarray(x, self._type(name, x)) for name, x in split.arrays.items()})
+        arrays = {name: np.asarray(x, self._type(name, x)) for name, x in split.arrays.items()}
+        return jax.device_put(arrays, self.everywhere)
 
     def _type(self, name: str, array: np.ndarray) -> Any:
         labels = np.float32 if self._task.targets else np.int32

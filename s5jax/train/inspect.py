@@ -5,12 +5,15 @@ import typing
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from s5jax.train.build import Experiment, UnpreparedError, build, load_task
-from s5jax.train.config import Config, TaskConfig
+from s5jax.data import store
+from s5jax.train.build import Experiment, build, load_task
+from s5jax.train.config import Config, TaskConfig, UserError
+from s5jax.train.modules import known
 from s5jax.train.optimizer import path_name
 from s5jax.train.program import Program
-from s5jax.train.resolve import known_modules, load_module
+from s5jax.train.resolve import load_module
 from s5jax.train.step import TrainState
 
 __all__ = ["describe_fields", "dry_run"]
@@ -20,10 +23,12 @@ def dry_run(config: Config) -> str:
     """The resolved config, all parameters with shape, group, rate and decay, and the memory of a training step."""
     try:
         task, note = load_task(config), []
-    except UnpreparedError as error:
+    except UserError as error:
+        if not isinstance(error.__cause__, store.Unprepared):
+            raise
         task, note = load_task(config, blank=True), [f"note: {error}. Steps are those of the official data", ""]
     experiment, state = build(config, task)
-    memory = Program(experiment).step_memory(state)
+    memory = _step_memory(Program(experiment), state)
     return "\n".join(
         [
             *note,
@@ -39,6 +44,19 @@ def dry_run(config: Config) -> str:
     )
 
 
+def _step_memory(program: Program, state: TrainState) -> dict[str, int]:
+    """Bytes that a training step takes on each device, from the compiled program."""
+    examples = program.feeder.shapes("train")
+    places = jax.ShapeDtypeStruct((program.feeder.batch_size,), jnp.int32)
+    lowered = program.jitted_step.lower(state, examples, places, program.experiment.hyper(0), None)
+    analysis: Any = lowered.compile().memory_analysis()
+    return {
+        "state": sum(x.nbytes for x in jax.tree.leaves(state)),
+        "data": sum(x.size * x.dtype.itemsize for x in examples.values()),
+        "scratch": analysis.temp_size_in_bytes,
+    }
+
+
 def describe_fields() -> str:
     """All fields of a config with their defaults and choices, and what mixers, objectives and tasks there are."""
     lines = [
@@ -48,14 +66,14 @@ def describe_fields() -> str:
     hints = typing.get_type_hints(Config)
     for section in dataclasses.fields(Config):
         if section.name in ("mixers", "evaluators", "objective"):
-            for name in known_modules(section.name):
+            for name in known(section.name):
                 options = load_module(section.name, name).Options
                 place = f"{section.name}.module={name}" if section.name == "objective" else f"{section.name}.{name}"
                 prefix = section.name if section.name == "objective" else place
                 lines += ["", f"  {place}", *_field_lines(prefix, options)]
         elif section.name == "task":
-            lines += ["", *_field_lines("task", TaskConfig), f"  task.name: {', '.join(known_modules('task'))}"]
-            for name in known_modules("task"):
+            lines += ["", *_field_lines("task", TaskConfig), f"  task.name: {', '.join(known('task'))}"]
+            for name in known("task"):
                 options = getattr(load_module("task", name), "Options", None)
                 lines += ["", f"  task.name={name}", *_field_lines("task", options)] if options else []
         elif dataclasses.is_dataclass(hints[section.name]):

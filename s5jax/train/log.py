@@ -1,9 +1,10 @@
 """Where metrics go: the console and metrics.jsonl always, Weights & Biases and TensorBoard when the config asks."""
 
+import contextlib
+import datetime
 import json
 import os
 import pathlib
-import secrets
 import sys
 from typing import Any
 
@@ -11,48 +12,31 @@ import tqdm
 
 from s5jax.train.config import Config, UserError
 
-__all__ = ["Writer"]
+__all__ = ["Writer", "in_words"]
 
 
-class Writer:
-    """Writes to all sinks. Use as a context manager.
+class Writer(contextlib.AbstractContextManager["Writer"]):
+    """Writes to all sinks, as a context manager, from the step on that the run starts or resumes at.
 
-    Args:
-      workdir: of the run.
-      config: of the run.
-      step: the step that the run starts or resumes at. Metrics of later steps, which a killed run may have left, are
-        taken out of metrics.jsonl: they will be computed again.
-      total_steps: of the run, for the progress bar.
+    Metrics of later steps, which a killed run may have left, are taken out of metrics.jsonl: they come again.
     """
 
     def __init__(self, workdir: pathlib.Path, config: Config, step: int, total_steps: int):
         self._file = _reopen(workdir / "metrics.jsonl", step)
-        self.is_terminal = sys.stderr.isatty()
-        self._bar = tqdm.tqdm(
-            total=total_steps,
-            initial=step,
-            unit="step",
-            disable=not self.is_terminal,
-            dynamic_ncols=True,
-            smoothing=0.1,
-        )
-        self._wandb = _start_wandb(workdir, config) if config.log.wandb != "off" else None
-        self._tensorboard: Any = None
-        if config.log.tensorboard:
-            import tensorboardX
+        self._is_terminal, self._total_steps = sys.stderr.isatty(), total_steps
+        bar: dict[str, Any] = {"unit": "step", "dynamic_ncols": True, "smoothing": 0.1}
+        self._bar = tqdm.tqdm(total=total_steps, initial=step, disable=not self._is_terminal, **bar)
+        self._sinks: list[Any] = []
+        if config.log.tensorboard or config.log.wandb != "off":
+            from s5jax.train import sinks
 
-            self._tensorboard = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
-
-    def __enter__(self) -> "Writer":
-        return self
+            self._sinks = sinks.start(workdir, config, step)
 
     def __exit__(self, exception_type: type[BaseException] | None, *_: object) -> None:
         self._bar.close()
         self._file.close()
-        if self._wandb is not None:
-            self._wandb.finish(exit_code=0 if exception_type is None else 1)
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        for sink in self._sinks:
+            sink.close(failed=exception_type is not None)
 
     def advance(self, steps: int) -> None:
         """So many more steps are done."""
@@ -63,63 +47,45 @@ class Writer:
         with tqdm.tqdm.external_write_mode():
             print(line, flush=True)
 
-    def write(self, step: int, metrics: dict[str, Any], timing: dict[str, float] | None = None) -> None:
-        """Metrics of a step.
-
-        Args:
-          step: number of steps done.
-          metrics: by name; a pure function of the config, and thus all that metrics.jsonl takes.
-          timing: what depends on the machine; for the other sinks.
-        """
+    def write(self, step: int, metrics: dict[str, Any], **timing: float) -> None:
+        """Metrics after a number of steps; `timing`, which depends on the machine, goes to all but metrics.jsonl."""
         print(json.dumps({"step": step, **metrics}), file=self._file, flush=True)
-        if "train/loss" in metrics:
-            self._bar.set_postfix(loss=f"{metrics['train/loss']:.4f}", refresh=False)
-        everything = {**metrics, **(timing or {})}
-        if self._wandb is not None:
-            self._wandb.log(everything, step=step)
-        if self._tensorboard is not None:
-            for name, value in everything.items():
-                self._tensorboard.add_scalar(name, value, step)
+        for sink in self._sinks:
+            sink.write(step, metrics | timing)
+
+    def report(self, step: int, metrics: dict[str, float], speed: float) -> None:
+        """Metrics of training, and its steps per second (0: not known), also shown to who waits."""
+        self.write(step, metrics, **({"steps_per_second": speed} if speed else {}))
+        self._bar.set_postfix(loss=f"{metrics['train/loss']:.4f}", refresh=False)
+        if not self._is_terminal:
+            shown = {name: value for name, value in metrics.items() if name not in ("train/grad_norm", "train/lr")}
+            left = datetime.timedelta(seconds=round((self._total_steps - step) / speed)) if speed else None
+            words = f"epoch {metrics['epoch']:.2f}  {in_words(shown, 'train', 'loss', '  ')}"
+            pace = f"  {speed:.1f} steps/s  {left} left" if speed else ""
+            self.say(f"step {step}/{self._total_steps}  {words}{pace}")
 
     def summarize(self, result: dict[str, Any]) -> None:
         """The final result, for the sinks that show one."""
-        if self._wandb is not None:
-            self._wandb.summary.update(result)
+        for sink in self._sinks:
+            sink.summarize(result)
 
 
 def _reopen(path: pathlib.Path, step: int) -> Any:
     """Opens the file to append, keeping the lines up to a step."""
     kept = []
-    if path.exists():
-        for line in path.read_text().splitlines(keepends=True):
-            # A killed process may have left half a line, only ever as the last one.
-            try:
-                if line.endswith("\n") and json.loads(line)["step"] <= step:
-                    kept.append(line)
-            except ValueError as error:
-                raise UserError(f"{path} has a line that is no JSON: {line.strip()[:60]!r}") from error
+    for line in path.read_text().splitlines(keepends=True) if path.exists() else []:
+        try:  # a killed process may have left half a line, only ever as the last one
+            if line.endswith("\n") and json.loads(line)["step"] <= step:
+                kept.append(line)
+        except ValueError as error:
+            raise UserError(f"{path} has a line that is no JSON: {line.strip()[:60]!r}") from error
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text("".join(kept))
     os.replace(temporary, path)
     return path.open("a")
 
 
-def _start_wandb(workdir: pathlib.Path, config: Config) -> Any:
-    import wandb
-
-    identity = workdir / "wandb_id"  # so that a resumed run goes on there too
-    if not identity.exists():
-        identity.write_text(secrets.token_hex(4))
-    try:
-        return wandb.init(
-            id=identity.read_text(),
-            resume="allow",
-            project=config.log.wandb_project,
-            name=workdir.name,
-            dir=workdir,
-            mode=config.log.wandb,  # type: ignore[arg-type]
-            config=config.to_dict(),
-            settings=wandb.Settings(silent=True),
-        )
-    except wandb.errors.Error as error:
-        raise UserError(f"config.log.wandb={config.log.wandb}: {error}") from error
+def in_words(values: dict[str, Any], split: str, first: str, between: str = ", ") -> str:
+    """Metrics of a split, one of them first: "accuracy 0.9861, loss 0.0513"."""
+    names = [name.removeprefix(f"{split}/") for name in values if name.startswith(f"{split}/")]
+    return between.join(f"{name} {values[f'{split}/{name}']:.4f}" for name in sorted(names, key=lambda n: n != first))

@@ -1,7 +1,6 @@
 """The training loop. All side effects are here; it reads from top to bottom like the recipe it is."""
 
 import contextlib
-import datetime
 import itertools
 import math
 import pathlib
@@ -23,9 +22,9 @@ from s5jax.train import workdir as workdirs
 from s5jax.train.build import Experiment, build, load_task, random_keys
 from s5jax.train.checkpoint import Checkpoints
 from s5jax.train.config import Config, UserError
-from s5jax.train.log import Writer
+from s5jax.train.log import Writer, in_words
 from s5jax.train.program import Program
-from s5jax.train.resolve import foreign_fault, load_module
+from s5jax.train.resolve import load_module
 
 __all__ = ["Diverged", "Interrupted", "train"]
 
@@ -69,10 +68,12 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
         try:
             return _train(config, workdir, started)
         except Exception as error:
-            fault = None if isinstance(error, UserError | Interrupted) else foreign_fault(error, config)
-            if fault is None:
+            if not config.foreign_modules or isinstance(error, UserError | Interrupted):
                 raise
-            raise fault from error
+            from s5jax.train import modules
+
+            modules.raise_fault_in(error, config)
+            raise
 
 
 def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, Any]:
@@ -82,17 +83,15 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
     experiment, state = build(config, task)
     program = Program(experiment)
     total_steps, steps_per_epoch = experiment.total_steps, experiment.steps_per_epoch
-    eval_every = config.train.eval_every_steps or steps_per_epoch
+    eval_every, save_every = config.train.eval_every_steps or steps_per_epoch, config.train.checkpoint_every_steps
     evaluators = {name: load_module("evaluators", section.module) for name, section in config.evaluators.items()}
 
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(_catch_signals())
         checkpoints = stack.enter_context(Checkpoints(workdir, config))
-        restored = checkpoints.restore_latest(state)
         # What a checkpoint keeps besides the state: all that later reports and decisions depend on.
         progress: dict[str, Any] = {"best": None, "best_step": None, "stale": 0, "window": {}, "seconds": 0.0}
-        if restored is not None:
-            state, progress = restored
+        state, progress = checkpoints.restore_latest(state) or (state, progress)
         step = int(state.step)
         state = program.place(state)
         window = _Window(progress["window"])
@@ -107,68 +106,69 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
             f" {run['device']}; {total_steps} steps of {config.train.batch_size} examples, {steps_per_epoch} an epoch"
             + (f"; resuming after step {step}" if step else "")
         )
-        if origin is not None:
-            writer.say(f"data: {origin}")
+        writer.say(f"data: {origin}") if origin else None
 
-        def evaluate_further(step: int, *, evaluating: bool = False, ending: bool = False) -> dict[str, float]:
+        def measure(state: Any, split: str) -> dict[str, float]:
+            return {f"{split}/{name}": value for name, value in program.evaluate(state, split).items()}
+
+        def evaluate_further(*, evaluating: bool = False, ending: bool = False) -> dict[str, float]:
             """What the evaluators report that are due."""
             values: dict[str, float] = {}
             for name, module in evaluators.items():
                 options = config.evaluators[name].options
                 every = getattr(options, "every_steps", 0)
-                due = _divides(every, step) if every else evaluating
+                due = step % every == 0 if every else evaluating
                 if ending or (due if step else getattr(module, "AT_START", False)):
-                    context = Context(config, task, workdir, step, program.evaluate)
-                    values |= module.evaluate(context, state, options)
+                    values |= module.evaluate(Context(config, task, workdir, step, program.evaluate), state, options)
             return values
 
+        def ended() -> bool:
+            return step >= total_steps or 0 < config.train.patience <= progress["stale"]
+
         if step == 0:
-            evaluate_further(0)
+            evaluate_further()
         if step < total_steps:
             writer.say("compiling the training step")
-        clock = _Clock(started, before=progress["seconds"])
+        clock, first = _Clock(progress["seconds"]), step + 1
         order = _order(experiment, program.feeder.bucket("train"), step)
         feeds = stack.enter_context(contextlib.closing(program.feeder.feeds("train", order)))
-        while step < total_steps and not _out_of_patience(config, progress):
+        while not ended():
             state, metrics = program.step(state, next(feeds), step)
             step += 1
             window.add(step, metrics)
             writer.advance(1)
-            if clock.is_first():
+            if step == first:
                 window.read()
-                writer.say(f"start, import to first step: {clock.seconds_to_first_step(step):.1f} s")
+                writer.say(f"start, import to first step: {time.perf_counter() - started:.1f} s")
+                clock.lap(step)  # so that compilation does not count as slowness
 
             if step % config.log.every_steps == 0:
-                rate = float(experiment.rates(step - 1)[-1])
-                report = {"epoch": step / steps_per_epoch, **window.take_means(), "train/lr": rate}
-                speed = clock.lap(step)
-                writer.write(step, report, {"steps_per_second": speed} if speed else {})
-                if not writer.is_terminal:
-                    writer.say(_training_line(step, total_steps, report, speed))
+                report = {"epoch": step / steps_per_epoch, **window.take_means()}
+                report["train/lr"] = float(experiment.rates(step - 1)[-1])
+                writer.report(step, report, clock.lap(step))
 
             evaluating = step % eval_every == 0 or step == total_steps
-            if evaluating:
+            saving = evaluating or (save_every and step % save_every == 0)
+            if saving:
                 window.read()
-                with clock.paused():
-                    values = {f"val/{name}": value for name, value in program.evaluate(state, "val").items()}
-                _check_finite(step, values)
-                _judge(progress, step, values, task)
-                writer.say(_evaluation_line(step, steps_per_epoch, values, progress))
-                warning = report_unstable(config, state.params)
-                if warning is not None:
-                    writer.say(f"warning: {warning}")
-            # Before the checkpoint of the same step, from which a resumed run would go on without writing them.
-            ending = step == total_steps or _out_of_patience(config, progress)
             with clock.paused():
-                further = evaluate_further(step, evaluating=evaluating, ending=ending)
-            if evaluating or further:
-                writer.write(step, {"epoch": step / steps_per_epoch, **(values if evaluating else {}), **further})
-
-            stopping = bool(signals)  # asked once: one that comes from here on waits for the next step
-            if evaluating or stopping or _divides(config.train.checkpoint_every_steps, step):
-                window.read()
-                with clock.paused():
-                    checkpoints.save(state, {**progress, "window": window.sums, "seconds": clock.seconds()})
+                values: dict[str, float] = {}
+                if evaluating:
+                    values = measure(state, "val")
+                    _check_finite(step, values)
+                    _judge(progress, step, values, task)
+                    best = "  best so far" if progress["best_step"] == step else ""
+                    words = in_words(values, "val", "loss", "  ")
+                    writer.say(f"epoch {step / steps_per_epoch:.2f}  step {step}  validation {words}{best}")
+                    warning = report_unstable(config, state.params)
+                    writer.say(f"warning: {warning}") if warning else None
+                # Before the checkpoint of the same step, from which a resumed run would go on without writing them.
+                reported = values | evaluate_further(evaluating=evaluating, ending=ended())
+                if reported:
+                    writer.write(step, {"epoch": step / steps_per_epoch, **reported})
+                stopping = bool(signals)  # asked once: one that comes from here on waits for the next step
+                if saving or stopping:
+                    checkpoints.save(state, {**progress, "window": window.read(), "seconds": clock.seconds()})
             if stopping and step < total_steps:
                 checkpoints.wait()
                 name = signal.Signals(signals[0]).name
@@ -176,18 +176,16 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
 
         checkpoints.wait()
         if progress["best"] is None:  # its checkpoint was damaged
-            values = {f"val/{name}": value for name, value in program.evaluate(state, "val").items()}
-            _judge(progress, step, values, task)
-        best = program.place(checkpoints.restore(progress["best_step"], state))
-        result = {"steps": step, "best_step": progress["best_step"], **progress["best"]}
-        result |= {f"test/{name}": value for name, value in program.evaluate(best, "test").items()}
+            _judge(progress, step, measure(state, "val"), task)
+        best_state = program.place(checkpoints.restore(progress["best_step"], state))
+        result = {"steps": step, "best_step": progress["best_step"], **progress["best"], **measure(best_state, "test")}
         seconds = clock.seconds()
         workdirs.write_json(workdir / "run.json", {**run, "finished": workdirs.now(), "seconds": round(seconds, 1)})
         workdirs.write_json(workdir / "result.json", result)
         writer.summarize(result)
         judge = task.judge[0]
         writer.say(
-            f"done in {seconds:.0f} s: {_in_words(result, 'test', judge)}"
+            f"done in {seconds:.0f} s: test {in_words(result, 'test', judge)}"
             f" at the best validation {judge} ({result[f'val/{judge}']:.4f}, step {result['best_step']})"
         )
         return result
@@ -196,17 +194,17 @@ def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, A
 def _order(experiment: Experiment, bucket: np.ndarray | None, step: int) -> Iterator[np.ndarray]:
     """The examples of each batch from a step on: a function of the seed and the step."""
     size, batch_size = len(experiment.task.splits["train"]), experiment.config.train.batch_size
-    key, per_epoch = random_keys(experiment.config.seed).order, experiment.steps_per_epoch
-    for epoch in itertools.count(step // per_epoch):
-        order = batches.epoch_order(key, epoch, size, batch_size, bucket)
-        yield from order[step - epoch * per_epoch :] if epoch == step // per_epoch else order
+    key = random_keys(experiment.config.seed).order
+    first, done = divmod(step, experiment.steps_per_epoch)
+    for epoch in itertools.count(first):
+        yield from batches.epoch_order(key, epoch, size, batch_size, bucket)[done if epoch == first else 0 :]
 
 
 class _Window:
     """Training metrics since the last report. They are read one step late, so that the device never waits for us."""
 
     def __init__(self, sums: dict[str, list[float]]):
-        self.sums = sums
+        self._sums = sums
         self._unread: tuple[int, Metrics] | None = None
 
     def add(self, step: int, metrics: Metrics) -> None:
@@ -214,41 +212,31 @@ class _Window:
         self.read()
         self._unread = step, metrics
 
-    def read(self) -> None:
-        if self._unread is None:
-            return
-        (step, metrics), self._unread = self._unread, None
-        for name, (value, weight) in jax.device_get(metrics).items():
-            _check_finite(step, {f"train/{name}": float(value)})
-            total = self.sums.setdefault(f"train/{name}", [0.0, 0.0])
-            total[0] += float(value)
-            total[1] += float(weight)
+    def read(self) -> dict[str, list[float]]:
+        """The sum and the weight of each metric so far."""
+        if self._unread is not None:
+            (step, metrics), self._unread = self._unread, None
+            for name, (value, weight) in jax.device_get(metrics).items():
+                _check_finite(step, {f"train/{name}": float(value)})
+                total, total_weight = self._sums.get(f"train/{name}", [0.0, 0.0])
+                self._sums[f"train/{name}"] = [total + float(value), total_weight + float(weight)]
+        return self._sums
 
     def take_means(self) -> dict[str, float]:
-        self.read()
-        means = {name: total / weight if weight else 0.0 for name, (total, weight) in self.sums.items()}
-        self.sums = {}
-        return means
+        """Also starts a new window."""
+        sums, self._sums = self.read(), {}
+        return {name: total / weight if weight else 0.0 for name, (total, weight) in sums.items()}
 
 
 class _Clock:
-    """Time of the run, and speed of its training steps, evaluations and checkpoints not counted."""
+    """Seconds of the run, and the speed of its training steps, evaluations and checkpoints not counted."""
 
-    def __init__(self, started: float, before: float):
-        self._started, self._before = started, before
-        self._begin = self._lap = time.perf_counter()
-        self._lap_step: int | None = None
-
-    def is_first(self) -> bool:
-        return self._lap_step is None
-
-    def seconds_to_first_step(self, step: int) -> float:
-        """Also starts the first lap, so that compilation does not count as slowness."""
-        self._lap, self._lap_step = time.perf_counter(), step
-        return self._lap - self._started
+    def __init__(self, before: float):
+        self._begin = time.perf_counter() - before
+        self._lap, self._lap_step = time.perf_counter(), 0
 
     def seconds(self) -> float:
-        return self._before + time.perf_counter() - self._begin
+        return time.perf_counter() - self._begin
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -257,22 +245,19 @@ class _Clock:
         self._lap += time.perf_counter() - begin
 
     def lap(self, step: int) -> float:
-        """Steps per second since the last lap; 0 if there were none."""
-        assert self._lap_step is not None
-        now = time.perf_counter()
-        speed = (step - self._lap_step) / (now - self._lap)
-        self._lap, self._lap_step = now, step
-        return speed
+        """Steps per second since the last lap."""
+        seconds, steps = time.perf_counter() - self._lap, step - self._lap_step
+        self._lap, self._lap_step = time.perf_counter(), step
+        return steps / seconds
 
 
 @contextlib.contextmanager
 def _catch_signals() -> Iterator[list[int]]:
     """Records SIGTERM and SIGINT so that the loop can save first; a second SIGINT interrupts at once."""
     received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread handle signals
-        yield received
-        return
-    previous = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+    may_handle = threading.current_thread() is threading.main_thread()  # Python lets no other thread
+    signums = (signal.SIGTERM, signal.SIGINT) if may_handle else ()
+    previous = {signum: signal.getsignal(signum) for signum in signums}
 
     def note(signum: int, _: Any) -> None:
         received.append(signum)
@@ -288,12 +273,10 @@ def _catch_signals() -> Iterator[list[int]]:
 
 
 def _check_finite(step: int, values: dict[str, float]) -> None:
+    advice = "A lower config.optim.lr or ssm_lr, or config.optim.clip_norm=1, may help, in a new workdir."
     for name, value in values.items():
         if not math.isfinite(value):
-            raise Diverged(
-                f"step {step}: {name} is {value}. Stopped; the checkpoints of before are kept."
-                " A lower config.optim.lr or ssm_lr, or config.optim.clip_norm=1, may help, in a new workdir."
-            )
+            raise Diverged(f"step {step}: {name} is {value}. Stopped; the checkpoints of before are kept. {advice}")
 
 
 def _judge(progress: dict[str, Any], step: int, values: dict[str, float], task: Task) -> None:
@@ -310,33 +293,3 @@ def _judge(progress: dict[str, Any], step: int, values: dict[str, float], task: 
         progress.update(best=values, best_step=step, stale=0)
     else:
         progress["stale"] += 1
-
-
-def _out_of_patience(config: Config, progress: dict[str, Any]) -> bool:
-    return 0 < config.train.patience <= progress["stale"]
-
-
-def _divides(interval: int, step: int) -> bool:
-    return interval > 0 and step % interval == 0
-
-
-def _training_line(step: int, total_steps: int, report: dict[str, float], speed: float) -> str:
-    shown = {name: value for name, value in report.items() if name not in ("train/grad_norm", "train/lr")}
-    line = f"step {step}/{total_steps}  epoch {report['epoch']:.2f}  {_in_words(shown, 'train', 'loss', '  ')}"
-    if speed:
-        left = datetime.timedelta(seconds=round((total_steps - step) / speed))
-        line += f"  {speed:.1f} steps/s  {left} left"
-    return line
-
-
-def _evaluation_line(step: int, steps_per_epoch: int, values: dict[str, float], progress: dict[str, Any]) -> str:
-    best = "  best so far" if progress["best_step"] == step else ""
-    words = _in_words(values, "val", "loss", "  ")
-    return f"epoch {step / steps_per_epoch:.2f}  step {step}  validation {words.removeprefix('val ')}{best}"
-
-
-def _in_words(values: dict[str, Any], split: str, first: str, between: str = ", ") -> str:
-    """Metrics of a split, one of them first: "test accuracy 0.9861, loss 0.0513"."""
-    names = [name.removeprefix(f"{split}/") for name in values if name.startswith(f"{split}/")]
-    words = between.join(f"{name} {values[f'{split}/{name}']:.4f}" for name in sorted(names, key=lambda n: n != first))
-    return words if split == "train" else f"{split} {words}"

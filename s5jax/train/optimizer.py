@@ -1,11 +1,9 @@
 """The optimizer: which parameters have which rate and decay, how rates change, and the update itself.
 
-Parameters fall into groups by rules, `(pattern, {"lr": ..., "weight_decay": ..., "frozen": ...})`, of which the first
-that matches counts. A pattern is a regular expression for a leaf's whole path, as `--dry_run` shows it
+Parameters fall into groups by rules, `(pattern, {"lr": ..., "weight_decay": ..., "frozen": ...})`; the first that
+matches counts. A pattern is a regular expression for a leaf's whole path, as `--dry_run` shows it
 ("encoder/layers/0/seq/B"), or `@name` for the group that mixers call so in their `GROUPS` ("@dynamics"). What a rule
-leaves out is as in the config.
-
-Rates and decays are arguments of the training step, not constants of it: see `hyper` in `build.py`.
+leaves out is as in the config. Rates and decays are arguments of the training step, see `hyper` in `build.py`.
 """
 
 import difflib
@@ -23,6 +21,9 @@ from s5jax.train.config import Config, Optim, UserError
 
 __all__ = ["Group", "Optimizer", "check", "group_labels", "groups_of", "path_name", "rate_at", "rules_of"]
 
+BETAS = ("b1", "b2", "eps")
+"""Arguments of optimizers that are fields of the config."""
+
 Rules = tuple[tuple[str, dict[str, Any]], ...]
 
 _SSM: dict[str, Any] = {"name": "ssm", "lr": "ssm_lr", "weight_decay": 0.0}
@@ -38,17 +39,15 @@ GROUPINGS: dict[str, Rules] = {
     "only_C": ((".*/seq/(B|D)", _FROZEN), ("@dynamics", _FROZEN)),
     "plain": (),
 }
-"""Rules by the published names of groupings. The first four are S5's: parameters of the dynamics at `ssm_lr` without
-decay, B and C as the name says, all else at `lr` with decay. "only_C", which is ours, trains C alone of a mixer
-(arXiv 2310.01698, section 5); "plain" makes no difference between parameters."""
+"""Rules by the published names of groupings. The first four are S5's: the dynamics at `ssm_lr` without decay, B and C
+as the name says, all else at `lr` with decay. Our "only_C" trains C alone of a mixer (arXiv 2310.01698, section 5)."""
 
 
 class Group(NamedTuple):
-    """Parameters that are updated alike."""
+    """Parameters that are updated alike, at the base rate `lr`."""
 
     name: str
     lr: float
-    """Base rate."""
     weight_decay: float
     frozen: bool
 
@@ -64,9 +63,8 @@ def groups_of(optim: Optim) -> list[Group]:
     groups = []
     for i, (_, values) in enumerate((*rules_of(optim), ("", _REGULAR))):
         lr, decay = values.get("lr", optim.lr), values.get("weight_decay", optim.weight_decay)
-        lr = {"lr": optim.lr, "ssm_lr": optim.ssm_lr}.get(lr, lr) if isinstance(lr, str) else lr
-        frozen = bool(values.get("frozen", False))
-        name = values.get("name", f"rule {i + 1}")
+        lr = optim.ssm_lr if lr == "ssm_lr" else lr
+        frozen, name = bool(values.get("frozen", False)), values.get("name", f"rule {i + 1}")
         groups.append(Group(name, 0.0 if frozen else float(lr), 0.0 if frozen else float(decay), frozen))
     return groups
 
@@ -74,30 +72,24 @@ def groups_of(optim: Optim) -> list[Group]:
 def group_labels(config: Config, params: Any) -> Any:
     """For each parameter the number of its group among `groups_of`, in a tree like theirs.
 
-    Raises:
-      UserError: a rule of the config matches no parameter.
+    Raises UserError if a rule of the config matches no parameter.
     """
-    rules, used = rules_of(config.optim), set()
+    rules = rules_of(config.optim)
 
     def label(path: tuple[Any, ...], _: Any) -> int:
-        for i, (pattern, _) in enumerate(rules):
-            if _matches(pattern, path, config):
-                used.add(i)
-                return i
-        return len(rules)
+        name = path_name(path)
+        return next((i for i, (pattern, _) in enumerate(rules) if _matches(pattern, name, config)), len(rules))
 
     labels = jax.tree_util.tree_map_with_path(label, params)
+    used = {*jax.tree.leaves(labels)}
     for i, (pattern, _) in enumerate(config.optim.rules):
         if i not in used:
-            raise UserError(
-                f"config.optim.rules: {pattern!r} matches no parameter that an earlier rule has left;"
-                " --dry_run shows their names"
-            )
+            fault = "matches no parameter that an earlier rule has left; --dry_run shows their names"
+            raise UserError(f"config.optim.rules: {pattern!r} {fault}")
     return labels
 
 
-def _matches(pattern: str, path: tuple[Any, ...], config: Config) -> bool:
-    name = path_name(path)
+def _matches(pattern: str, name: str, config: Config) -> bool:
     if not pattern.startswith("@"):
         return re.fullmatch(pattern, name) is not None
     found = re.fullmatch(r".*/layers/(\d+)/seq/(.*)", name)
@@ -114,7 +106,7 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 
 def rate_at(optim: Optim, step: int, warmup_steps: int, total_steps: int, base: float) -> float:
-    """The rate of a step, for a group with a base rate.
+    """The rate of a step, for a group whose highest rate is `base`.
 
     `warmup_cosine`: linear to `base` over the warm-up, then half a cosine that reaches lr_min after the last of
     `total_steps`. Where training goes on, so does the cosine, up again, as in the published S4 code (`s5_published`
@@ -124,12 +116,7 @@ def rate_at(optim: Optim, step: int, warmup_steps: int, total_steps: int, base: 
     the rate computed for the step before it, k: base (k + 1) / warmup while k < warmup, then a cosine of length
     total - warmup in k itself, not k - warmup. The rate so drops at the seam, and is lr_min for the last warmup steps.
 
-    Args:
-      optim: schedule and lr_min.
-      step: steps done before this one.
-      warmup_steps: steps of the warm-up.
-      total_steps: steps of the schedule, warm-up included.
-      base: the highest rate.
+    `step` counts the steps done before this one; `total_steps` are those of the schedule, warm-up included.
     """
 
     def cosine(k: int) -> float:
@@ -146,33 +133,26 @@ def rate_at(optim: Optim, step: int, warmup_steps: int, total_steps: int, base: 
 
 
 class Optimizer:
-    """The optimizer of optax that a config names, one for each group; rates and decays are arguments.
-
-    Args:
-      optim: its name and arguments, and clipping.
-      labels: the number of each parameter's group, as from `group_labels`.
-    """
+    """The optimizer of optax that a config names, one for each group of `labels`, as from `group_labels`."""
 
     def __init__(self, optim: Optim, labels: Any):
         self.optim, self.labels, self.groups = optim, labels, groups_of(optim)
         parameters = _parameters(optim.name)
-        betas = ("b1", "b2", "eps")
-        self._arguments: dict[str, Any] = {name: getattr(optim, name) for name in betas if name in parameters}
-        self._arguments |= optim.arguments
         self._decoupled = "weight_decay" in parameters
+        self._arguments = {name: getattr(optim, name) for name in BETAS if name in parameters} | optim.arguments
 
     def _transformation(self, lr: Any, weight_decay: Any, clip_norm: Any) -> optax.GradientTransformation:
         make = getattr(optax, self.optim.name)
-        by_group: dict[int, optax.GradientTransformation] = {}
-        for i in sorted({*jax.tree.leaves(self.labels)}):
+
+        def of_group(i: int) -> optax.GradientTransformation:
             if self.groups[i].frozen:
-                by_group[i] = optax.set_to_zero()
-            elif self._decoupled:
-                by_group[i] = make(lr[i], weight_decay=weight_decay[i], **self._arguments)
-            else:  # as L2 regularisation
-                decay = optax.add_decayed_weights(weight_decay[i])
-                by_group[i] = optax.chain(decay, make(lr[i], **self._arguments))
-        update = optax.multi_transform(by_group, self.labels)
+                return optax.set_to_zero()
+            if self._decoupled:
+                return make(lr[i], weight_decay=weight_decay[i], **self._arguments)
+            l2 = optax.add_decayed_weights(weight_decay[i])
+            return optax.chain(l2, make(lr[i], **self._arguments))
+
+        update = optax.multi_transform({i: of_group(i) for i in sorted({*jax.tree.leaves(self.labels)})}, self.labels)
         if clip_norm is None:
             return update
         frozen = jax.tree.map(lambda i: self.groups[i].frozen, self.labels)  # their gradients do not count
@@ -186,11 +166,7 @@ class Optimizer:
     def update(self, grads: Any, state: Any, params: Any, hyper: dict[str, Any]) -> tuple[Any, Any]:
         """Updates of the parameters, and the next state.
 
-        Args:
-          grads: gradients.
-          state: of the optimizer.
-          params: parameters.
-          hyper: `lr` and `weight_decay`, one number for each of `groups`, and `clip_norm` where gradients are clipped.
+        `hyper` has `lr` and `weight_decay`, a number for each of `groups`, and `clip_norm` where gradients are clipped.
         """
         transformation = self._transformation(hyper["lr"], hyper["weight_decay"], hyper.get("clip_norm"))
         return transformation.update(grads, state, params)
@@ -199,7 +175,7 @@ class Optimizer:
 def check(optim: Optim) -> None:
     """Raises UserError if optax has no such optimizer, or it does not take the arguments that the config gives."""
     parameters = _parameters(optim.name)
-    for name in ("b1", "b2", "eps"):
+    for name in BETAS:
         if name not in parameters and getattr(optim, name) != getattr(Optim, name):
             raise UserError(f"config.optim.{name}: optax.{optim.name} has no such argument")
     for name in optim.arguments:
@@ -212,8 +188,8 @@ def _parameters(name: str) -> dict[str, inspect.Parameter]:
     """The arguments of an optimizer of optax, without its rate."""
     make = getattr(optax, name, None)
     parameters = dict(inspect.signature(make).parameters) if inspect.isfunction(make) else {}
-    if "learning_rate" not in parameters:
+    if not parameters.pop("learning_rate", None):
         close = difflib.get_close_matches(name, ["adamw", "adam", "lion", "sgd", "rmsprop", "lamb", "adafactor"], 1)
         hint = f"; did you mean {close[0]}?" if close else "; adamw, adam, lion and sgd are some"
         raise UserError(f"config.optim.name: optax has no optimizer {name!r}{hint}")
-    return {key: value for key, value in parameters.items() if key != "learning_rate"}
+    return parameters

@@ -4,9 +4,7 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from s5jax.objectives import Metrics
@@ -26,67 +24,47 @@ class Program:
         self.experiment = experiment
         self.mesh = make_mesh(config.num_devices if num_devices is None else num_devices, config.train.batch_size)
         self.feeder = Feeder(config, experiment.task, self.mesh)
-        everywhere = NamedSharding(self.mesh, PartitionSpec())
-        shared = NamedSharding(self.mesh, PartitionSpec("data"))
+        everywhere, shared = self.feeder.everywhere, self.feeder.shared
         take = functools.partial(gather, task=experiment.task)
         parts = {"graphdef": experiment.graphdef, "objective": experiment.objective}
+        trained = {**parts, "optimizer": experiment.optimizer, "micro_batches": config.optim.micro_batches}
 
-        def train(
-            state: TrainState, examples: dict[str, Array], places: Array, hyper: Hyper, length: int | None
-        ) -> tuple[TrainState, Metrics]:
+        @functools.partial(jax.jit, donate_argnums=0, static_argnums=4, out_shardings=everywhere)
+        def train(state: TrainState, examples: Any, places: Array, hyper: Hyper, length: int | None) -> Any:
             batch = jax.lax.with_sharding_constraint(take(examples, places, length=length), shared)
-            return train_step(
-                state,
-                batch,
-                hyper,
-                optimizer=experiment.optimizer,
-                micro_batches=config.optim.micro_batches,
-                **parts,
-            )
+            return train_step(state, batch, hyper, **trained)
 
+        @functools.partial(jax.jit, static_argnums=(5, 6), out_shardings=everywhere)
         def evaluate(
-            state: TrainState,
-            examples: dict[str, Array],
-            places: Array,
-            counted: Array,
-            hyper: Hyper,
-            length: int | None,
-            stride: int,
+            state: TrainState, examples: Any, places: Any, counted: Any, hyper: Hyper, length: int | None, stride: int
         ) -> Metrics:
             batch = {**take(examples, places, length=length, stride=stride), "counted": counted}
             batch = jax.lax.with_sharding_constraint(batch, shared)
             return eval_step(state, batch, hyper, rate=None if stride == 1 else float(stride), **parts)
 
-        self._train = jax.jit(train, donate_argnums=0, static_argnums=4, out_shardings=everywhere)
-        self._evaluate = jax.jit(evaluate, static_argnums=(5, 6), out_shardings=everywhere)
+        self.jitted_step, self._evaluate = train, evaluate
 
     def place(self, state: TrainState) -> TrainState:
         """A state as its steps want it: the whole on every device."""
-        return self.feeder.replicate(state)
+        return jax.device_put(state, self.feeder.everywhere)
 
     def step(self, state: TrainState, feed: Feed, step: int) -> tuple[TrainState, Metrics]:
         """A training step on a feed: the state after it, and its metrics. The state given is used up.
 
-        Args:
-          step: steps done before, `state.step` without asking the device for it.
+        `step` is the number of steps done before: `state.step`, without asking the device for it.
         """
-        return self._train(state, feed.examples, feed.places, self.experiment.hyper(step), feed.length)
+        return self.jitted_step(state, feed.examples, feed.places, self.experiment.hyper(step), feed.length)
 
     def evaluate(self, state: TrainState, name: str, *, stride: int = 1) -> dict[str, float]:
         """The objective's metrics over every example of a split.
 
-        Args:
-          state: of the model.
-          name: of the split.
-          stride: the model gets every `stride`-th sample, with step sizes multiplied by `stride`.
-
-        Raises:
-          UserError: the task's data cannot be read at another rate.
+        The model gets every `stride`-th sample, with step sizes multiplied by `stride`; UserError if the task's data
+        cannot be read so.
         """
         task = self.experiment.task
         if stride > 1:
             given = sorted({"rate", "reset", "weights"} & task.splits[name].arrays.keys())
-            if not 1 <= stride <= task.length:
+            if stride > task.length:
                 raise UserError(f"stride {stride} must lie in 1..{task.length}, the samples of a sequence")
             if task.num_tokens is not None:
                 raise UserError(f"stride {stride} is for samples of a signal, but task {task.name} gives tokens")
@@ -99,15 +77,3 @@ class Program:
         ]
         totals = {key: np.sum([s[key] for s in sums], axis=0, dtype=np.float64) for key in sums[0]}
         return {key: float(total / weight) if weight else float("nan") for key, (total, weight) in totals.items()}
-
-    def step_memory(self, state: TrainState) -> dict[str, int]:
-        """Bytes that a training step takes on each device, from the compiled program."""
-        examples = self.feeder.shapes("train")
-        places = jax.ShapeDtypeStruct((self.feeder.batch_size,), jnp.int32)
-        lowered = self._train.lower(state, examples, places, self.experiment.hyper(0), None)
-        analysis: Any = lowered.compile().memory_analysis()
-        return {
-            "state": sum(x.nbytes for x in jax.tree.leaves(state)),
-            "data": sum(x.size * x.dtype.itemsize for x in examples.values()),
-            "scratch": analysis.temp_size_in_bytes,
-        }

@@ -11,10 +11,8 @@ import importlib
 import importlib.util
 import math
 import pathlib
-import pkgutil
 import re
 import sys
-import traceback
 import types
 import typing
 from collections.abc import Sequence
@@ -26,19 +24,10 @@ from s5jax.models import options as models
 from s5jax.train import optimizer as optimizers
 from s5jax.train.config import Config, Section, TaskConfig, UserError
 
-__all__ = [
-    "fault_of",
-    "foreign_fault",
-    "foreign_modules",
-    "known_modules",
-    "load_config",
-    "load_module",
-    "override",
-    "resolve",
-    "section",
-]
+__all__ = ["load_config", "load_module", "override", "resolve", "section"]
 
 SECTIONS = [field.name for field in dataclasses.fields(Config)]
+NoOptions = dataclasses.make_dataclass("NoOptions", [], frozen=True)
 PACKAGES = {
     "mixers": ("s5jax.mixers", "apply"),
     "objective": ("s5jax.objectives", "objective"),
@@ -46,11 +35,6 @@ PACKAGES = {
     "task": ("s5jax.data", "load"),
 }
 """Where the modules of a section are, and the function that they have."""
-
-
-@dataclasses.dataclass(frozen=True)
-class NoOptions:
-    """Those of a module that has none."""
 
 
 def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
@@ -61,9 +45,8 @@ def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
     file, _, arg = file_and_arg.partition(":")
     path = pathlib.Path(file)
     if not path.is_file():
-        raise UserError(
-            f"config file {file} does not exist (run from the repository's root: --config=configs/digits.py:s5)"
-        )
+        hint = "run from the repository's root: --config=configs/digits.py:s5"
+        raise UserError(f"config file {file} does not exist ({hint})")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UserError(f"config file {file} is not a Python file")
@@ -74,7 +57,9 @@ def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the file is the user's
-        raise UserError(f"config file {file} cannot be run: {fault_of(error)}") from error
+        from s5jax.train import modules
+
+        raise UserError(f"config file {file} cannot be run: {modules.fault_of(error)}") from error
     if not hasattr(module, "get_config"):
         raise UserError(f"config file {file} does not define get_config()")
     try:
@@ -92,15 +77,13 @@ def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> Non
     # With another task than the file's, the file's fields of it do not apply: its name first.
     for argument in sorted(arguments, key=lambda argument: not argument.startswith("--config.task.name=")):
         name, equals, text = argument.removeprefix("--").partition("=")
-        if not name.startswith("config.") or not argument.startswith("--"):
-            raise UserError(
-                f"unknown option {argument}; --help lists them, and fields are set by --config.section.field=value"
-            )
+        if not argument.startswith("--config."):
+            hint = "--help lists them, and fields are set by --config.section.field=value"
+            raise UserError(f"unknown option {argument}; {hint}")
         if not equals:
             raise UserError(f"{argument} needs a value: --{name}=value")
         *sections, field = name.split(".")[1:]
-        if sections:
-            _check_names(SECTIONS, sections[:1], "config")
+        _check_names(SECTIONS, sections[:1], "config")
         at = config
         for depth, section in enumerate(sections, 1):
             if at.get(section, None) is None and (depth == 1 or sections[0] in ("mixers", "evaluators")):
@@ -111,47 +94,36 @@ def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> Non
                 raise UserError(f"--{name}: config.{'.'.join(sections[:depth])} is not a section")
         value = _parse(text)
         if name == "config.task.name" and value != at.get("name"):
-            own = [field.name for field in dataclasses.fields(TaskConfig)]
+            own = _fields(TaskConfig)
             config.task = at = ml_collections.ConfigDict({name: at[name] for name in own if name in at})
         with at.unlocked(), at.ignore_type():
             at[field] = value
-    _check_used(config, arguments)
-
-
-def _check_used(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> None:
-    """Refuses options of a mixer that the model does not have: they would do nothing."""
     pattern = config.get("model", {}).get("pattern", models.Options.pattern)
     pattern = [pattern] if isinstance(pattern, str) else list(pattern)
-    for argument in arguments:
-        path = argument.partition("=")[0].removeprefix("--config.mixers.")
-        if path != argument.partition("=")[0] and not {path, path.rpartition(".")[0]} & set(pattern):
+    for argument in arguments:  # options of a mixer that the model does not have would do nothing
+        path = re.match(r"--config\.mixers\.([^=]*)", argument)
+        if path and not {path[1], path[1].rpartition(".")[0]} & set(pattern):
             raise UserError(f"{argument}: model.pattern has the mixers {', '.join(map(str, pattern))}")
 
 
 def _parse(text: str) -> Any:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
     try:
-        return ast.literal_eval(text)
+        return ast.literal_eval(text.title() if text.lower() in ("true", "false") else text)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
 
 
 def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
-    """The frozen config.
-
-    Raises:
-      UserError: an unknown field, a value of the wrong type or outside its range, a module that does not exist.
-    """
+    """The frozen config. Raises UserError where a field, a value or a module is not one that can be."""
     values = values.to_dict() if isinstance(values, ml_collections.ConfigDict) else dict(values)
     _check_names(SECTIONS, values, "config")
     if isinstance(values.get("task"), dict):
-        task = dict(values["task"])
-        own = [field.name for field in dataclasses.fields(TaskConfig) if field.name != "options"]
+        task, own = dict(values["task"]), [name for name in _fields(TaskConfig) if name != "options"]
         module = load_module("task", task.get("name"))
         options = {name: task.pop(name) for name in list(task) if name not in own}
-        built = _options(module, options, "config.task", own)
-        values["task"] = _build(TaskConfig, {**task, "options": built}, "config.task")
+        if options or hasattr(module, "Options"):
+            task["options"] = _options(module, options, "config.task", own)
+        values["task"] = _build(TaskConfig, task, "config.task")
     model = values["model"] = _build(models.Options, values.get("model", {}), "config.model")
     given = _dict(values.get("mixers", {}), "config.mixers")
     values["mixers"] = {name: section("mixers", name, _at(given, name)) for name in model.pattern}
@@ -162,14 +134,17 @@ def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
     values["evaluators"] = {name: section("evaluators", name, given) for name, given in evaluators.items()}
     if values.get("objective") is not None:
         options = dict(_dict(values["objective"], "config.objective"))
-        if options.get("module"):
-            values["objective"] = section("objective", options["module"], options)
-        else:  # the task's, which is known when its data are loaded
-            options.pop("module", None)
-            values["objective"] = Section(module="", options=options) if options else None
+        name = options.pop("module", None)
+        # Without a name it is the task's, which is known when its data are loaded.
+        of_task = Section(module="", options=options) if options else None
+        values["objective"] = section("objective", name, options) if name else of_task
     config = _build(Config, values, "config")
     _check_ranges(config)
     return config
+
+
+def _fields(cls: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)]
 
 
 def _dict(values: Any, where: str) -> dict[str, Any]:
@@ -190,85 +165,32 @@ def section(kind: str, name: Any, values: Any) -> Section:
     """A module of a kind, named or in the field `module`, with its options from plain values."""
     where = f"config.{kind}" if kind == "objective" else f"config.{kind}.{name}"
     values = dict(_dict(values, where))
-    module_name = values.pop("module", name)
-    module = load_module(kind, module_name)
-    return Section(module=module_name, options=_options(module, values, where, ["module"]))
+    name = values.pop("module", name)
+    return Section(module=name, options=_options(load_module(kind, name), values, where, ["module"]))
 
 
 def _options(module: types.ModuleType, values: dict[str, Any], where: str, own: list[str]) -> Any:
-    options = getattr(module, "Options", None)
-    if options is None and not values and where == "config.task":
-        return None
-    options = NoOptions if options is None else options
-    _check_names([*own, *(field.name for field in dataclasses.fields(options))], values, where)
+    options = getattr(module, "Options", NoOptions)
+    _check_names([*own, *_fields(options)], values, where)
     return _build(options, values, where)
-
-
-def known_modules(kind: str) -> list[str]:
-    """Names of the mixers, objectives, evaluators or tasks of the package."""
-    package, entry = PACKAGES[kind]
-    names = []
-    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        try:
-            if hasattr(importlib.import_module(f"{package}.{module.name}"), entry):
-                names.append(module.name)
-        except Exception:  # a file that is still being written must not stand in the way of others
-            continue
-    return names
 
 
 def load_module(kind: str, name: Any) -> types.ModuleType:
     """A mixer, objective, evaluator or task by name, of the package or, with dots, from elsewhere.
 
-    Raises:
-      UserError: there is none, or it cannot be imported.
+    Raises UserError if there is none, or it cannot be imported.
     """
-    package, entry = PACKAGES[kind]
-    where = {"mixers": "config.model.pattern", "task": "config.task.name"}.get(kind, f"config.{kind}")
-    if not isinstance(name, str) or not re.fullmatch(r"\w+(\.\w+)*", name):
-        fault = "is missing" if name is None else f"{name!r} is not the name of a module"
-        raise UserError(f"{where}: {fault}; there are {', '.join(known_modules(kind))}")
-    path = name if "." in name else f"{package}.{name}"
+    (package, entry), fault = PACKAGES[kind], None
     try:
-        module = importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (path == error.name or path.startswith(f"{error.name}.")):
-            raise UserError(f"{where}: {name} cannot be imported: {fault_of(error)}") from error
-        raise UserError(
-            f"{where}: {name!r} does not exist; there are {', '.join(known_modules(kind))}, and with dots any module"
-        ) from None
+        if isinstance(name, str) and re.fullmatch(r"\w+(\.\w+)*", name):
+            module = importlib.import_module(name if "." in name else f"{package}.{name}")
+            if hasattr(module, entry):
+                return module
     except Exception as error:  # the file may be the user's
-        raise UserError(f"{where}: {name} cannot be imported: {fault_of(error)}") from error
-    if not hasattr(module, entry):
-        raise UserError(f"{where}: {name} has no function {entry}; there are {', '.join(known_modules(kind))}")
-    return module
+        fault = error
+    from s5jax.train import modules
 
-
-def foreign_modules(config: Config) -> dict[str, pathlib.Path]:
-    """The modules of a config that are not of this package, and their files."""
-    sections = [*config.mixers.values(), *config.evaluators.values(), *([config.objective] if config.objective else [])]
-    names = sorted({name for name in (config.task.name, *(s.module for s in sections)) if "." in name})
-    files = {name: importlib.import_module(name).__file__ for name in names}
-    return {name: pathlib.Path(file) for name, file in files.items() if file}
-
-
-def foreign_fault(error: Exception, config: Config) -> UserError | None:
-    """An exception that was raised in a module of the user's, as a mistake of a line; `None` for any other."""
-    files = {str(file): name for name, file in foreign_modules(config).items()}
-    names = [files[frame.filename] for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
-    return UserError(f"{names[-1]} failed: {fault_of(error)}") if names else None
-
-
-def fault_of(error: BaseException) -> str:
-    """An exception of a user's own code in a line: what it says, and where it was raised."""
-    ours = str(pathlib.Path(__file__).parents[1])
-    place = ""
-    for frame in traceback.extract_tb(error.__traceback__):
-        if not frame.filename.startswith((ours, sys.prefix, sys.base_prefix, "<")):
-            place = f" ({frame.filename}, line {frame.lineno})"
-    if isinstance(error, SyntaxError):
-        place = f" ({error.filename}, line {error.lineno})"
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}{place}"
+    raise modules.refusal(kind, name, fault) from fault
 
 
 def _check_names(known: list[str], names: Any, where: str) -> None:
@@ -281,27 +203,21 @@ def _check_names(known: list[str], names: Any, where: str) -> None:
 
 def _build(cls: type, values: Any, where: str) -> Any:
     """An instance of a dataclass from nested dicts, every name and type checked."""
-    _check_names([field.name for field in dataclasses.fields(cls)], _dict(values, where), where)
+    _check_names(_fields(cls), _dict(values, where), where)
     hints = typing.get_type_hints(cls)
     arguments = {}
     for name, value in values.items():
         hint, at = hints[name], f"{where}.{name}"
         if hint is Any or dataclasses.is_dataclass(value) or name in ("mixers", "evaluators"):
             arguments[name] = value
-        elif dataclasses.is_dataclass(hint):
-            arguments[name] = _build(typing.cast(type, hint), value, at)
         else:
-            arguments[name] = _value(hint, value, at)
+            make: Any = _build if dataclasses.is_dataclass(hint) else _value
+            arguments[name] = make(hint, value, at)
     try:
         return cls(**arguments)
     except TypeError:
-        required = (
-            f.name
-            for f in dataclasses.fields(cls)
-            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        )
-        missing = ", ".join(name for name in required if name not in arguments)
-        raise UserError(f"{where} lacks {missing}") from None
+        unset = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
+        raise UserError(f"{where} lacks {', '.join(name for name in unset if name not in arguments)}") from None
     except ValueError as error:
         raise UserError(f"{where}: {error}") from error
 
@@ -318,8 +234,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if isinstance(value, str | dict) or not isinstance(value, Sequence):
             example = "\"('s5', 'attention')\"" if parts[0] is str else '"(1.0, 2.0)"'
             raise UserError(f"{where} takes a tuple such as {example}, got {value!r}")
-        if len(parts) == 2 and parts[1] is Ellipsis:
-            return tuple(_value(parts[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+        parts = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
         if len(parts) != len(value):
             raise UserError(f"{where} takes {len(parts)} values, got {value!r}")
         return tuple(_value(part, v, f"{where}[{i}]") for i, (part, v) in enumerate(zip(parts, value, strict=True)))
@@ -334,39 +249,27 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 def _check_ranges(config: Config) -> None:
     optim, train = config.optim, config.train
-    at_least = {"num_devices": (config.num_devices, 0), "task.limit": (config.task.limit, 0)}
-    at_least |= {"log.every_steps": (config.log.every_steps, 1), "optim.micro_batches": (optim.micro_batches, 1)}
-    for name in ("lr", "ssm_lr", "weight_decay", "lr_min", "clip_norm", "b1", "b2", "eps"):
-        at_least[f"optim.{name}"] = (getattr(optim, name), 0)
-    for name, least in {"epochs": 1, "batch_size": 1}.items():
-        at_least[f"train.{name}"] = (getattr(train, name), least)
-    for name in ("warmup_epochs", "patience", "eval_every_steps", "checkpoint_every_steps", "schedule_epochs"):
-        at_least[f"train.{name}"] = (getattr(train, name), 0)
-    for name in ("buckets", "resident_gib"):
-        at_least[f"train.{name}"] = (getattr(train, name), 0)
-    for name, (value, least) in at_least.items():
-        if not value >= least:
-            raise UserError(f"config.{name} must be at least {least}, got {value}")
     if not 0 <= config.seed < 2**32:
         raise UserError(f"config.seed must lie in 0..{2**32 - 1}, got {config.seed}")
     if not 0 <= optim.average < 1:
         raise UserError(f"config.optim.average must lie in [0, 1), got {optim.average}")
+    for prefix in ("", "task.", "optim.", "train.", "log."):
+        for name, value in vars(getattr(config, prefix[:-1]) if prefix else config).items():
+            least = int(name in ("epochs", "batch_size", "micro_batches", "every_steps"))
+            if isinstance(value, int | float) and value < least:
+                raise UserError(f"config.{prefix}{name} must be at least {least}, got {value}")
     if optim.lr_min > min(optim.lr, optim.ssm_lr):
         raise UserError(f"config.optim.lr_min {optim.lr_min} exceeds lr or ssm_lr")
     if optim.grouping == "only_C" and optim.dt_global:
         raise UserError("config.optim.dt_global trains step sizes, which grouping only_C does not: choose one")
     if train.batch_size % optim.micro_batches:
-        raise UserError(
-            f"config.train.batch_size {train.batch_size} is not divisible by"
-            f" config.optim.micro_batches {optim.micro_batches}"
-        )
+        parts = f"config.optim.micro_batches {optim.micro_batches}"
+        raise UserError(f"config.train.batch_size {train.batch_size} is not divisible by {parts}")
     if train.warmup_epochs >= train.epochs:
         raise UserError(f"config.train.warmup_epochs {train.warmup_epochs} leaves nothing of {train.epochs} epochs")
     if 0 < train.schedule_epochs <= train.warmup_epochs:
-        raise UserError(
-            f"config.train.schedule_epochs {train.schedule_epochs} is all warm-up,"
-            f" {train.warmup_epochs} epochs: it counts from the first step"
-        )
+        why = f"is all warm-up, {train.warmup_epochs} epochs: it counts from the first step"
+        raise UserError(f"config.train.schedule_epochs {train.schedule_epochs} {why}")
     optimizers.check(optim)
     for i, (pattern, values) in enumerate(optim.rules):
         where = f"config.optim.rules[{i}]"

@@ -1,6 +1,5 @@
 """One step of training and one of evaluation, as pure functions."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -39,7 +38,7 @@ def train_step(
     *,
     graphdef: nnx.GraphDef,
     optimizer: Any,
-    objective: Callable[..., Metrics],
+    objective: Any,
     micro_batches: int = 1,
 ) -> tuple[TrainState, Metrics]:
     """One update by the mean loss of a batch.
@@ -47,28 +46,23 @@ def train_step(
     Several seeds are one program: `jax.vmap` over an axis in front of state, batch and hyper.
 
     Args:
-      state: before the step.
+      state: before the step; graphdef and optimizer are those it belongs to.
       batch: see `s5jax.objectives`.
       hyper: rates, decays, dropout and its key, the objective's numbers.
-      graphdef: of the model.
-      optimizer: as `state.opt_state` belongs to.
       objective: (outputs, batch, **hyper["objective"]) to sums and weights.
-      micro_batches: parts that the batch is read in, one after the other. Sums and weights of all parts are added
-        before they are divided, so that the update is that of the whole batch (but for the statistics of batch norm,
-        which are those of each part).
+      micro_batches: parts that the batch is read in, one after the other. Their sums and weights are added before they
+        are divided: the update is that of the whole batch, but for the statistics of batch norm, which are each part's.
 
     Returns:
-      The state after the step, and of this batch the objective's metrics and `grad_norm` (global, before clipping),
-      as (sum, weight).
+      The state after the step, and the objective's metrics and `grad_norm` (global, before clipping) as (sum, weight).
     """
     key = jax.random.fold_in(hyper["key"], state.step) if "key" in hyper else None
 
     def loss(params: Any, batch_stats: Any, batch: Batch, key: Array | None) -> tuple[Array, tuple[Metrics, Any]]:
         model = nnx.merge(graphdef, params, batch_stats)
-        given = {name: batch[name] for name in SEQUENCES if name in batch}
-        outputs = model(
-            batch["inputs"], batch.get("lengths"), **given, train=True, key=key, dropout=hyper.get("dropout")
-        )
+        given: dict[str, Any] = {name: batch[name] for name in SEQUENCES if name in batch}
+        given |= {"train": True, "key": key, "dropout": hyper.get("dropout")}
+        outputs = model(batch["inputs"], batch.get("lengths"), **given)
         metrics = objective(outputs, batch, **hyper.get("objective", {}))
         return metrics["loss"][0], (metrics, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
@@ -104,29 +98,16 @@ def train_step(
 
 
 def eval_step(
-    state: TrainState,
-    batch: Batch,
-    hyper: Hyper,
-    *,
-    graphdef: nnx.GraphDef,
-    objective: Callable[..., Metrics],
-    rate: float | None = None,
+    state: TrainState, batch: Batch, hyper: Hyper, *, graphdef: Any, objective: Any, rate: float | None = None
 ) -> Metrics:
     """The objective's metrics of a batch as sums and weights, with the averaged weights where there are any.
 
-    Args:
-      state: of the model.
-      batch: see `s5jax.objectives`; examples that are not `counted` have no part in the result.
-      hyper: the objective's numbers.
-      graphdef: of the model.
-      objective: as in `train_step`.
-      rate: factor on time, where the batch has none.
+    Arguments are as in `train_step`. Examples of the batch that are not `counted` have no part in the result. `rate`
+    is a factor on time, where the batch has none.
     """
-    trained = {"params": state.params, "batch_stats": state.batch_stats}
-    trained = trained if state.average is None else state.average
+    trained = state.average or {"params": state.params, "batch_stats": state.batch_stats}
     model = nnx.merge(graphdef, trained["params"], trained["batch_stats"])
     given: dict[str, Any] = {name: batch[name] for name in SEQUENCES if name in batch}
-    if rate is not None:
-        given["rate"] = rate
+    given |= {} if rate is None else {"rate": rate}
     outputs = model(batch["inputs"], batch.get("lengths"), **given)
     return objective(outputs, batch, **hyper.get("objective", {}))

@@ -13,7 +13,6 @@ import dataclasses
 import datetime
 import fcntl
 import hashlib
-import importlib
 import importlib.metadata
 import json
 import os
@@ -26,62 +25,56 @@ from typing import Any
 import jax
 
 import s5jax
-from s5jax.data import store
 from s5jax.train.config import Config, UserError, differences
-from s5jax.train.resolve import foreign_modules, load_module, resolve
+from s5jax.train.resolve import load_module, resolve
 
 __all__ = ["claim", "claim_data", "describe_run", "now", "read_config", "read_json", "record", "write_json"]
+
+DEPENDENCIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
 
 
 @contextlib.contextmanager
 def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
     """Makes the directory this config's, for one process at a time. `record` then writes the config down.
 
-    Raises:
-      UserError: it belongs to another config, or is in use by another process.
+    Raises UserError if it belongs to another config, or is in use by another process.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = open(workdir / ".lock", "w")  # noqa: SIM115 (held until the run ends)
-    except FileExistsError:
-        raise UserError(f"workdir {workdir} is a file, not a directory") from None
     except OSError as error:
-        raise UserError(f"workdir {workdir} cannot be written to: {error.strerror}") from error
+        fault = "is a file, not a directory" if workdir.is_file() else f"cannot be written to: {error.strerror}"
+        raise UserError(f"workdir {workdir} {fault}") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"workdir {workdir} is in use by another process") from None
-        recorded = workdir / "config.json"
-        if recorded.exists():
-            different = differences(resolve(read_json(recorded)).to_dict(), config.to_dict())
+        if (workdir / "config.json").exists():
+            different = differences(read_config(workdir).to_dict(), config.to_dict())
             if different:
                 raise UserError(f"workdir {workdir} belongs to another config; take another one, or {different}")
         yield
 
 
 def claim_data(workdir: pathlib.Path, config: Config) -> str | None:
-    """Notes in data.json which prepared data a run is made with, or sees that they are still those.
+    """Notes in data.json which prepared data a run is made with; raises UserError if these are no longer the same.
 
-    Returns:
-      Where these data are from, in a line; `None` if the task needs no preparation.
-
-    Raises:
-      UserError: they are not.
+    Returns where they are from, in a line; `None` if the task needs no preparation.
     """
     task, data_dir = config.task.name, config.task.data_dir
     if not hasattr(load_module("task", task), "FORMAT"):
         return None
+    from s5jax.data import store
+
     origin = store.read_manifest(data_dir, task)["origin"]
-    now = {"task": task, "sha256": store.fingerprint(data_dir, task), "origin": origin}
-    path = workdir / "data.json"
+    path, now = workdir / "data.json", {"task": task, "sha256": store.fingerprint(data_dir, task)}
     if not path.exists():
-        write_json(path, now)
-    elif (read_json(path)["task"], read_json(path)["sha256"]) != (task, now["sha256"]):
-        raise UserError(
-            f"the data of task {task} in {data_dir} are not those that {workdir} was made with (by their SHA-256):"
-            " say where those are, or take another workdir"
-        )
+        write_json(path, {**now, "origin": origin})
+    elif not now.items() <= read_json(path).items():
+        fault = f"are not those that {workdir} was made with (by their SHA-256)"
+        advice = "say where those are, or take another workdir"
+        raise UserError(f"the data of task {task} in {data_dir} {fault}: {advice}")
     return origin
 
 
@@ -91,17 +84,12 @@ def record(workdir: pathlib.Path, config: Config) -> None:
 
 
 def read_config(workdir: pathlib.Path, data_dir: pathlib.Path | str | None = None) -> Config:
-    """The config that a run was started with, its data elsewhere if that is said.
-
-    Raises:
-      UserError: there is no run in this directory.
-    """
+    """The config that a run was started with, its data elsewhere if that is said; UserError if there is no run."""
     if not (workdir / "config.json").is_file():
         raise UserError(f"{workdir} is not a run's directory: it has no config.json")
     config = resolve(read_json(workdir / "config.json"))
-    if data_dir is None:
-        return config
-    return dataclasses.replace(config, task=dataclasses.replace(config.task, data_dir=str(data_dir)))
+    task = config.task if data_dir is None else dataclasses.replace(config.task, data_dir=str(data_dir))
+    return dataclasses.replace(config, task=task)
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -120,20 +108,20 @@ def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
 
 def describe_run(workdir: pathlib.Path, config: Config, params: Any, num_devices: int) -> dict[str, Any]:
     """Writes run.json, what a run depends on besides its config, and returns it with `warnings` for the user."""
-    path = workdir / "run.json"
+    path, files = workdir / "run.json", {}
     before = read_json(path) if path.exists() else {}
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
+    if config.foreign_modules:
+        from s5jax.train import modules
+
+        files = modules.files_of(config)
+    ours = {"s5jax": s5jax.__version__, "python": platform.python_version()}
     run = {
         "started": before.get("started", now()),
         "parameters": sum(x.size for x in jax.tree.leaves(params)),
         "device": f"{num_devices} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "git_commit": _git_commit(),
-        "code": {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in foreign_modules(config).items()},
-        "versions": {
-            "s5jax": s5jax.__version__,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in packages},
-        },
+        "code": {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()},
+        "versions": ours | {name: importlib.metadata.version(name) for name in DEPENDENCIES},
     }
     changed = [name for name, value in before.get("code", {}).items() if run["code"].get(name, value) != value]
     write_json(path, run)
@@ -147,8 +135,8 @@ def now() -> str:
 def _git_commit() -> str | None:
     """Of the code, "-dirty" appended where it was changed since; `None` outside a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    where: Any = {"cwd": pathlib.Path(__file__).parent, "stderr": subprocess.DEVNULL}
     try:
-        done = subprocess.run(command, cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, check=True)
+        return subprocess.check_output(command, text=True, **where).strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()

@@ -8,8 +8,8 @@ import tiny
 
 from s5jax import mixers
 from s5jax.data.task import DataError
+from s5jax.train import modules, workdir
 from s5jax.train import resolve as configs
-from s5jax.train import workdir
 from s5jax.train.build import build, load_task
 from s5jax.train.config import Optim, UserError
 
@@ -148,7 +148,7 @@ def test_a_task_that_cannot_be_loaded(monkeypatch, loaded, message):
 def test_a_mixer_that_cannot_be_imported_harms_nobody_else(tmp_path, monkeypatch):
     (tmp_path / "broken.py").write_text("import nothing_of_this_name")
     monkeypatch.setattr(mixers, "__path__", [*mixers.__path__, str(tmp_path)])
-    assert ", ".join(configs.known_modules("mixers")) == MIXERS
+    assert ", ".join(modules.known("mixers")) == MIXERS
     message = (
         r"broken cannot be imported: ModuleNotFoundError: No module named 'nothing_of_this_name' \(.*broken.py, line 1"
     )
