@@ -1,4 +1,4 @@
-"""The ways to compute the recurrence, and what blocks save: the numbers behind `scan.choose` and `mimo.BLOCKS`."""
+"""The ways to compute the recurrence, and what blocks save: the numbers behind `scan.choose` and `diagonal_system.BLOCKS`."""
 
 import contextlib
 import functools
@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array
 
 from benchmarks import measure
-from s5jax.ssm import mimo, s5
+from s5jax.ssm import diagonal_system, s5
 
 __all__ = ["SHAPES", "report", "run"]
 
@@ -46,13 +46,13 @@ def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _small_blocks() -> Iterator[None]:
-    kept = dict(mimo.BLOCKS)
-    mimo.BLOCKS[jax.default_backend()] = (0, 2**19)
+    kept = dict(diagonal_system.BLOCKS)
+    diagonal_system.BLOCKS[jax.default_backend()] = (0, 2**19)
     try:
         yield
     finally:
-        mimo.BLOCKS.clear()
-        mimo.BLOCKS.update(kept)
+        diagonal_system.BLOCKS.clear()
+        diagonal_system.BLOCKS.update(kept)
 
 
 def report(results: dict[str, Any]) -> list[str]:

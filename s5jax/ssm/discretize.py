@@ -1,7 +1,8 @@
 """From continuous time to samples: x' = Lambda x + B u becomes x_k = Lambda_bar x_{k-1} + gamma B u_k.
 
 Both rules return the pair (Lambda_bar, gamma) rather than a discrete B: gamma has the size of Lambda, so that B is
-scaled where it is used and nothing grows when there is one step size per sample.
+scaled where it is used and nothing grows when there is one step size per sample. Lambda and Delta broadcast; their
+annotations do not say how, since jaxtyping cannot broadcast a symbolic batch size.
 """
 
 import math
@@ -32,8 +33,8 @@ def _phi1(z: Complex[Array, "*shape"]) -> Complex[Array, "*shape"]:
 
 
 def zoh(
-    Lambda: Complex[Array, "*#shape"], Delta: Float[Array, "*#shape"]
-) -> tuple[Complex[Array, "*shape"], Complex[Array, "*shape"]]:
+    Lambda: Complex[Array, "..."], Delta: Float[Array, "..."]
+) -> tuple[Complex[Array, "..."], Complex[Array, "..."]]:
     """Zero-order hold: Lambda_bar = exp(Lambda Delta), gamma = (Lambda_bar - 1) / Lambda (arXiv 2208.04933, eq. 6).
 
     Exact for an input that is constant between samples. At Lambda = 0, gamma is its limit Delta.
@@ -47,8 +48,8 @@ def zoh(
 
 
 def bilinear(
-    Lambda: Complex[Array, "*#shape"], Delta: Float[Array, "*#shape"]
-) -> tuple[Complex[Array, "*shape"], Complex[Array, "*shape"]]:
+    Lambda: Complex[Array, "..."], Delta: Float[Array, "..."]
+) -> tuple[Complex[Array, "..."], Complex[Array, "..."]]:
     """Bilinear (Tustin): Lambda_bar = (1 + z/2) / (1 - z/2), gamma = Delta / (1 - z/2), z = Lambda Delta.
 
     As the published implementations have it: `scipy.signal.cont2discrete` gives the same A and B.
@@ -60,8 +61,8 @@ def bilinear(
 
 
 def discretize(
-    Lambda: Complex[Array, "*#shape"], Delta: Float[Array, "*#shape"], method: str = "zoh"
-) -> tuple[Complex[Array, "*shape"], Complex[Array, "*shape"]]:
+    Lambda: Complex[Array, "..."], Delta: Float[Array, "..."], method: str = "zoh"
+) -> tuple[Complex[Array, "..."], Complex[Array, "..."]]:
     """Applies the rule of that name, `zoh` or `bilinear`; see there.
 
     Raises:
@@ -71,12 +72,12 @@ def discretize(
         return zoh(Lambda, Delta)
     if method == "bilinear":
         return bilinear(Lambda, Delta)
-    raise ValueError(f"discretization {method!r} is none of {', '.join(get_args(Method))}")
+    raise ValueError(f"discretization must be one of {', '.join(get_args(Method))}; got {method!r}")
 
 
 def log_multiplier(
-    Lambda: Complex[Array, "*#shape"], Delta: Float[Array, "*#shape"], method: str = "zoh"
-) -> Complex[Array, "*shape"]:
+    Lambda: Complex[Array, "..."], Delta: Float[Array, "..."], method: str = "zoh"
+) -> Complex[Array, "..."]:
     """log(Lambda_bar), imaginary part in [-pi, pi], from which powers follow as exp(l log Lambda_bar).
 
     Its real part is that of z = Lambda Delta for `zoh`, and log|1 + z/2| - log|1 - z/2| for `bilinear`. Powers so taken
@@ -87,7 +88,7 @@ def log_multiplier(
     if method == "zoh":
         return jax.lax.complex(z.real, jnp.arctan2(jnp.sin(z.imag), jnp.cos(z.imag)))
     if method != "bilinear":
-        raise ValueError(f"discretization {method!r} is none of {', '.join(get_args(Method))}")
+        raise ValueError(f"discretization must be one of {', '.join(get_args(Method))}; got {method!r}")
     x, y = z.real / 2, z.imag / 2
     numerator, denominator = (1 + x) ** 2 + y**2, (1 - x) ** 2 + y**2
     ratio = 4 * x / denominator  # |Lambda_bar|^2 - 1, without the cancellation
