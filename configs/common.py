@@ -1,42 +1,12 @@
 """What recipes are composed of: a task, a model, and what their published code has in common.
 
-A recipe calls `get_config(task, model, length)` and sets what differs. One that takes flags besides a model calls
-`parse` before, and `apply_flags` at its end.
+A recipe calls `get_config(task, model, length)` and sets what differs. For flags besides a model see `argument.py`.
 """
-
-import math
-from collections.abc import Collection
 
 from ml_collections import ConfigDict
 
 MODELS = ("s5", "s5-ptd", "s4d-lin", "s4d-inv", "s4d-legs", "s4d-real", "dss", "s4-ptd", "s4-legs", "s4-fout")
 """The models that any recipe takes: --config=FILE:MODEL."""
-
-FLAGS = ("debug", "published")
-"""See `shrink` and `as_published`."""
-
-
-def parse(arg: str, flags: Collection[str] = FLAGS) -> tuple[str, set[str]]:
-    """The model and the flags in a recipe's argument.
-
-    Args:
-      arg: words with commas between them, in any order: at most one of MODELS (none: s5), and flags.
-      flags: those that the recipe has.
-
-    Raises:
-      ValueError: a word is neither, or there are two models.
-    """
-    words = [word.strip() for word in arg.split(",")]
-    models = dict.fromkeys(word for word in words if word in MODELS)
-    for word in words:
-        if word not in models and word not in flags:
-            raise ValueError(
-                f"{word!r} is neither a model nor a flag; the models are {', '.join(MODELS)};"
-                f" the flags are {', '.join(flags)}"
-            )
-    if len(models) > 1:
-        raise ValueError(f"one model at a time: {arg!r} names {', '.join(models)}")
-    return next(iter(models), "s5"), set(words) - set(models)
 
 
 def get_config(task: str, model: str, length: int) -> ConfigDict:
@@ -63,39 +33,6 @@ def get_config(task: str, model: str, length: int) -> ConfigDict:
 def epochs_of(steps: int, num_examples: int, batch_size: int) -> float:
     """How many epochs of whole batches a published number of steps is."""
     return steps / (num_examples // batch_size)
-
-
-def apply_flags(config: ConfigDict, flags: Collection[str]) -> ConfigDict:
-    """The config with what its flags ask for; a recipe's own flags have no effect here."""
-    if "published" in flags:
-        as_published(config)
-    if "debug" in flags:
-        shrink(config)
-    return config
-
-
-def as_published(config: ConfigDict) -> None:
-    """Sets the quirks of the published loops, in place: the schedule of S5, and padding that enters everything."""
-    if config.model.pattern == ("s5",):
-        config.optim.schedule = "s5_published"
-    config.model.mask_padding = False
-
-
-def shrink(config: ConfigDict) -> None:
-    """Makes a recipe one of seconds on a CPU, in place. Sequences keep their length."""
-    config.task.limit = 64
-    config.model.depth = 2
-    config.model.d_model = 8
-    options = mixer(config)
-    options.state_size = 8
-    if config.model.pattern == ("s5",):
-        options.blocks = math.gcd(options.get("blocks", 1), 4)  # of two states or more
-    config.train.batch_size = 8
-    config.train.epochs = 2
-    config.train.warmup_epochs = min(config.train.get("warmup_epochs", 1.0), 1.0)
-    config.train.schedule_epochs = 0.0
-    config.train.eval_every_steps = 0
-    config.log.every_steps = 4
 
 
 def mixer(config: ConfigDict) -> ConfigDict:

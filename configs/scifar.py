@@ -17,12 +17,12 @@ one (A, B) for all features as in all published S4-PTD.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import argument, common
 
 
 def get_config(arg: str = "s5") -> ConfigDict:
-    """The recipe for a model, one of `common.MODELS`, and flags of `common.FLAGS`."""
-    model, flags = common.parse(arg)
+    """The recipe for a model, one of `common.MODELS`, and flags of `argument.FLAGS`."""
+    model, flags = argument.parse(arg)
     config = common.get_config("scifar", model, length=1024)
     ssm = common.mixer(config)
     config.model.depth = 6
@@ -56,4 +56,4 @@ def get_config(arg: str = "s5") -> ConfigDict:
         config.optim.weight_decay = 0.05
         config.train.epochs = 200
         config.train.warmup_epochs = common.epochs_of(900, 45_000, 50)
-    return common.apply_flags(config, flags)
+    return argument.apply_flags(config, flags)

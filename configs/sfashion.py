@@ -11,12 +11,12 @@ Ours, with the numbers of configs/smnist.py, untuned; nothing is published. `s5`
 
 from ml_collections import ConfigDict
 
-from configs import common, smnist
+from configs import argument, common, smnist
 
 
 def get_config(arg: str = "s5") -> ConfigDict:
-    """The recipe for a model, one of `common.MODELS`, and flags of `common.FLAGS`."""
-    model, flags = common.parse(arg)
+    """The recipe for a model, one of `common.MODELS`, and flags of `argument.FLAGS`."""
+    model, flags = argument.parse(arg)
     config = common.get_config("sfashion", model, length=784)
     smnist.set_numbers(config, model)
-    return common.apply_flags(config, flags)
+    return argument.apply_flags(config, flags)

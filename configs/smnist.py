@@ -17,16 +17,16 @@ and rates of cifar/s4-cifar. Deduced too: S5-PTD from S5, and S4-PTD from S4D, w
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import argument, common
 
 
 def get_config(arg: str = "s5") -> ConfigDict:
-    """The recipe for a model, one of `common.MODELS`, and flags of `common.FLAGS`, or `permuted`."""
-    model, flags = common.parse(arg, (*common.FLAGS, "permuted"))
+    """The recipe for a model, one of `common.MODELS`, and flags of `argument.FLAGS`, or `permuted`."""
+    model, flags = argument.parse(arg, (*argument.FLAGS, "permuted"))
     config = common.get_config("smnist", model, length=784)
     config.task.permuted = "permuted" in flags
     set_numbers(config, model, config.task.permuted)
-    return common.apply_flags(config, flags)
+    return argument.apply_flags(config, flags)
 
 
 def set_numbers(config: ConfigDict, model: str, permuted: bool = False) -> None:

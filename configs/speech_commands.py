@@ -19,12 +19,12 @@ S4-PTD.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import argument, common
 
 
 def get_config(arg: str = "s5") -> ConfigDict:
-    """The recipe for a model, one of `common.MODELS`, and flags of `common.FLAGS`, or `sc10`."""
-    model, flags = common.parse(arg, (*common.FLAGS, "sc10"))
+    """The recipe for a model, one of `common.MODELS`, and flags of `argument.FLAGS`, or `sc10`."""
+    model, flags = argument.parse(arg, (*argument.FLAGS, "sc10"))
     task = "sc10" if "sc10" in flags else "speech_commands"
     config = common.get_config(task, model, length=16000)
     ssm = common.mixer(config)
@@ -54,4 +54,4 @@ def get_config(arg: str = "s5") -> ConfigDict:
         config.optim.weight_decay = 0.05
         config.train.warmup_epochs = common.epochs_of(1_000, 84_843, 16)
         config.train.schedule_epochs = common.epochs_of(200_000, 84_843, 16)
-    return common.apply_flags(config, flags)
+    return argument.apply_flags(config, flags)

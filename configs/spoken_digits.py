@@ -11,12 +11,12 @@ Ours, after configs/speech_commands.py but narrow, and untuned; nothing is publi
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import argument, common
 
 
 def get_config(arg: str = "s5") -> ConfigDict:
-    """The recipe for a model, one of `common.MODELS`, and flags of `common.FLAGS`."""
-    model, flags = common.parse(arg)
+    """The recipe for a model, one of `common.MODELS`, and flags of `argument.FLAGS`."""
+    model, flags = argument.parse(arg)
     config = common.get_config("spoken_digits", model, length=8000)
     ssm = common.mixer(config)
     ssm.state_size = 32
@@ -32,4 +32,4 @@ def get_config(arg: str = "s5") -> ConfigDict:
     if model.startswith("s5"):
         ssm.blocks = 4
         config.optim.grouping = "noBCdecay"
-    return common.apply_flags(config, flags)
+    return argument.apply_flags(config, flags)

@@ -17,12 +17,12 @@ conjugate pairs are kept, so that the state has S5's size, and B starts as in S5
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import argument, common
 
 
 def get_config(arg: str = "s5") -> ConfigDict:
-    """The recipe for a model, one of `common.MODELS`, and flags of `common.FLAGS`."""
-    model, flags = common.parse(arg)
+    """The recipe for a model, one of `common.MODELS`, and flags of `argument.FLAGS`."""
+    model, flags = argument.parse(arg)
     config = common.get_config("image", model, length=1024)
     ssm = common.mixer(config)
     config.model.dropout = 0.1
@@ -69,4 +69,4 @@ def get_config(arg: str = "s5") -> ConfigDict:
             config.train.epochs = 200
             config.train.warmup_epochs = common.epochs_of(900, 45_000, 50)
             config.train.batch_size = 50
-    return common.apply_flags(config, flags)
+    return argument.apply_flags(config, flags)

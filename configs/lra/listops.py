@@ -18,12 +18,12 @@ perturbed to make a pair.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import argument, common
 
 
 def get_config(arg: str = "s5") -> ConfigDict:
-    """The recipe for a model, one of `common.MODELS`, and flags of `common.FLAGS`."""
-    model, flags = common.parse(arg)
+    """The recipe for a model, one of `common.MODELS`, and flags of `argument.FLAGS`."""
+    model, flags = argument.parse(arg)
     config = common.get_config("listops", model, length=2048)
     ssm = common.mixer(config)
     if model.startswith("s5"):
@@ -78,4 +78,4 @@ def get_config(arg: str = "s5") -> ConfigDict:
         config.train.warmup_epochs = common.epochs_of(1_000, 96_000, 50)
         config.train.schedule_epochs = common.epochs_of(80_000, 96_000, 50)
         config.train.batch_size = 50
-    return common.apply_flags(config, flags)
+    return argument.apply_flags(config, flags)

@@ -17,12 +17,12 @@ kept, so that the state has S5's size.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import argument, common
 
 
 def get_config(arg: str = "s5") -> ConfigDict:
-    """The recipe for a model, one of `common.MODELS`, and flags of `common.FLAGS`."""
-    model, flags = common.parse(arg)
+    """The recipe for a model, one of `common.MODELS`, and flags of `argument.FLAGS`."""
+    model, flags = argument.parse(arg)
     config = common.get_config("pathfinder", model, length=1024)
     ssm = common.mixer(config)
     if model.startswith("s5"):
@@ -64,4 +64,4 @@ def get_config(arg: str = "s5") -> ConfigDict:
             config.model.pooling = "last"
             config.train.epochs = 200
             config.train.warmup_epochs = common.epochs_of(2_500, 160_000, 64)
-    return common.apply_flags(config, flags)
+    return argument.apply_flags(config, flags)

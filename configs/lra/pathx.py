@@ -18,12 +18,12 @@ conjugate pairs are kept, so that the state has S5's size, `clip_eigs` holds the
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import argument, common
 
 
 def get_config(arg: str = "s5") -> ConfigDict:
-    """The recipe for a model, one of `common.MODELS`, and flags of `common.FLAGS`."""
-    model, flags = common.parse(arg)
+    """The recipe for a model, one of `common.MODELS`, and flags of `argument.FLAGS`."""
+    model, flags = argument.parse(arg)
     config = common.get_config("pathx", model, length=16384)
     ssm = common.mixer(config)
     ssm.dt_min = 0.0001
@@ -69,4 +69,4 @@ def get_config(arg: str = "s5") -> ConfigDict:
             config.train.epochs = 50
             config.train.warmup_epochs = common.epochs_of(50_000, 160_000, 16)
             config.train.batch_size = 16
-    return common.apply_flags(config, flags)
+    return argument.apply_flags(config, flags)

@@ -17,12 +17,12 @@ conjugate pairs are kept, so that the state has S5's size.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import argument, common
 
 
 def get_config(arg: str = "s5") -> ConfigDict:
-    """The recipe for a model, one of `common.MODELS`, and flags of `common.FLAGS`."""
-    model, flags = common.parse(arg)
+    """The recipe for a model, one of `common.MODELS`, and flags of `argument.FLAGS`."""
+    model, flags = argument.parse(arg)
     config = common.get_config("retrieval", model, length=4000)
     ssm = common.mixer(config)
     if model.startswith("s5"):
@@ -66,4 +66,4 @@ def get_config(arg: str = "s5") -> ConfigDict:
             config.train.epochs = 20
             config.train.warmup_epochs = common.epochs_of(2_500, 147_086, 64)
             config.train.schedule_epochs = common.epochs_of(50_000, 147_086, 64)
-    return common.apply_flags(config, flags)
+    return argument.apply_flags(config, flags)

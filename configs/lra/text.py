@@ -20,12 +20,12 @@ state has S5's size.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import argument, common
 
 
 def get_config(arg: str = "s5") -> ConfigDict:
-    """The recipe for a model, one of `common.MODELS`, and flags of `common.FLAGS`."""
-    model, flags = common.parse(arg)
+    """The recipe for a model, one of `common.MODELS`, and flags of `argument.FLAGS`."""
+    model, flags = argument.parse(arg)
     config = common.get_config("text", model, length=4096)
     ssm = common.mixer(config)
     config.task.val_split = 0.1  # share of the training reviews; 0: the test split is the validation split too
@@ -72,4 +72,4 @@ def get_config(arg: str = "s5") -> ConfigDict:
             config.train.schedule_epochs = common.epochs_of(50_000, 25_000, 16)
     if "published" in flags:
         config.task.val_split = 0.0
-    return common.apply_flags(config, flags)
+    return argument.apply_flags(config, flags)

@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from s5jax.analysis import figures
+from s5jax.analysis import figures, panel_figures
 from s5jax.data import batches
 from s5jax.data.task import PER_STEP, Task
 from s5jax.models.block import Block
@@ -305,7 +305,7 @@ def write_sweeps(sweeps: Sequence[Sweep], file: pathlib.Path) -> None:
                 rows.append([s.label, run, s.place, "white", amplitude, "", float(s.white[run, i])])
                 rows.append([s.label, run, s.place, "pink", amplitude, "", float(s.pink[run, i])])
     header = ["runs", "run", "place", "kind", "amplitude", "frequency", "accuracy"]
-    figures.write_csv(file, header, rows)
+    panel_figures.write_csv(file, header, rows)
 
 
 def plot_sweeps(sweeps: Sequence[Sweep], file: pathlib.Path, title: str) -> None:
@@ -333,6 +333,6 @@ def plot_sweeps(sweeps: Sequence[Sweep], file: pathlib.Path, title: str) -> None
         axes.set_xlabel("frequency, rad/time")
     for axes in panels[:, 0]:
         axes.set_ylabel("accuracy")
-    figures.add_legend(figure, columns=min(len(labels), 5))
+    panel_figures.add_legend(figure, columns=min(len(labels), 5))
     figure.suptitle(title, fontsize=10)
     figures.save(figure, file)

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from s5jax.analysis import figures
+from s5jax.analysis import figures, panel_figures
 from s5jax.data import sinusoid
 
 __all__ = ["Response", "plot_responses", "respond", "table", "write_responses"]
@@ -84,7 +84,7 @@ def write_responses(responses: Sequence[Response], file: pathlib.Path) -> None:
     """The curves of `plot_responses` as CSV: the true frequency, then amplitude and frequency of each run."""
     columns = [responses[0].true, *(x.mean(1) for r in responses for x in (r.amplitude, r.frequency))]
     header = ["true", *(f"{r.name}_{part}" for r in responses for part in ("amplitude", "frequency"))]
-    figures.write_csv(file, header, ([float(x) for x in row] for row in zip(*columns, strict=True)))
+    panel_figures.write_csv(file, header, ([float(x) for x in row] for row in zip(*columns, strict=True)))
 
 
 def plot_responses(responses: Sequence[Response], file: pathlib.Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from s5jax.analysis import figures
+from s5jax.analysis import figures, panel_figures
 from s5jax.ssm import hippo, perturbation, ptd
 from s5jax.ssm.diagonal import Method
 
@@ -118,7 +118,7 @@ def pareto(n: int, methods: Sequence[Method], advance: Callable[[], Any] = lambd
 def write_pareto(found: Trade, file: pathlib.Path) -> None:
     """As CSV: method, kappa, norm, transfer_error."""
     rows = [(method, *values) for method, points in found.items() for values in points]
-    figures.write_csv(file, ["method", "kappa", "norm", "transfer_error"], rows)
+    panel_figures.write_csv(file, ["method", "kappa", "norm", "transfer_error"], rows)
 
 
 def plot_pareto(found: Trade, n: int, file: pathlib.Path) -> None:

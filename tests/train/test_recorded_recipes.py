@@ -54,7 +54,7 @@ def load_config(pair: str, *fields: str, debug: bool):
     flag = ",debug" if debug and recipe not in WITHOUT_FLAGS else ""
     values = configs.load_config(f"{ROOT}/configs/{recipe}.py:{arg}{flag}")
     if debug and not flag:
-        importlib.import_module("configs.common").shrink(values)
+        importlib.import_module("configs.argument").shrink(values)
     configs.override(values, ["--config.num_devices=1", *fields])
     return configs.resolve(values)
 
