@@ -22,6 +22,7 @@ class State(NamedTuple):
     mixers: tuple[Any, ...]
     """The state of each block's mixer."""
     head: Any
+    """The features pooled so far; nothing for the head `step`."""
 
 
 class Model(nnx.Module):
@@ -35,7 +36,7 @@ class Model(nnx.Module):
       mixer_options: for each name in the pattern, the mixer and its options.
       input_size: C, or the number of tokens.
       outputs: numbers that come out.
-      head: what they are about.
+      head: what they describe: a sequence, a pair of documents, or each step.
       length: steps that the model will be trained on; some mixers have parameters for each.
     """
 
@@ -83,17 +84,13 @@ class Model(nnx.Module):
         return self.decoder.read(x, sequences)[0]
 
     def init_state(self, batch: int, *, max_length: int | None = None) -> State:
-        """The state before anything is read.
+        """The state before anything is read, for a batch of sequences or pairs of documents.
 
-        Args:
-          batch: sequences, or pairs of documents.
-          max_length: samples that will be read at most; mixers with a cache need it.
-
-        Raises:
-          ValueError: a mixer has no recurrent mode.
+        Mixers with a cache need `max_length`, the samples that will be read at most. A mixer that has no recurrent mode
+        raises ValueError.
         """
-        documents = 2 * batch if isinstance(self.decoder, heads.PairHead) else batch
-        return State(self.encoder.init_state(documents, max_length=max_length), self.decoder.init_state(batch))
+        of_mixers = self.encoder.init_state(self.decoder.documents * batch, max_length=max_length)
+        return State(of_mixers, self.decoder.init_state(batch))
 
     def prefill(
         self,
@@ -132,13 +129,8 @@ class Model(nnx.Module):
     ) -> tuple[Float[Array, "B outputs"], State]:
         """Reads one sample, values (B, C) or token ids (B,): the outputs for all that has been read, the next state.
 
-        Args:
-          state: of the model.
-          inputs: the sample of each sequence.
-          cells: as from `discretize`. Without them they are computed, which takes longer than the step itself.
-          mask: (B,), true where the sample is missing.
-          reset: (B,), true where a new sequence starts.
-          rate: factor on time, where the cells have to be computed.
+        Without `cells`, as from `discretize`, they are computed for a rate, which takes longer than the step itself.
+        `mask` and `reset` are (B,).
 
         Raises:
           ValueError: both `cells` and `rate` are given, or a mixer has no recurrent mode.
@@ -151,18 +143,17 @@ class Model(nnx.Module):
         x, of_mixers = self.encoder.step(state.mixers, inputs, cells, mask=mask, reset=reset)
         mask, reset = (None if given is None else given[:, None] for given in (mask, reset))
         outputs, of_head = self.decoder.read(x[:, None], Sequences(mask=mask, reset=reset), state.head)
-        return outputs[:, 0] if isinstance(self.decoder, heads.StepHead) else outputs, State(of_mixers, of_head)
+        return outputs[:, 0] if self.decoder.per_step else outputs, State(of_mixers, of_head)
 
     def rollout(
         self, state: State, inputs: Shaped[Array, "B ..."], cells: Cells | None = None
     ) -> tuple[Float[Array, "B L outputs"], State]:
         """Steps through samples in one compiled loop: the outputs after each, and the state after the last."""
         cells = self.discretize() if cells is None else cells
-        time = 2 if isinstance(self.decoder, heads.PairHead) else 1
 
         def advance(state: State, sample: Array) -> tuple[State, Array]:
             outputs, state = self.step(state, sample, cells)
             return state, outputs
 
-        state, outputs = jax.lax.scan(advance, state, jnp.moveaxis(inputs, time, 0))
+        state, outputs = jax.lax.scan(advance, state, jnp.moveaxis(inputs, self.decoder.documents, 0))
         return jnp.moveaxis(outputs, 0, 1), state

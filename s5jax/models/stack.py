@@ -27,14 +27,7 @@ Cells = list[tuple[Any, Any]]
 
 
 class Stack(nnx.Module):
-    """Encoder and residual blocks: values (B, L, C) or token ids (B, L) to features (B, L, H).
-
-    Args:
-      options: of the model.
-      mixer_options: for each name in the pattern, the mixer and its options.
-      input_size: C, or the number of tokens.
-      length: steps that the model will be trained on.
-    """
+    """Encoder and residual blocks: values (B, L, C) or token ids (B, L) to features (B, L, H)."""
 
     def __init__(
         self,
@@ -64,13 +57,7 @@ class Stack(nnx.Module):
     ) -> tuple[Float[Array, "B L H"], tuple[Any, ...] | None]:
         """Features, and the states of the mixers after the last valid step if states were given.
 
-        Args:
-          inputs: values or token ids.
-          sequences: their lengths, missing samples, resets and rate.
-          state: as from `init_state` or an earlier call.
-          train: normalise by the statistics of this batch, and update the running ones.
-          key: of dropout; without it nothing is dropped.
-          dropout: probability; default: that of the options.
+        The states are as from `init_state` or an earlier call; the other arguments are those of a `Model`.
         """
         options, places = self.options, len(self.layers)
         for block in self.layers:
@@ -131,15 +118,7 @@ class Stack(nnx.Module):
         ]
 
     def init_state(self, batch: int, *, max_length: int | None = None) -> tuple[Any, ...]:
-        """The mixers' states when nothing has been read.
-
-        Args:
-          batch: sequences.
-          max_length: samples that will be read at most; mixers with a cache need it.
-
-        Raises:
-          ValueError: a mixer has no recurrent mode.
-        """
+        """The mixers' states when nothing has been read; see `Model.init_state`."""
         for block in self.layers:
             mixers.require(block.mixer, "init_state", "step")
         return tuple(
@@ -148,10 +127,7 @@ class Stack(nnx.Module):
         )
 
     def discretize(self, rate: Float[Array, "..."] | float | None = None) -> Cells:
-        """What `step` needs of the blocks: to be computed once for many samples.
-
-        Args:
-          rate: factor on time, () or (B,).
+        """What `step` needs of the blocks, for a rate () or (B,): to be computed once for many samples.
 
         Raises:
           ValueError: a mixer has no recurrent mode, or does not understand a rate.

@@ -1,0 +1,45 @@
+"""The head for pairs of documents."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from s5jax.models.heads import Pooled, nothing_pooled, pool_further
+from s5jax.models.options import Options
+from s5jax.models.sequences import Sequences
+
+__all__ = ["PairHead"]
+
+
+class PairHead(nnx.Module):
+    """A class of two documents e1, e2: layer2(gelu(layer1([e1, e2, e1 - e2, e1 e2]))) (arXiv 2011.04006, section 2.3).
+
+    One stack reads both, in one batch of 2 B.
+    """
+
+    documents, per_step = 2, False
+
+    def __init__(self, options: Options, outputs: int, *, rngs: nnx.Rngs):
+        self.pooling = options.pooling
+        self.layer1 = nnx.Linear(4 * options.d_model, options.d_model, rngs=rngs)
+        self.layer2 = nnx.Linear(options.d_model, outputs, rngs=rngs)
+
+    def fold(self, x: Any) -> Any:
+        """The axes (B, 2) as one; what has none stays as it is."""
+        return x if x is None or jnp.ndim(x) == 0 else x.reshape(-1, *x.shape[2:])
+
+    def __call__(self, documents: Float[Array, "B2 H"]) -> Float[Array, "B outputs"]:
+        e1, e2 = jnp.moveaxis(documents.reshape(-1, 2, documents.shape[1]), 1, 0)
+        return self.layer2(jax.nn.gelu(self.layer1(jnp.concatenate([e1, e2, e1 - e2, e1 * e2], axis=-1))))
+
+    def read(
+        self, x: Float[Array, "B2 L H"], sequences: Sequences, state: Pooled | None = None
+    ) -> tuple[Float[Array, "B outputs"], Pooled | None]:
+        pooled, state = pool_further(x, sequences, state, self.pooling)
+        return self(pooled), state
+
+    def init_state(self, batch: int) -> Pooled:
+        return nothing_pooled(2 * batch, self.layer1.out_features, self.layer1.kernel[...].dtype)
