@@ -155,10 +155,9 @@ def _dict(values: Any, where: str) -> dict[str, Any]:
 
 def _at(given: dict[str, Any], name: str) -> Any:
     """The section of a mixer: of one whose name has dots it may be nested, as the command line has it."""
-    at: Any = given
     for part in [name] if name in given else name.split("."):
-        at = at.get(part, {}) if isinstance(at, dict) else at
-    return at
+        given = given.get(part, {}) if isinstance(given, dict) else given
+    return given
 
 
 def section(kind: str, name: Any, values: Any) -> Section:
