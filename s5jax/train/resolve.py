@@ -175,10 +175,7 @@ def _options(module: types.ModuleType, values: dict[str, Any], where: str, own: 
 
 
 def load_module(kind: str, name: Any) -> types.ModuleType:
-    """A mixer, objective, evaluator or task by name, of the package or, with dots, from elsewhere.
-
-    Raises UserError if there is none, or it cannot be imported.
-    """
+    """A mixer, objective, evaluator or task of the package or, with dots, from elsewhere; UserError if it fails."""
     (package, entry), fault = PACKAGES[kind], None
     try:
         if isinstance(name, str) and re.fullmatch(r"\w+(\.\w+)*", name):
