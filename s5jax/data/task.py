@@ -57,7 +57,7 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A data set with its splits "train", "val" and "test", checked.
+    """A data set with its splits "train", "val" and "test", checked: DataError says what contradicts the following.
 
     length: L, the steps of every sequence, padding included.
     num_classes: labels run from 0 to num_classes - 1; 0 in a regression.
@@ -72,9 +72,6 @@ class Task:
     objective: what a model is trained on, a module of `s5jax.objectives`; "": classification or regression.
     judge: the metric on the validation split that says which checkpoint is best, and whether it is to be "max" or
       "min"; of equals the one with less loss. Default: accuracy where there is one, otherwise loss.
-
-    Raises:
-      DataError: a split that contradicts the above.
     """
 
     name: str
@@ -92,24 +89,25 @@ class Task:
     judge: tuple[str, str] = ("", "")
 
     def __post_init__(self) -> None:
-        classes, targets, tolerance = self.num_classes, self.targets, self.tolerance
+        name, classes, targets, tolerance = self.name, self.num_classes, self.targets, self.tolerance
         kinds = "either num_classes, of a classification, or targets, of a regression, must be positive"
-        _require(
-            min(classes, targets) == 0 < max(classes, targets), f"{self.name}: {kinds}; got {classes} and {targets}"
-        )
+        one = min(classes, targets) == 0 < max(classes, targets)
+        _require(one, name, f"{kinds}; got {classes} and {targets}")
         fits = tolerance == 0 or (tolerance > 0 and targets)
-        _require(fits, f"{self.name}: a tolerance is positive, and of a regression; got {tolerance}")
-        _require(not (self.pairs and self.per_step), f"{self.name}: labels of pairs cannot be per_step")
+        _require(fits, name, f"a tolerance is positive, and of a regression; got {tolerance}")
+        _require(not (self.pairs and self.per_step), name, "labels of pairs cannot be per_step")
         if not self.objective:
             object.__setattr__(self, "objective", "classification" if classes else "regression")
         if self.judge == ("", ""):
             object.__setattr__(self, "judge", ("accuracy", "max") if classes or tolerance else ("loss", "min"))
         known = len(self.judge) == 2 and self.judge[1] in ("min", "max")
-        _require(known, f'{self.name}: judge must be a metric and "max" or "min", got {self.judge}')
-        names = set(self.splits) == {"train", "val", "test"}
-        _require(names, f"{self.name}: the splits must be train, val and test, got {', '.join(self.splits)}")
+        _require(known, name, f'judge must be a metric and "max" or "min", got {self.judge}')
+        names = ", ".join(self.splits)
+        _require(
+            {*self.splits} == {"train", "val", "test"}, name, f"the splits must be train, val and test, got {names}"
+        )
         for split_name, split in self.splits.items():
-            self._check(f"task {self.name}, split {split_name}", split)
+            self._check(f"task {name}, split {split_name}", split)
 
     @property
     def input_size(self) -> int:
@@ -131,53 +129,51 @@ class Task:
         return inputs.astype(jnp.float32) if self.num_tokens is None else inputs
 
     def example_shape(self) -> tuple[int, ...]:
-        return (*(2,) * self.pairs, self.length, *(self.channels,) * (self.num_tokens is None))
+        shape = (self.length,) if self.num_tokens is not None else (self.length, self.channels)
+        return (2, *shape) if self.pairs else shape
 
     def _check(self, where: str, split: Split) -> None:
-        count, time, shape, tokens = len(split), 1 + self.pairs, split.inputs.shape, self.num_tokens
-        expected = (count, *self.example_shape())
-        _require(count > 0, f"{where}: no examples")
-        if len(shape) > time and shape[time] > self.length:
-            fault = f"sequences of {shape[time]} steps, longer than the task's length {self.length}"
-            raise DataError(f"{where}: {fault}; truncate them or raise the length")
-        _require(shape == expected, f"{where}: inputs have shape {shape}, not {expected} as the task says")
-        steps = expected[: 1 + time]
-        for name, array in [(name, split.arrays[name]) for name in PER_STEP if name in split.arrays]:
-            _require(array.shape == steps, f"{where}: {name} has shape {array.shape}, not {steps}")
-            _require(name == "rate" or array.dtype == bool, f"{where}: {name} must be of booleans, got {array.dtype}")
-        labels, weights = split.labels, split.weights
-        if weights is not None and weights.shape != labels.shape[: 1 + self.per_step]:
-            raise DataError(f"{where}: weights have shape {weights.shape} for labels of {labels.shape}")
+        arrays, inputs, labels, weights = split.arrays, split.inputs, split.labels, split.weights
+        time, shape = 1 + self.pairs, (len(split), *self.example_shape())
+        _require(len(split) > 0, where, "no examples")
+        longer = inputs.shape[time] if inputs.ndim > time and inputs.shape[time] > self.length else 0
+        fault = f"sequences of {longer} steps, longer than the task's length {self.length}"
+        _require(not longer, where, f"{fault}; truncate them or raise the length")
+        _require(inputs.shape == shape, where, f"inputs have shape {inputs.shape}, not {shape} as the task says")
+        for name, array in [(name, arrays[name]) for name in PER_STEP if name in arrays]:
+            fits = array.shape == shape[: 1 + time]
+            _require(fits, where, f"{name} has shape {array.shape}, not {shape[: 1 + time]}")
+            _require(name == "rate" or array.dtype == bool, where, f"{name} must be of booleans, got {array.dtype}")
+        fits = weights is None or weights.shape == labels.shape[: 1 + self.per_step]
+        _require(fits, where, f"weights have shape {np.shape(weights)} for labels of {labels.shape}")
         self._check_labels(where, labels, weights)
-        there = split.inputs if split.mask is None else split.inputs[~split.mask]
-        if tokens is not None:
-            integers = np.issubdtype(there.dtype, np.integer)
-            _require(integers, f"{where}: token ids must be integers, got {there.dtype}")
-            check_range(f"{where}: token", split.inputs, 0, tokens - 1, "num_tokens")
-        elif np.issubdtype(there.dtype, np.floating):
-            _require(np.isfinite(there).all(), f"{where}: some inputs are NaN or infinite")
+        if self.num_tokens is not None:
+            _require(np.issubdtype(inputs.dtype, np.integer), where, f"token ids must be integers, got {inputs.dtype}")
+            check_range(f"{where}: token", inputs, 0, self.num_tokens - 1, "num_tokens")
+        elif np.issubdtype(inputs.dtype, np.floating):
+            there = inputs if split.mask is None else inputs[~split.mask]
+            _require(np.isfinite(there).all(), where, "some inputs are NaN or infinite")
         if split.lengths is not None:
-            fits = split.lengths.shape == expected[:time]
-            _require(fits, f"{where}: lengths have shape {split.lengths.shape} for {count} examples")
+            fits = split.lengths.shape == shape[:time]
+            _require(fits, where, f"lengths have shape {split.lengths.shape} for {len(split)} examples")
             check_range(f"{where}: sequence length", split.lengths, 1, self.length, "length")
 
     def _check_labels(self, where: str, labels: np.ndarray, weights: np.ndarray | None) -> None:
-        steps = (self.length,) if self.per_step else ()
-        shape = (len(labels), *steps, self.targets) if self.targets else (len(labels), *steps)
+        shape = (self.length,) * self.per_step + (self.targets,) * (self.targets > 0)
         kind, words = (np.floating, "floats") if self.targets else (np.integer, "integers")
-        if labels.shape != shape or not np.issubdtype(labels.dtype, kind):
-            needed = ", ".join(["N", *map(str, shape[1:])]) + ("," if len(shape) == 1 else "")
-            given = f"got {labels.dtype} {labels.shape}"
-            raise DataError(f"{where}: labels must be {words} of shape ({needed}), {given}")
-        if not self.targets:
+        needed = ", ".join(["N", *map(str, shape)]) + ("" if shape else ",")
+        fits = labels.shape == (len(labels), *shape) and np.issubdtype(labels.dtype, kind)
+        _require(fits, where, f"labels must be {words} of shape ({needed}), got {labels.dtype} {labels.shape}")
+        if self.targets:
+            finite = np.isfinite(labels if weights is None else labels[weights > 0]).all()
+            _require(finite, where, "some labels are NaN or infinite")
+        else:
             check_range(f"{where}: label", labels, 0, self.num_classes - 1, "num_classes")
-        elif not np.isfinite(labels if weights is None else labels[weights > 0]).all():
-            raise DataError(f"{where}: some labels are NaN or infinite")
 
 
-def _require(holds: Any, fault: str) -> None:
+def _require(holds: Any, where: str, fault: str) -> None:
     if not holds:
-        raise DataError(fault)
+        raise DataError(f"{where}: {fault}")
 
 
 def check_range(what: str, values: np.ndarray, low: int, high: int, bound: str) -> None:

@@ -1,7 +1,7 @@
 """The eigenvalues and step sizes of all mixers that have them, written to <workdir>/eigenvalues/<step, 8 digits>.npz.
 
-A file holds `<layer>/eigenvalues`, complex, in radians per unit of the mixer's time, and `<layer>/step_size` in that
-unit, for each `layers_0`, `layers_1`, ... that has them; the same bytes for the same parameters.
+A file holds `layers_<i>/eigenvalues`, complex, in radians per unit of the mixer's time, and `layers_<i>/step_size` in
+that unit; the same bytes for the same parameters.
 """
 
 import dataclasses

@@ -1,7 +1,6 @@
 """Checkpoints by orbax: the two newest and the best.
 
-    checkpoints/<step>/             the state after that many steps, as its tree of arrays is, by name; and as JSON the
-                                    config that it belongs to and the loop's own progress
+    checkpoints/<step>/             the state after that many steps, arrays by name, and its config and progress as JSON
     checkpoints/<step>/SEAL.json    checksums of the files, written when all of them are there
     checkpoints/damaged/            what no longer agreed with its seal
 
@@ -30,7 +29,6 @@ from orbax.checkpoint import v1 as ocp
 from s5jax.train.config import Config, UserError, differences
 from s5jax.train.optimizer import path_name
 from s5jax.train.step import TrainState
-from s5jax.train.workdir import write_json
 
 __all__ = ["Checkpoints", "read", "saved_steps"]
 
@@ -102,7 +100,9 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     def _seal(self, writing: Any, step: int) -> None:
         writing.result()
         directory = self.directory / str(step)
-        write_json(directory / SEAL, _checksums(directory))
+        temporary = directory / f"{SEAL}.tmp"
+        temporary.write_text(json.dumps(_checksums(directory)))
+        temporary.replace(directory / SEAL)
 
     def restore_latest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest intact checkpoint, as host arrays, with its progress; `None` if there is none to start from.

@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import json
-import os
 import pathlib
 import sys
 from typing import Any
@@ -81,7 +80,7 @@ def _reopen(path: pathlib.Path, step: int) -> Any:
             raise UserError(f"{path} has a line that is no JSON: {line.strip()[:60]!r}") from error
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text("".join(kept))
-    os.replace(temporary, path)
+    temporary.replace(path)
     return path.open("a")
 
 

@@ -285,11 +285,9 @@ def _judge(progress: dict[str, Any], step: int, values: dict[str, float], task: 
     if f"val/{name}" not in values:
         known = ", ".join(key.removeprefix("val/") for key in values)
         raise UserError(f"task {task.name} is judged by {name}, but its objective reports {known}")
-
-    def rank(v: dict[str, float]) -> tuple[float, float]:
-        return v[f"val/{name}"] * (1 if direction == "max" else -1), -v["val/loss"]
-
-    if progress["best"] is None or rank(values) > rank(progress["best"]):
+    sign = 1 if direction == "max" else -1
+    new, old = ((sign * v[f"val/{name}"], -v["val/loss"]) for v in (values, progress["best"] or values))
+    if progress["best"] is None or new > old:
         progress.update(best=values, best_step=step, stale=0)
     else:
         progress["stale"] += 1

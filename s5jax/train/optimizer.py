@@ -21,9 +21,7 @@ from s5jax.train.config import Config, Optim, UserError
 
 __all__ = ["Group", "Optimizer", "check", "group_labels", "groups_of", "path_name", "rate_at", "rules_of"]
 
-BETAS = ("b1", "b2", "eps")
-"""Arguments of optimizers that are fields of the config."""
-
+FIELDS = ("b1", "b2", "eps")  # arguments of optimizers that are fields of the config
 Rules = tuple[tuple[str, dict[str, Any]], ...]
 
 _SSM: dict[str, Any] = {"name": "ssm", "lr": "ssm_lr", "weight_decay": 0.0}
@@ -81,11 +79,10 @@ def group_labels(config: Config, params: Any) -> Any:
         return next((i for i, (pattern, _) in enumerate(rules) if _matches(pattern, name, config)), len(rules))
 
     labels = jax.tree_util.tree_map_with_path(label, params)
-    used = {*jax.tree.leaves(labels)}
-    for i, (pattern, _) in enumerate(config.optim.rules):
-        if i not in used:
-            fault = "matches no parameter that an earlier rule has left; --dry_run shows their names"
-            raise UserError(f"config.optim.rules: {pattern!r} {fault}")
+    unused = {*range(len(config.optim.rules))} - {*jax.tree.leaves(labels)}
+    if unused:
+        fault = "matches no parameter that an earlier rule has left; --dry_run shows their names"
+        raise UserError(f"config.optim.rules: {rules[min(unused)][0]!r} {fault}")
     return labels
 
 
@@ -139,7 +136,7 @@ class Optimizer:
         self.optim, self.labels, self.groups = optim, labels, groups_of(optim)
         parameters = _parameters(optim.name)
         self._decoupled = "weight_decay" in parameters
-        self._arguments = {name: getattr(optim, name) for name in BETAS if name in parameters} | optim.arguments
+        self._arguments = {name: getattr(optim, name) for name in FIELDS if name in parameters} | optim.arguments
 
     def _transformation(self, lr: Any, weight_decay: Any, clip_norm: Any) -> optax.GradientTransformation:
         make = getattr(optax, self.optim.name)
@@ -175,7 +172,7 @@ class Optimizer:
 def check(optim: Optim) -> None:
     """Raises UserError if optax has no such optimizer, or it does not take the arguments that the config gives."""
     parameters = _parameters(optim.name)
-    for name in BETAS:
+    for name in FIELDS:
         if name not in parameters and getattr(optim, name) != getattr(Optim, name):
             raise UserError(f"config.optim.{name}: optax.{optim.name} has no such argument")
     for name in optim.arguments:

@@ -155,10 +155,9 @@ def _dict(values: Any, where: str) -> dict[str, Any]:
 
 def _at(given: dict[str, Any], name: str) -> Any:
     """The section of a mixer: of one whose name has dots it may be nested, as the command line has it."""
-    at: Any = given
     for part in [name] if name in given else name.split("."):
-        at = at.get(part, {}) if isinstance(at, dict) else at
-    return at
+        given = given.get(part, {}) if isinstance(given, dict) else given
+    return given
 
 
 def section(kind: str, name: Any, values: Any) -> Section:
@@ -176,10 +175,7 @@ def _options(module: types.ModuleType, values: dict[str, Any], where: str, own: 
 
 
 def load_module(kind: str, name: Any) -> types.ModuleType:
-    """A mixer, objective, evaluator or task by name, of the package or, with dots, from elsewhere.
-
-    Raises UserError if there is none, or it cannot be imported.
-    """
+    """A mixer, objective, evaluator or task of the package or, with dots, from elsewhere; UserError if it fails."""
     (package, entry), fault = PACKAGES[kind], None
     try:
         if isinstance(name, str) and re.fullmatch(r"\w+(\.\w+)*", name):

@@ -15,8 +15,7 @@ __all__ = ["Hyper", "TrainState", "eval_step", "train_step"]
 Hyper = dict[str, Any]
 """The numbers of a step that change no shape, see `build.Experiment.hyper`."""
 
-SEQUENCES = ("mask", "reset", "rate")
-"""What of a batch the model takes besides inputs and lengths."""
+SEQUENCES = ("mask", "reset", "rate")  # what of a batch the model takes besides inputs and lengths
 
 
 class TrainState(NamedTuple):

@@ -15,7 +15,6 @@ import fcntl
 import hashlib
 import importlib.metadata
 import json
-import os
 import pathlib
 import platform
 import subprocess
@@ -103,7 +102,7 @@ def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
     """Replaces the file at once, so that no reader ever sees half of it."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(values, indent=2) + "\n")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def describe_run(workdir: pathlib.Path, config: Config, params: Any, num_devices: int) -> dict[str, Any]:
