@@ -77,7 +77,7 @@ def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
                 self.wait()
 
         kept = loop.Program, loop.Checkpoints
-        loop.Program, loop.Checkpoints = Timed, Waiting  # type: ignore[misc]
+        loop.Program, loop.Checkpoints = Timed, Waiting  # type: ignore[assignment, misc]
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(_Terminal()):
                 loop.train(config, pathlib.Path(folder) / "run")
