@@ -6,7 +6,7 @@ import pathlib
 import sys
 
 from s5jax.analysis import transfer
-from s5jax.evaluators.eigenvalues import mixers_of, report_unstable
+from s5jax.evaluators.stability import mixers_of, report_unstable
 from s5jax.train.config import UserError
 from s5jax.train.trained import lacking, load
 from s5jax.train.workdir import read_config

@@ -11,7 +11,7 @@ import numpy as np
 from s5jax import mixers
 from s5jax.analysis.stream import Stream, plot_stream, stream
 from s5jax.data.task import PER_STEP
-from s5jax.evaluators.eigenvalues import report_unstable
+from s5jax.evaluators.stability import report_unstable
 from s5jax.train.config import Config, UserError
 from s5jax.train.trained import lacking, load
 from s5jax.train.workdir import read_config

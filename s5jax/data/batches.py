@@ -1,12 +1,10 @@
 """The order of examples. Every function here depends on its arguments alone, so that resuming needs only the step."""
 
-from collections.abc import Sequence
-
 import jax
 import numpy as np
 from jaxtyping import Bool, Int, PRNGKeyArray
 
-__all__ = ["bucket_bounds", "epoch_order", "fitting", "padded_batches", "steps_per_epoch"]
+__all__ = ["epoch_order", "padded_batches", "steps_per_epoch"]
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
@@ -23,7 +21,7 @@ def epoch_order(
 ) -> Int[np.ndarray, "steps batch"]:
     """Indices of each batch of one epoch: a permutation drawn from (key, epoch), the incomplete batch dropped.
 
-    With the `bucket` of every example, see `fitting`, the batches are as many, and each has examples that need about
+    With the `bucket` of every example, see `buckets.fitting`, the batches are as many, and each has examples that need about
     the same length: those of a bucket that fill no batch go on to the next one.
     """
     key = jax.random.fold_in(key, epoch)
@@ -39,32 +37,6 @@ def epoch_order(
         waiting = waiting[full:]
     together = np.concatenate(batches)
     return together[np.asarray(jax.random.permutation(jax.random.fold_in(key, 2**31), len(together)))]
-
-
-def bucket_bounds(lengths: Int[np.ndarray, "N ..."], buckets: int, length: int, multiple: int = 64) -> list[int]:
-    """Lengths that batches are cut to: quantiles of those of the examples, so that buckets are about equally full.
-
-    Args:
-      lengths: (N,), or (N, 2) of pairs, of which the longer one counts.
-      buckets: how many bounds at most.
-      length: L, the last bound.
-      multiple: bounds are multiples of it, as long as they stay below L.
-
-    Returns:
-      The bounds, ascending.
-    """
-    quantiles = np.quantile(_longest(lengths), np.arange(1, buckets) / buckets, method="higher")
-    bounds = {-(-int(quantile) // multiple) * multiple for quantile in quantiles}
-    return [*sorted(bound for bound in bounds if bound < length), length]
-
-
-def fitting(lengths: Int[np.ndarray, "N ..."], bounds: Sequence[int]) -> Int[np.ndarray, " N"]:
-    """The number of the first bound that each example fits in."""
-    return np.searchsorted(bounds, _longest(lengths))
-
-
-def _longest(lengths: Int[np.ndarray, "N ..."]) -> Int[np.ndarray, " N"]:
-    return lengths if lengths.ndim == 1 else lengths.max(1)
 
 
 def padded_batches(

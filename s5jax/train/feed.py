@@ -89,8 +89,10 @@ class Feeder:
         self._buckets: dict[str, np.ndarray] = {}
         lengths = {name: np.asarray(split.lengths) for name, split in task.splits.items() if split.lengths is not None}
         if config.train.buckets and "train" in lengths:
-            self._bounds = batches.bucket_bounds(lengths["train"], config.train.buckets, task.length)
-            self._buckets = {name: batches.fitting(values, self._bounds) for name, values in lengths.items()}
+            from s5jax.data import buckets
+
+            self._bounds = buckets.bucket_bounds(lengths["train"], config.train.buckets, task.length)
+            self._buckets = {name: buckets.fitting(values, self._bounds) for name, values in lengths.items()}
 
     def bucket(self, name: str) -> Int[np.ndarray, " N"] | None:
         """The number of the length that each example of a split needs, where batches are cut."""

@@ -16,7 +16,7 @@ import numpy as np
 from s5jax.data import batches
 from s5jax.data.task import Task
 from s5jax.evaluators import Context
-from s5jax.evaluators.eigenvalues import report_unstable
+from s5jax.evaluators.stability import report_unstable
 from s5jax.objectives import Metrics
 from s5jax.train import workdir as workdirs
 from s5jax.train.build import Experiment, build, load_task, random_keys

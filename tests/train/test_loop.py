@@ -8,7 +8,7 @@ import tiny
 from flax import nnx
 
 from s5jax.data.task import Split, Task
-from s5jax.evaluators.eigenvalues import mixers_of
+from s5jax.evaluators.stability import mixers_of
 from s5jax.mixers import s5
 from s5jax.train import checkpoint, log, loop, program
 from s5jax.train.build import build, load_task

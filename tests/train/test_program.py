@@ -12,6 +12,7 @@ import tiny
 from flax import nnx
 
 from s5jax.data import batches, preparation
+from s5jax.data import buckets as bucketing
 from s5jax.data.preparation import Request
 from s5jax.data.task import Split, Task
 from s5jax.evaluators import Context
@@ -107,9 +108,9 @@ def test_a_run_with_buckets_learns_and_is_resumed(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("n", "batch_size", "seed"), [(200, 16, 0), (97, 8, 1), (5, 5, 2), (40, 7, 3)])
 def test_an_epoch_in_buckets_has_each_example_once(n, batch_size, seed):
     lengths = np.random.default_rng(seed).integers(1, 1000, n)
-    bounds = batches.bucket_bounds(lengths, 4, 1000)
+    bounds = bucketing.bucket_bounds(lengths, 4, 1000)
     assert bounds[-1] == 1000 and bounds == sorted(set(bounds)) and all(b % 64 == 0 for b in bounds[:-1])
-    bucket = batches.fitting(lengths, bounds)
+    bucket = bucketing.fitting(lengths, bounds)
     assert all(lengths <= np.array(bounds)[bucket])
     assert all((bucket == 0) | (lengths > np.array([0, *bounds])[bucket]))
     order = batches.epoch_order(jax.random.key(seed), 3, n, batch_size, bucket)
@@ -126,8 +127,8 @@ def test_an_epoch_in_buckets_has_each_example_once(n, batch_size, seed):
 
 def test_pairs_are_cut_to_the_longer_document():
     lengths = np.array([[10, 900], [70, 60], [3, 2]])
-    assert batches.bucket_bounds(lengths, 3, 1000) == [128, 960, 1000]
-    assert batches.fitting(lengths, [64, 128, 1000]).tolist() == [2, 1, 0]
+    assert bucketing.bucket_bounds(lengths, 3, 1000) == [128, 960, 1000]
+    assert bucketing.fitting(lengths, [64, 128, 1000]).tolist() == [2, 1, 0]
 
 
 def test_schedules_need_more_than_a_warm_up():

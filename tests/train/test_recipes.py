@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from s5jax.data import digits
-from s5jax.evaluators.eigenvalues import report_unstable
+from s5jax.evaluators.stability import report_unstable
 from s5jax.train import loop
 from s5jax.train import resolve as configs
 from s5jax.train.build import build

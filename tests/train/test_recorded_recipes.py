@@ -19,6 +19,7 @@ import recipe_data
 from numerics import REFERENCE
 
 from s5jax.data import batches
+from s5jax.data import buckets as bucketing
 from s5jax.data.task import Split, Task
 from s5jax.train import build as builds
 from s5jax.train import loop
@@ -156,8 +157,8 @@ def evaluation_order(order, batch: int):
 
 def buckets_of(lengths, buckets: int, length: int):
     """Lengths that batches are cut to, and the number of that of each example."""
-    bounds = batches.bucket_bounds(lengths, buckets, length)
-    return bounds, batches.fitting(lengths, bounds)
+    bounds = bucketing.bucket_bounds(lengths, buckets, length)
+    return bounds, bucketing.fitting(lengths, bounds)
 
 
 def schedule_fields(config):
