@@ -144,8 +144,8 @@ class Task:
             fits = array.shape == shape[: 1 + time]
             _require(fits, where, f"{name} has shape {array.shape}, not {shape[: 1 + time]}")
             _require(name == "rate" or array.dtype == bool, where, f"{name} must be of booleans, got {array.dtype}")
-        fits = weights is None or weights.shape == labels.shape[: 1 + self.per_step]
-        _require(fits, where, f"weights have shape {np.shape(weights)} for labels of {labels.shape}")
+        if weights is not None and weights.shape != labels.shape[: 1 + self.per_step]:
+            raise DataError(f"{where}: weights have shape {weights.shape} for labels of {labels.shape}")
         self._check_labels(where, labels, weights)
         if self.num_tokens is not None:
             _require(np.issubdtype(inputs.dtype, np.integer), where, f"token ids must be integers, got {inputs.dtype}")
