@@ -21,8 +21,8 @@ def epoch_order(
 ) -> Int[np.ndarray, "steps batch"]:
     """Indices of each batch of one epoch: a permutation drawn from (key, epoch), the incomplete batch dropped.
 
-    With the `bucket` of every example, see `buckets.fitting`, the batches are as many, and each has examples that need about
-    the same length: those of a bucket that fill no batch go on to the next one.
+    With the `bucket` of every example, as from `buckets.fitting`, the batches are as many, and each has examples that
+    need about the same length: those of a bucket that fill no batch go on to the next one.
     """
     key = jax.random.fold_in(key, epoch)
     order = np.asarray(jax.random.permutation(key, num_examples), np.int32)

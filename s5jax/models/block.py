@@ -167,17 +167,9 @@ class Block(nnx.Module):
 def draw_dropout(
     options: Options, batch: int, key: PRNGKeyArray, rate: Float[Array, ""] | float, *, inside: bool
 ) -> Dropout:
-    """Dropout of all blocks.
+    """Dropout of all blocks at once, and, if mixers drop something `inside`, keys for them.
 
-    The masks are drawn for all blocks at once: the generator's loops within a block, and once more in its gradient,
-    would be a fifth of what is compiled.
-
-    Args:
-      options: of the model.
-      batch: sequences.
-      key: what it is drawn from.
-      rate: probability that a feature is dropped.
-      inside: some mixers drop something, too.
+    The generator's loops within a block, and once more in its gradient, would be a fifth of what is compiled.
     """
     depth, H = options.depth, options.d_model
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(jnp.arange(depth))

@@ -97,17 +97,14 @@ class Model(nnx.Module):
         state: State,
         inputs: Shaped[Array, "B ..."],
         lengths: Integer[Array, "B ..."] | None = None,
-        *,
-        mask: Bool[Array, "B ..."] | None = None,
-        reset: Bool[Array, "B ..."] | None = None,
-        rate: Float[Array, "..."] | float | None = None,
+        **given: Any,
     ) -> tuple[Float[Array, "B ..."], State]:
         """Reads on from a state, all samples at once: the outputs for all that has been read, and the next state.
 
-        Arguments as for a call; of some sequences there may be nothing to read, lengths 0.
+        `mask`, `reset` and `rate` as for a call; of some sequences there may be nothing to read, lengths 0.
         """
         fold = self.decoder.fold
-        sequences = Sequences(*map(fold, (lengths, mask, reset, rate)))
+        sequences = Sequences(fold(lengths), **{name: fold(value) for name, value in given.items()})
         x, of_mixers = self.encoder(fold(inputs), sequences, state=state.mixers)
         outputs, of_head = self.decoder.read(x, sequences, state.head)
         assert of_mixers is not None
