@@ -181,8 +181,7 @@ class Stack(nnx.Module):
         x, states = self.encode(inputs, None if mask is None else ~mask), []
         graphdefs = [nnx.graphdef(layer) for layer in self.layers]
         for i, ((arrays, cell), start) in enumerate(zip(cells, state, strict=True)):
-            block: Block = nnx.merge(graphdefs[i % len(graphdefs)], arrays)
-            x, end = block.step(cell, start, x, mask=mask, reset=reset)
+            x, end = nnx.merge(graphdefs[i % len(graphdefs)], arrays).step(cell, start, x, mask=mask, reset=reset)
             states.append(end)
         return x, tuple(states)
 
