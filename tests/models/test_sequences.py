@@ -91,7 +91,7 @@ def test_three_sequences_in_a_row_sample_by_sample(pooling):
     np.testing.assert_array_equal(state.head.steps, end.head.steps)
     errors = jax.tree.map(relative_error, state.mixers, end.mixers)
     assert max(jax.tree.leaves(errors)) < 1e-5, errors
-    third = {name: batch[name][4:5] for name in ("inputs", "lengths", "mask", "rate")}
+    third = {name: jnp.asarray(batch[name][4:5]) for name in ("inputs", "lengths", "mask", "rate")}
     assert relative_error(read[:1], model(**third)) < 1e-5  # the last sequence of the first row
 
 
