@@ -80,7 +80,7 @@ def _outputs(model: Model, inputs: Array, sequences: Sequences, noise: Noise | N
                 u = u + noise(number, u, _time_step(block))
             return block.mixer.apply(block.params, u, block.mixer_options, **inside._asdict(), **skip)
 
-        x, _ = block.around(mix, x)
+        x, _ = block(x, mix=mix)
     return model.decoder.read(x, sequences)[0]
 
 

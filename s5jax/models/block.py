@@ -83,13 +83,14 @@ class Block(nnx.Module):
 
     def __call__(
         self,
-        x: Float[Array, "B L H"],
+        x: Float[Array, "B *L H"],
         sequences: Sequences = Sequences(),
         *,
         state: Any = None,
         train: bool = False,
         dropout: Dropout | None = None,
-    ) -> tuple[Float[Array, "B L H"], Any]:
+        mix: Callable[..., tuple[Array, Any]] | None = None,
+    ) -> tuple[Float[Array, "B *L H"], Any]:
         """Features after the block, and the mixer's state after the last valid step if one was given.
 
         Args:
@@ -98,35 +99,14 @@ class Block(nnx.Module):
           state: of the mixer.
           train: normalise by the statistics of this batch, and update the running ones.
           dropout: for this block; `None`: nothing is dropped.
+          mix: instead of the mixer, a function of the features and, where it adds them itself, of `skip`.
         """
-        given = {**sequences._asdict(), "state": state, "options": self.mixer_options}
-        if dropout is not None and self.ability("DROPOUT"):
-            given |= {"key": dropout.key, "dropout": dropout.rate}
-        mix = functools.partial(self.mixer.apply, self.params, **given)
-        return self.around(mix, x, sequences.counted(x.shape[1]), train, dropout)
-
-    def step(
-        self,
-        cell: Any,
-        state: Any,
-        x: Float[Array, "B H"],
-        *,
-        mask: Bool[Array, " B"] | None = None,
-        reset: Bool[Array, " B"] | None = None,
-    ) -> tuple[Float[Array, "B H"], Any]:
-        """One sample: features after the block, and the mixer's next state; `cell` is from the mixer's `discretize`."""
-        mix = functools.partial(self.mixer.step, cell, state, options=self.mixer_options, mask=mask, reset=reset)
-        return self.around(mix, x)
-
-    def around(
-        self,
-        mix: Callable[..., tuple[Array, Any]],
-        x: Array,
-        counted: Array | None = None,
-        train: bool = False,
-        dropout: Dropout | None = None,
-    ) -> tuple[Array, Any]:
-        """The block, with the mixer as a function of the features and, where it adds them itself, of `skip`."""
+        if mix is None:
+            given = {**sequences._asdict(), "state": state, "options": self.mixer_options}
+            if dropout is not None and self.ability("DROPOUT"):
+                given |= {"key": dropout.key, "dropout": dropout.rate}
+            mix = functools.partial(self.mixer.apply, self.params, **given)
+        counted = sequences.counted(x.shape[1])
         options, own = self.options, self.ability("OWN_RESIDUAL")
         normalize = functools.partial(self._normalize, counted=counted, train=train)
         u = normalize(self.norm, x) if options.prenorm else x
@@ -141,6 +121,19 @@ class Block(nnx.Module):
             if not options.prenorm:
                 x = normalize(self.mlp_norm, x)
         return x, state
+
+    def step(
+        self,
+        cell: Any,
+        state: Any,
+        x: Float[Array, "B H"],
+        *,
+        mask: Bool[Array, " B"] | None = None,
+        reset: Bool[Array, " B"] | None = None,
+    ) -> tuple[Float[Array, "B H"], Any]:
+        """One sample: features after the block, and the mixer's next state; `cell` is from the mixer's `discretize`."""
+        mix = functools.partial(self.mixer.step, cell, state, options=self.mixer_options, mask=mask, reset=reset)
+        return self(x, mix=mix)
 
     def _activate(self, x: Array, dropout: Dropout | None) -> Array:
         drop = dropout or (lambda x, place: x)

@@ -1,50 +1,24 @@
-"""Heads: from features (B, L, H) to what a task asks for; `pair_head.py` and `step_head.py` have the others.
+"""Heads: from features (B, L, H) to what a task asks for. More are in `pair_head.py` and `step_head.py`.
 
 A head has `fold(inputs)`, what it does to a batch in front of the stack, and `read(x, sequences)` behind it. In
-recurrent mode it has a state of its own: `init_state`, and `read` takes it and gives the next one back. `documents` is
-the number of sequences in an example, `per_step` whether there is an output for each step.
+recurrent mode it has a state of its own (`pooled.py`): `init_state`, and `read` takes it and gives the next one back.
+`documents` is the number of sequences in an example, `per_step` whether there is an output for each step.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Integer
+from jaxtyping import Array, Bool, Float
 
 from s5jax.models.options import Options
 from s5jax.models.sequences import Sequences
 
-__all__ = ["Kind", "Pooled", "SequenceHead", "make_head", "nothing_pooled", "pool", "pool_further"]
+__all__ = ["Kind", "Pooling", "SequenceHead", "make_head", "pool", "read_pooled", "zero_where"]
 
 Kind = Literal["sequence", "pair", "step"]
 """What a model's outputs describe: a sequence, a pair of documents, or each step."""
 Pooling = Literal["mean", "last"]
-
-
-class Pooled(NamedTuple):
-    """Features pooled so far. The sum is kept with what rounding has lost of it, so that a mean does not drift."""
-
-    total: Float[Array, "B H"]
-    """The sum, or the last features."""
-    lost: Float[Array, "B H"]
-    steps: Integer[Array, " B"]
-    """Samples in the sum."""
-
-    def read(
-        self, x: Float[Array, "B L H"], sequences: Sequences, pooling: Pooling
-    ) -> tuple[Float[Array, "B H"], "Pooled"]:
-        """The features pooled over all that has been read of the last sequence, x included, and the next state."""
-        starts, counted = sequences.starts(x.shape[1]), sequences.counted_of_last(x.shape[1])
-        total, lost, steps = self if starts is None else (_zero_where(starts.any(1), array) for array in self)
-        counted = jnp.ones(x.shape[:2], bool) if counted is None else counted
-        more = counted.sum(1, dtype=jnp.int32)
-        if pooling == "last":
-            total = jnp.where(more[:, None] > 0, pool(x, "last", counted), total)
-            return total, Pooled(total, lost, steps + more)
-        # Compensated summation (Kahan 1965).
-        added = jnp.sum(jnp.where(counted[..., None], x, 0), 1) - lost
-        new, steps = total + added, steps + more
-        return new / jnp.maximum(steps, 1)[:, None].astype(x.dtype), Pooled(new, (new - total) - added, steps)
 
 
 class SequenceHead(nnx.Linear):
@@ -60,13 +34,15 @@ class SequenceHead(nnx.Linear):
         return x
 
     def read(
-        self, x: Float[Array, "B L H"], sequences: Sequences, state: Pooled | None = None
-    ) -> tuple[Float[Array, "B outputs"], Pooled | None]:
+        self, x: Float[Array, "B L H"], sequences: Sequences, state: Any = None
+    ) -> tuple[Float[Array, "B outputs"], Any]:
         """Outputs for what has been read, and the next state if one was given."""
-        pooled, state = pool_further(x, sequences, state, self.pooling)
+        pooled, state = read_pooled(x, sequences, state, self.pooling)
         return self(pooled), state
 
-    def init_state(self, batch: int) -> Pooled:
+    def init_state(self, batch: int) -> Any:
+        from s5jax.models.pooled import nothing_pooled
+
         return nothing_pooled(batch, self.in_features, self.kernel[...].dtype)
 
 
@@ -90,22 +66,18 @@ def pool(x: Float[Array, "B L H"], pooling: Pooling, counted: Bool[Array, "B L"]
     if pooling == "last":
         last = jnp.max(jnp.where(counted, jnp.arange(x.shape[1])[None], 0), 1)
         x = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
-        return _zero_where(~counted.any(1), x)
+        return zero_where(~counted.any(1), x)
     return jnp.sum(jnp.where(counted[..., None], x, 0), 1) / jnp.maximum(counted.sum(1), 1)[:, None].astype(x.dtype)
 
 
-def pool_further(
-    x: Float[Array, "B L H"], sequences: Sequences, state: Pooled | None, pooling: Pooling
-) -> tuple[Float[Array, "B H"], Pooled | None]:
+def read_pooled(
+    x: Float[Array, "B L H"], sequences: Sequences, state: Any, pooling: Pooling
+) -> tuple[Float[Array, "B H"], Any]:
     """`pool` or, from a state, all that has been read."""
     if state is None:
         return pool(x, pooling, sequences.counted_of_last(x.shape[1])), None
     return state.read(x, sequences, pooling)
 
 
-def _zero_where(condition: Bool[Array, " B"], x: Array) -> Array:
+def zero_where(condition: Bool[Array, " B"], x: Array) -> Array:
     return jnp.where(condition.reshape(-1, *(1,) * (x.ndim - 1)), 0, x)
-
-
-def nothing_pooled(batch: int, width: int, dtype: Any) -> Pooled:
-    return Pooled(jnp.zeros((batch, width), dtype), jnp.zeros((batch, width), dtype), jnp.zeros(batch, jnp.int32))

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from s5jax.models.heads import Pooled, nothing_pooled, pool_further
+from s5jax.models.heads import read_pooled
 from s5jax.models.options import Options
+from s5jax.models.pooled import Pooled, nothing_pooled
 from s5jax.models.sequences import Sequences
 
 __all__ = ["PairHead"]
@@ -38,7 +39,7 @@ class PairHead(nnx.Module):
     def read(
         self, x: Float[Array, "B2 L H"], sequences: Sequences, state: Pooled | None = None
     ) -> tuple[Float[Array, "B outputs"], Pooled | None]:
-        pooled, state = pool_further(x, sequences, state, self.pooling)
+        pooled, state = read_pooled(x, sequences, state, self.pooling)
         return self(pooled), state
 
     def init_state(self, batch: int) -> Pooled:

@@ -91,7 +91,12 @@ class Stack(nnx.Module):
         of_places = [jax.tree.map(lambda x, place=place: x[place::places], dropped) for place in range(places)]
         layers = list(zip(stats, params, of_places, starts, strict=True))
         x = self.encode(inputs, sequences.counted(inputs.shape[1]))
-        x, results = _repeat(repetition, x, layers, options)
+        whole, left = divmod(options.depth, places)
+        full = jax.tree.map(lambda a: a[:whole], layers) if left else layers
+        x, results = jax.lax.scan(repetition, x, full, length=whole, unroll=options.unroll)
+        if left:  # the last repetition is incomplete
+            x, last = repetition(x, _take(layers[:left], whole))
+            results[:left] = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), results[:left], last)
         if train:  # else nothing changes, and a model that is only read can be jitted as it is
             for layer, (new, _) in zip(self.layers, results, strict=True):
                 nnx.update(layer, new)
@@ -160,19 +165,6 @@ class Stack(nnx.Module):
             x, end = nnx.merge(graphdefs[i % len(graphdefs)], arrays).step(cell, start, x, mask=mask, reset=reset)
             states.append(end)
         return x, tuple(states)
-
-
-def _repeat(
-    body: Callable[[Array, Any], tuple[Array, Any]], x: Array, layers: list[Any], options: Options
-) -> tuple[Array, list[Any]]:
-    """The repetitions of the pattern in one scanned loop, and then, if the last one is incomplete, its beginning."""
-    whole, left = divmod(options.depth, len(layers))
-    full = jax.tree.map(lambda a: a[:whole], layers) if left else layers
-    x, results = jax.lax.scan(body, x, full, length=whole, unroll=options.unroll)
-    if left:
-        x, last = body(x, _take(layers[:left], whole))
-        results[:left] = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), results[:left], last)
-    return x, results
 
 
 def _remat(block: Callable[..., Any], options: Options) -> Callable[..., Any]:

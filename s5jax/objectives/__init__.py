@@ -11,26 +11,18 @@ An objective is a module with
 example and every step counts once, however they were batched. `weights` says what counts.
 """
 
-import importlib
-from types import ModuleType
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from s5jax.ssm.sequence import valid_steps
 
-__all__ = ["Batch", "Metrics", "find", "weights"]
+__all__ = ["Batch", "Metrics", "weights"]
 
 Batch = dict[str, Array]
 """`inputs`, `labels` and, where there are any, `lengths`, `mask`, `reset`, `rate`, `weights` (of each label) and
 `counted` (false for an example that only fills the batch)."""
 
 Metrics = dict[str, tuple[Array, Array]]
-
-
-def find(name: str) -> ModuleType:
-    """The objective `s5jax/objectives/<name>.py` or, for a name with dots, any module that can be imported."""
-    return importlib.import_module(name if "." in name else f"{__name__}.{name}")
 
 
 def weights(batch: Batch, shape: tuple[int, ...], dtype: jnp.dtype) -> Float[Array, "..."]:

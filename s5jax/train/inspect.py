@@ -48,7 +48,7 @@ def _step_memory(program: Program, state: TrainState) -> dict[str, int]:
     """Bytes that a training step takes on each device, from the compiled program."""
     examples = program.feeder.shapes("train")
     places = jax.ShapeDtypeStruct((program.feeder.batch_size,), jnp.int32)
-    lowered = program.jitted_step.lower(state, examples, places, program.experiment.hyper(0), None)
+    lowered = program.step_at(None).lower(state, (examples, places), program.experiment.hyper(0))
     analysis: Any = lowered.compile().memory_analysis()
     return {
         "state": sum(x.nbytes for x in jax.tree.leaves(state)),

@@ -77,7 +77,7 @@ def _reopen(path: pathlib.Path, step: int) -> Any:
             if line.endswith("\n") and json.loads(line)["step"] <= step:
                 kept.append(line)
         except ValueError as error:
-            raise UserError(f"{path} has a line that is no JSON: {line.strip()[:60]!r}") from error
+            raise UserError(f"{path} has a line that is not JSON: {line.strip()[:60]!r}") from error
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text("".join(kept))
     temporary.replace(path)

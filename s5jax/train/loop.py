@@ -61,32 +61,24 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
       Interrupted: SIGTERM or SIGINT came; the state was saved.
     """
     started = time.perf_counter() if started is None else started
-    with workdirs.claim(workdir, config):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(workdirs.claim(workdir, config))
         if (workdir / "result.json").exists():
             print(f"{workdir} is finished: nothing to do")
             return workdirs.read_json(workdir / "result.json")
-        try:
-            return _train(config, workdir, started)
-        except Exception as error:
-            if not config.foreign_modules or isinstance(error, UserError | Interrupted):
-                raise
+        if config.foreign_modules:
             from s5jax.train import modules
 
-            modules.raise_fault_in(error, config)
-            raise
+            stack.enter_context(modules.faults_told(config))
+        print(f"loading {config.task.name}", flush=True)
+        task = load_task(config)
+        origin = workdirs.claim_data(workdir, config)
+        experiment, state = build(config, task)
+        program = Program(experiment)
+        total_steps, steps_per_epoch = experiment.total_steps, experiment.steps_per_epoch
+        eval_every, save_every = config.train.eval_every_steps or steps_per_epoch, config.train.checkpoint_every_steps
+        evaluators = {name: load_module("evaluators", section.module) for name, section in config.evaluators.items()}
 
-
-def _train(config: Config, workdir: pathlib.Path, started: float) -> dict[str, Any]:
-    print(f"loading {config.task.name}", flush=True)
-    task = load_task(config)
-    origin = workdirs.claim_data(workdir, config)
-    experiment, state = build(config, task)
-    program = Program(experiment)
-    total_steps, steps_per_epoch = experiment.total_steps, experiment.steps_per_epoch
-    eval_every, save_every = config.train.eval_every_steps or steps_per_epoch, config.train.checkpoint_every_steps
-    evaluators = {name: load_module("evaluators", section.module) for name, section in config.evaluators.items()}
-
-    with contextlib.ExitStack() as stack:
         signals = stack.enter_context(_catch_signals())
         checkpoints = stack.enter_context(Checkpoints(workdir, config))
         # What a checkpoint keeps besides the state: all that later reports and decisions depend on.

@@ -4,12 +4,14 @@ Foreign are those from outside the package, named with dots. A run without any, 
 this.
 """
 
+import contextlib
 import importlib
 import pathlib
 import pkgutil
 import re
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -18,7 +20,7 @@ import jax.numpy as jnp
 from s5jax.train.config import Config, UserError
 from s5jax.train.resolve import PACKAGES
 
-__all__ = ["check_mixers", "fault_of", "files_of", "known", "raise_fault_in", "refusal"]
+__all__ = ["check_mixers", "fault_of", "faults_told", "files_of", "known", "refusal"]
 
 
 def known(kind: str) -> list[str]:
@@ -56,11 +58,20 @@ def files_of(config: Config) -> dict[str, pathlib.Path]:
     return {name: pathlib.Path(file) for name, file in files.items() if file}
 
 
-def raise_fault_in(error: Exception, config: Config) -> None:
-    """Raises UserError, a line, for an exception that was raised in a foreign module, and nothing for another."""
-    names = {str(file): name for name, file in files_of(config).items()}
-    found = [names[frame.filename] for frame in traceback.extract_tb(error.__traceback__) if frame.filename in names]
-    if found:
+@contextlib.contextmanager
+def faults_told(config: Config) -> Iterator[None]:
+    """Raises UserError, a line, for an exception that was raised in a foreign module."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        names = {str(file): name for name, file in files_of(config).items()}
+        found = [
+            names[frame.filename] for frame in traceback.extract_tb(error.__traceback__) if frame.filename in names
+        ]
+        if not found:
+            raise
         raise UserError(f"{found[-1]} failed: {fault_of(error)}") from error
 
 

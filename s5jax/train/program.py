@@ -29,20 +29,23 @@ class Program:
         parts = {"graphdef": experiment.graphdef, "objective": experiment.objective}
         trained = {**parts, "optimizer": experiment.optimizer, "micro_batches": config.optim.micro_batches}
 
-        @functools.partial(jax.jit, donate_argnums=0, static_argnums=4, out_shardings=everywhere)
-        def train(state: TrainState, examples: Any, places: Array, hyper: Hyper, length: int | None) -> Any:
-            batch = jax.lax.with_sharding_constraint(take(examples, places, length=length), shared)
-            return train_step(state, batch, hyper, **trained)
+        def batch_of(given: tuple[dict[str, Array], Array], **cut: Any) -> dict[str, Array]:
+            return jax.lax.with_sharding_constraint(take(*given, **cut), shared)
+
+        @functools.cache
+        def step_at(length: int | None) -> Any:
+            gather = functools.partial(batch_of, length=length)
+            step = functools.partial(train_step, gather=gather, **trained)
+            return jax.jit(step, donate_argnums=0, out_shardings=everywhere)
 
         @functools.partial(jax.jit, static_argnums=(5, 6), out_shardings=everywhere)
         def evaluate(
             state: TrainState, examples: Any, places: Any, counted: Any, hyper: Hyper, length: int | None, stride: int
         ) -> Metrics:
-            batch = {**take(examples, places, length=length, stride=stride), "counted": counted}
-            batch = jax.lax.with_sharding_constraint(batch, shared)
+            batch = {**batch_of((examples, places), length=length, stride=stride), "counted": counted}
             return eval_step(state, batch, hyper, rate=None if stride == 1 else float(stride), **parts)
 
-        self.jitted_step, self._evaluate = train, evaluate
+        self.step_at, self._evaluate = step_at, evaluate
 
     def place(self, state: TrainState) -> TrainState:
         """A state as its steps want it: the whole on every device."""
@@ -53,7 +56,7 @@ class Program:
 
         `step` is the number of steps done before: `state.step`, without asking the device for it.
         """
-        return self.jitted_step(state, feed.examples, feed.places, self.experiment.hyper(step), feed.length)
+        return self.step_at(feed.length)(state, (feed.examples, feed.places), self.experiment.hyper(step))
 
     def evaluate(self, state: TrainState, name: str, *, stride: int = 1) -> dict[str, float]:
         """The objective's metrics over every example of a split.

@@ -32,13 +32,14 @@ class TrainState(NamedTuple):
 
 def train_step(
     state: TrainState,
-    batch: Batch,
+    batch: Any,
     hyper: Hyper,
     *,
     graphdef: nnx.GraphDef,
     optimizer: Any,
     objective: Any,
     micro_batches: int = 1,
+    gather: Any = None,
 ) -> tuple[TrainState, Metrics]:
     """One update by the mean loss of a batch.
 
@@ -51,10 +52,12 @@ def train_step(
       objective: (outputs, batch, **hyper["objective"]) to sums and weights.
       micro_batches: parts that the batch is read in, one after the other. Their sums and weights are added before they
         are divided: the update is that of the whole batch, but for the statistics of batch norm, which are each part's.
+      gather: makes the batch of what is given as one, inside of the compiled step.
 
     Returns:
       The state after the step, and the objective's metrics and `grad_norm` (global, before clipping) as (sum, weight).
     """
+    batch = batch if gather is None else gather(batch)
     key = jax.random.fold_in(hyper["key"], state.step) if "key" in hyper else None
 
     def loss(params: Any, batch_stats: Any, batch: Batch, key: Array | None) -> tuple[Array, tuple[Metrics, Any]]:

@@ -61,20 +61,11 @@ def claim_data(workdir: pathlib.Path, config: Config) -> str | None:
 
     Returns where they are from, in a line; `None` if the task needs no preparation.
     """
-    task, data_dir = config.task.name, config.task.data_dir
-    if not hasattr(load_module("task", task), "FORMAT"):
+    if not hasattr(load_module("task", config.task.name), "FORMAT"):
         return None
-    from s5jax.data import store
+    from s5jax.train import prepared
 
-    origin = store.read_manifest(data_dir, task)["origin"]
-    path, now = workdir / "data.json", {"task": task, "sha256": store.fingerprint(data_dir, task)}
-    if not path.exists():
-        write_json(path, {**now, "origin": origin})
-    elif not now.items() <= read_json(path).items():
-        fault = f"are not those that {workdir} was made with (by their SHA-256)"
-        advice = "say where those are, or take another workdir"
-        raise UserError(f"the data of task {task} in {data_dir} {fault}: {advice}")
-    return origin
+    return prepared.claim(workdir, config)
 
 
 def record(workdir: pathlib.Path, config: Config) -> None:

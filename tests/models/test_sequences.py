@@ -10,7 +10,7 @@ from flax import nnx
 from numerics import relative_error
 from small_models import build, differentiated, split, values
 
-from s5jax.models.heads import Pooled
+from s5jax.models.pooled import Pooled
 from s5jax.models.sequences import Sequences
 
 L = 19

@@ -9,7 +9,7 @@ from numerics import relative_error
 from small_models import double_precision
 
 from s5jax.data.task import Split, Task
-from s5jax.objectives import classification, find, gaussian, regression, weights
+from s5jax.objectives import classification, gaussian, regression, weights
 
 B, L, CLASSES, TARGETS = 7, 5, 4, 2
 
@@ -173,8 +173,6 @@ def task(**fields):
 
 
 def test_what_objectives_say_of_a_task():
-    assert find("gaussian") is gaussian
-    assert find("s5jax.objectives.gaussian") is gaussian
     assert classification.outputs(task(num_classes=3)) == 3
     assert regression.outputs(task(targets=1)) == 1
     assert gaussian.outputs(task(targets=1)) == 2

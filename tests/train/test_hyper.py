@@ -37,7 +37,7 @@ def lowered(*fields: str) -> str:
     experiment, state = build(config, load_task(config))
     program = Program(experiment)
     (feed,) = program.feeder.feeds("train", [np.arange(64, dtype=np.int32)])
-    return program.jitted_step.lower(state, feed.examples, feed.places, experiment.hyper(0), feed.length).as_text()
+    return program.step_at(feed.length).lower(state, (feed.examples, feed.places), experiment.hyper(0)).as_text()
 
 
 @pytest.mark.parametrize("field", SAME_PROGRAM)
