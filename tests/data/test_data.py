@@ -26,7 +26,7 @@ def test_sinusoids():
     """The labels of each example against a least-squares fit to its samples."""
     task = sinusoid.load()
     t = 0.02 * np.arange(256)
-    assert task.outputs == 2 and task.example_shape() == (256, 1)
+    assert task.targets == 2 and task.example_shape() == (256, 1)
     for name, end in (("train", 80), ("val", 80), ("test", 100)):
         split = task.splits[name]
         a, s = split.labels[:, 0].astype(np.float64), 100 * split.labels[:, 1].astype(np.float64)
@@ -107,8 +107,8 @@ REGRESSION = {"num_classes": 0, "targets": 2, "tolerance": 0.1}
 
 def test_a_regression_is_accepted():
     task = make_task(labels=np.zeros((3, 2), np.float32), **REGRESSION)
-    assert task.outputs == 2
-    assert make_task().outputs == 3
+    assert (task.objective, task.judge) == ("regression", ("accuracy", "max"))
+    assert (make_task().objective, make_task().judge) == ("classification", ("accuracy", "max"))
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,9 @@ def test_contradictions_of_a_regression_are_named(labels, message):
     [
         ({"num_classes": 0}, "either num_classes, of a classification, or targets, .* got 0 and 0"),
         ({"targets": 2, "tolerance": 0.1}, "either num_classes, .* got 3 and 2"),
-        (REGRESSION | {"tolerance": 0.0}, "a regression, and nothing else, needs a positive tolerance; got 0.0"),
-        ({"tolerance": 0.1}, "a regression, and nothing else, needs a positive tolerance; got 0.1"),
+        (REGRESSION | {"tolerance": -0.1}, "a tolerance is positive, and of a regression; got -0.1"),
+        ({"tolerance": 0.1}, "a tolerance is positive, and of a regression; got 0.1"),
+        ({"judge": ("accuracy", "most")}, 'judge must be a metric and "max" or "min"'),
     ],
 )
 def test_a_task_is_one_or_the_other(fields, message):
