@@ -57,18 +57,18 @@ def split(model):
     return graphdef, *map(nnx.to_pure_dict, states)
 
 
-def differentiated(model, weights, **fixed):
-    """A function of (params, inputs, arguments): outputs, batch statistics after them, and gradients of a weighted sum
-    of the outputs in params and inputs."""
+def differentiated(model, **fixed):
+    """A function of (params, inputs, weights, arguments): outputs, batch statistics after them, and the gradients of
+    sum(weights * outputs) in params and inputs."""
     graphdef, _, stats = split(model)
 
-    def loss(params, inputs, arguments):
+    def loss(params, inputs, weights, arguments):
         model = nnx.merge(graphdef, params, stats)
         outputs = model(inputs, **arguments, **fixed)
         return jnp.sum(outputs * weights), (outputs, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
-    def both(params, inputs, arguments):
-        grads, (outputs, stats) = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, inputs, arguments)
-        return {"outputs": outputs, "stats": stats, "params": grads[0], "inputs": grads[1]}
+    def everything(*arguments):
+        (params, inputs), (outputs, stats) = jax.grad(loss, argnums=(0, 1), has_aux=True)(*arguments)
+        return {"outputs": outputs, "stats": stats, "params": params, "inputs": inputs}
 
-    return jax.jit(both)
+    return jax.jit(everything)

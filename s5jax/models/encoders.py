@@ -1,5 +1,7 @@
 """Encoders: from a task's inputs to features."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Shaped
@@ -13,8 +15,8 @@ __all__ = ["Encoder", "OneHot", "add_bias", "make_encoder"]
 class OneHot(nnx.Linear):
     """A dense layer on one-hot vectors, computed as rows of its kernel; zero for an id that does not exist."""
 
-    def __call__(self, tokens: Shaped[Array, "B ..."]) -> Float[Array, "B ..."]:
-        return add_bias(self, rows(self.kernel[...], tokens))
+    def __call__(self, inputs: Shaped[Array, "B ..."], out_sharding: Any = None) -> Float[Array, "B ..."]:
+        return add_bias(self, rows(self.kernel[...], inputs))
 
 
 Encoder = nnx.Linear | nnx.Embed

@@ -17,7 +17,7 @@ from s5jax.models.sequences import Sequences
 __all__ = ["Head", "Kind", "PairHead", "Pooled", "SequenceHead", "StepHead", "make_head", "pool"]
 
 Kind = Literal["sequence", "pair", "step"]
-"""What a model says something about: a sequence, a pair of documents, each step."""
+"""What a model's outputs describe: a sequence, a pair of documents, or each step."""
 Pooling = Literal["mean", "last"]
 
 

@@ -22,6 +22,7 @@ class State(NamedTuple):
     mixers: tuple[Any, ...]
     """The state of each block's mixer."""
     head: Any
+    """The features pooled so far; nothing for the head `step`."""
 
 
 class Model(nnx.Module):
@@ -35,7 +36,7 @@ class Model(nnx.Module):
       mixer_options: for each name in the pattern, the mixer and its options.
       input_size: C, or the number of tokens.
       outputs: numbers that come out.
-      head: what they are about.
+      head: what they describe: a sequence, a pair of documents, or each step.
       length: steps that the model will be trained on; some mixers have parameters for each.
     """
 

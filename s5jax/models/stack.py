@@ -5,6 +5,7 @@ compiled repetition serves all of them. A module keeps no random state: `key` is
 is dropped.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -83,20 +84,27 @@ class Stack(nnx.Module):
             dropped = draw_dropout(options, inputs.shape[0], key, rate, inside=inside)
         graphdefs, stats, params = zip(*(nnx.split(layer, nnx.BatchStat, ...) for layer in self.layers), strict=True)
 
+        def advance(graphdef: nnx.GraphDef, x: Array, layer: Any) -> tuple[Array, Any]:
+            stats, params, dropped, start = layer
+            block: Block = nnx.merge(graphdef, stats, params)
+            x, end = block(x, sequences, state=start, train=train, dropout=dropped)
+            return x, (nnx.state(block, nnx.BatchStat), end)
+
+        steps = [_remat(functools.partial(advance, graphdef), options) for graphdef in graphdefs]
+
         def repetition(x: Array, layers: Any) -> tuple[Array, Any]:
             """The blocks of the pattern, one after the other."""
             results = []
-            for graphdef, (stats, params, dropped, start) in zip(graphdefs, layers, strict=False):
-                block: Block = nnx.merge(graphdef, stats, params)
-                x, end = block(x, sequences, state=start, train=train, dropout=dropped)
-                results.append((nnx.state(block, nnx.BatchStat), end))
+            for step, layer in zip(steps, layers, strict=False):
+                x, result = step(x, layer)
+                results.append(result)
             return x, results
 
         starts = [None if state is None else _stack(state[place::places]) for place in range(places)]
         of_places = [jax.tree.map(lambda x, place=place: x[place::places], dropped) for place in range(places)]
         layers = list(zip(stats, params, of_places, starts, strict=True))
         x = self.encode(inputs, sequences.counted(inputs.shape[1]))
-        x, results = _repeat(_remat(repetition, options), x, layers, options)
+        x, results = _repeat(repetition, x, layers, options)
         if train:  # else nothing changes, and a model that is only read can be jitted as it is
             for layer, (new, _) in zip(self.layers, results, strict=True):
                 nnx.update(layer, new)
@@ -173,8 +181,7 @@ class Stack(nnx.Module):
         x, states = self.encode(inputs, None if mask is None else ~mask), []
         graphdefs = [nnx.graphdef(layer) for layer in self.layers]
         for i, ((arrays, cell), start) in enumerate(zip(cells, state, strict=True)):
-            block: Block = nnx.merge(graphdefs[i % len(graphdefs)], arrays)
-            x, end = block.step(cell, start, x, mask=mask, reset=reset)
+            x, end = nnx.merge(graphdefs[i % len(graphdefs)], arrays).step(cell, start, x, mask=mask, reset=reset)
             states.append(end)
         return x, tuple(states)
 
@@ -192,14 +199,17 @@ def _repeat(
     return x, results
 
 
-def _remat(repetition: Callable[..., Any], options: Options) -> Callable[..., Any]:
-    """The repetition, of which the gradient keeps what `options.remat` says."""
+def _remat(block: Callable[..., Any], options: Options) -> Callable[..., Any]:
+    """The block, of which the gradient keeps what `options.remat` says."""
     if options.remat == "none":
-        return repetition
+        return block
     names = ["product"] if options.remat == "pointwise" else []
     by_name = jax.checkpoint_policies.save_only_these_names(*names)
     policy = jax.checkpoint_policies.save_from_both_policies(by_name, _is_statistic)
-    return jax.checkpoint(repetition, prevent_cse=False, policy=policy)
+    # Where several blocks stand in one program, only a barrier keeps the compiler from computing all of them again
+    # before the gradient needs the first.
+    several = options.unroll or len(options.pattern) > 1
+    return jax.checkpoint(block, prevent_cse=several, policy=policy)
 
 
 def _is_statistic(primitive: Any, *arguments: Any, **params: Any) -> bool:

@@ -20,31 +20,29 @@ ENDS = [sum(cuts) for cuts in CUTS]
 
 @functools.cache
 def in_a_row(timed):
-    """Two rows of three sequences, and the six alone, with missing samples and, where asked for, gaps between samples.
+    """Two rows of three sequences, then the six alone, with missing samples and, where asked for, gaps between samples.
     What must not matter is NaN."""
     rng = np.random.default_rng(0)
-    row = {
-        "inputs": rng.normal(size=(2, L, 2)).astype(np.float32),
-        "mask": rng.random((2, L)) < 0.3,
-        "reset": np.zeros((2, L), bool),
-        "rate": np.exp(rng.normal(size=(2, L))).astype(np.float32),
-        "weights": rng.normal(size=(2, L, 3)).astype(np.float32),
+    batch = {
+        "inputs": rng.normal(size=(8, L, 2)).astype(np.float32),
+        "mask": rng.random((8, L)) < 0.3,
+        "rate": np.exp(rng.normal(size=(8, L))).astype(np.float32),
+        "weights": rng.normal(size=(8, L, 3)).astype(np.float32),
     }
-    alone = {name: np.zeros((6, *x.shape[1:]), x.dtype) for name, x in row.items()}
-    alone["inputs"][:], alone["rate"][:] = np.nan, np.nan
+    lengths, reset = np.array([*ENDS, *(n for cuts in CUTS for n in cuts)]), np.zeros((8, L), bool)
     for i, cuts in enumerate(CUTS):
-        row["inputs"][i, row["mask"][i]] = np.nan
-        row["inputs"][i, ENDS[i] :], row["rate"][i, ENDS[i] :], row["weights"][i, ENDS[i] :] = np.nan, np.nan, 0
-        row["reset"][i, ENDS[i] :] = True  # nobody may look there
         for j, (start, n) in enumerate(zip(np.cumsum((0, *cuts[:-1])), cuts, strict=True)):
-            row["reset"][i, start] = j > 0
-            for name in ("inputs", "mask", "rate", "weights"):
-                alone[name][3 * i + j, :n] = row[name][i, start : start + n]
-    row["lengths"], alone["lengths"] = np.array(ENDS), np.array([n for cuts in CUTS for n in cuts])
-    del alone["reset"]
+            reset[i, start] = j > 0
+            for array in batch.values():
+                array[2 + 3 * i + j, :n] = array[i, start : start + n]
+    padding = np.arange(L)[None] >= lengths[:, None]
+    batch["inputs"][padding | batch["mask"]] = np.nan
+    batch["rate"][padding] = np.nan
+    batch["weights"][padding] = 0
+    reset[padding] = True  # nobody may look there
     if not timed:
-        del row["rate"], alone["rate"]
-    return jax.tree.map(jnp.asarray, row), jax.tree.map(jnp.asarray, alone)
+        del batch["rate"]
+    return {**batch, "lengths": lengths, "reset": reset}
 
 
 @pytest.mark.parametrize(
@@ -58,31 +56,32 @@ def in_a_row(timed):
 )
 def test_three_sequences_in_a_row_are_each_alone(pattern, timed):
     """Outputs at each step, statistics of the batch, and gradients; and the head `sequence` speaks of the last one."""
-    model = build(*pattern, head="step")
-    (row, alone), results = in_a_row(timed), []
-    for case in (row, alone):
-        case = dict(case)
-        inputs, weights = case.pop("inputs"), case.pop("weights")
-        results.append(differentiated(model, weights, train=True)(split(model)[1], inputs, case))
+    model, batch, results = build(*pattern, head="step"), dict(in_a_row(timed)), []
+    inputs, weights, lengths = (batch.pop(name) for name in ("inputs", "weights", "lengths"))
+    gradients = differentiated(model, train=True)
+    for taken in (np.arange(8) < 2, np.arange(8) >= 2):  # of the others nothing is read
+        given = {**batch, "lengths": np.where(taken, lengths, 0)}
+        results.append(gradients(split(model)[1], inputs, weights * taken[:, None, None], given))
     for part in ("stats", "params"):
-        errors = jax.tree.map(relative_error, results[0][part], results[1][part])
+        errors = jax.tree.map(relative_error, *(result[part] for result in results))
         assert max(jax.tree.leaves(errors)) < 1e-4, errors
     for part, tolerance in (("outputs", 1e-5), ("inputs", 1e-4)):
-        in_row = np.concatenate([x[:n] for x, n in zip(results[0][part], ENDS, strict=True)])
-        each = np.concatenate([x[:n] for x, n in zip(results[1][part], alone["lengths"], strict=True)])
-        assert relative_error(in_row, each) < tolerance
+        row, each = (
+            np.concatenate([result[part][i, : lengths[i]] for i in taken])
+            for result, taken in zip(results, (range(2), range(2, 8)), strict=True)
+        )
+        assert relative_error(row, each) < tolerance
 
-    speaks = nnx.jit(build(*pattern, head="sequence"))
-    last, each = (speaks(**{k: x for k, x in case.items() if k != "weights"}) for case in (row, alone))
-    assert relative_error(last, each[jnp.array([2, 5])]) < 1e-5
+    outputs = nnx.jit(build(*pattern, head="sequence"))(inputs, lengths, **batch)
+    assert relative_error(outputs[:2], outputs[jnp.array([4, 7])]) < 1e-5
 
 
 @pytest.mark.parametrize("pooling", ["mean", pytest.param("last", marks=pytest.mark.slow)])
 def test_three_sequences_in_a_row_sample_by_sample(pooling):
     model = build("s5", "lru", pooling=pooling)
     prefill, step = nnx.jit(type(model).prefill), nnx.jit(type(model).step)
-    row, alone = in_a_row(True)
-    arguments = {name: row[name] for name in ("inputs", "mask", "reset", "rate")}
+    batch = in_a_row(True)
+    arguments = {name: batch[name][:2] for name in ("inputs", "mask", "reset", "rate")}
     before, after = {k: x[:, :7] for k, x in arguments.items()}, {k: x[:, 7:] for k, x in arguments.items()}
     _, state = prefill(model, model.init_state(2), **before)
     read, end = prefill(model, state, **after, lengths=jnp.array([9, 9]))
@@ -92,7 +91,7 @@ def test_three_sequences_in_a_row_sample_by_sample(pooling):
     np.testing.assert_array_equal(state.head.steps, end.head.steps)
     errors = jax.tree.map(relative_error, state.mixers, end.mixers)
     assert max(jax.tree.leaves(errors)) < 1e-5, errors
-    third = {name: alone[name][2:3] for name in ("inputs", "lengths", "mask", "rate")}
+    third = {name: jnp.asarray(batch[name][4:5]) for name in ("inputs", "lengths", "mask", "rate")}
     assert relative_error(read[:1], model(**third)) < 1e-5  # the last sequence of the first row
 
 
@@ -106,18 +105,18 @@ def test_three_sequences_in_a_row_sample_by_sample(pooling):
 )
 def test_nothing_depends_on_what_is_missing(pattern, timed):
     """Not a bit of outputs, statistics and gradients; those of what is missing are zero."""
-    row, _ = in_a_row(timed)
     model = build(*pattern, dropout=0.1)
-    arguments = {**row, "key": jax.random.key(0)}
+    arguments = {**in_a_row(timed), "key": jax.random.key(0)}
     inputs, _ = arguments.pop("inputs"), arguments.pop("weights")
-    gradients = differentiated(model, values(2, 3), train=True)
-    spoiled = gradients(split(model)[1], inputs, arguments)
+    gradients = differentiated(model, train=True)
+    spoiled = gradients(split(model)[1], inputs, values(8, 3), arguments)
     if timed:
-        arguments["rate"] = jnp.where(jnp.isnan(row["rate"]), 3.0, row["rate"])
-    clean = gradients(split(model)[1], jnp.where(jnp.isnan(inputs), 5.0, inputs), arguments)
+        arguments["rate"] = np.where(np.isnan(arguments["rate"]), np.float32(3), arguments["rate"])
+    clean = np.where(np.isnan(inputs), np.float32(5), inputs)
+    clean = gradients(split(model)[1], clean, values(8, 3), arguments)
     jax.tree.map(np.testing.assert_array_equal, spoiled, clean)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(clean))
-    absent = np.isnan(np.asarray(inputs))
+    absent = np.isnan(inputs)
     assert absent.any()
     assert not clean["inputs"][absent].any()
     assert clean["inputs"][~absent].all()

@@ -149,7 +149,7 @@ def test_evaluation_counts_each_step_once(batch_size):
     assert experiment.task.judge[0] in evaluated
 
 
-BLOCK = {"norm": "layer", "activation": "half_glu1", "depth": 2, "mlp": 1}
+BLOCK = {"norm": "layer", "activation": "half_glu1", "mlp": 1}
 
 
 @pytest.mark.parametrize("name", ["sgd", pytest.param("adamw", marks=pytest.mark.slow)])
