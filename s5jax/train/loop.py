@@ -329,7 +329,7 @@ def _evaluation_line(step: int, steps_per_epoch: int, values: dict[str, float], 
     return f"epoch {step / steps_per_epoch:.2f}  step {step}  validation {words.removeprefix('val ')}{best}"
 
 
-def _in_words(values: dict[str, float], split: str, first: str, between: str = ", ") -> str:
+def _in_words(values: dict[str, Any], split: str, first: str, between: str = ", ") -> str:
     """Metrics of a split, one of them first: "test accuracy 0.9861, loss 0.0513"."""
     names = [name.removeprefix(f"{split}/") for name in values if name.startswith(f"{split}/")]
     words = between.join(f"{name} {values[f'{split}/{name}']:.4f}" for name in sorted(names, key=lambda n: n != first))
