@@ -103,7 +103,7 @@ class Block(nnx.Module):
         """
         if mix is None:
             given = {**sequences._asdict(), "state": state, "options": self.mixer_options}
-            if dropout is not None and self.ability("DROPOUT"):
+            if dropout is not None and dropout.key is not None and self.ability("DROPOUT"):
                 given |= {"key": dropout.key, "dropout": dropout.rate}
             mix = functools.partial(self.mixer.apply, self.params, **given)
         counted = sequences.counted(x.shape[1])

@@ -19,8 +19,8 @@ import threadpoolctl
 from dense import exponential
 from numerics import relative_error
 
-from s5jax.mixers import s5
-from s5jax.ssm import diagonal, hippo, measures, perturbation, ptd, s4d
+from s5jax.mixers import s4d, s5
+from s5jax.ssm import diagonal, hippo, measures, perturbation, ptd
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
