@@ -78,5 +78,5 @@ class Program:
             self._evaluate(state, feed.examples, feed.places, counted, hyper, feed.length, stride)
             for feed, counted in self.feeder.evaluation(name)
         ]
-        totals = {key: np.sum([s[key] for s in sums], axis=0, dtype=np.float64) for key in sums[0]}
+        totals: dict[str, Any] = {key: np.sum([s[key] for s in sums], axis=0, dtype=np.float64) for key in sums[0]}
         return {key: float(total / weight) if weight else float("nan") for key, (total, weight) in totals.items()}
