@@ -43,7 +43,7 @@ def test_scanned_unrolled_and_block_by_block(pattern, depth):
 
     def one_by_one(params, inputs):
         model = nnx.merge(graphdef, params, stats)
-        dropped = draw_dropout(model.encoder.options, B, key, 0.2, inside=False)
+        dropped = draw_dropout(model.encoder.options, B, key, 0.2, inside="attention" in pattern)
         sequences, stats_after = Sequences(arguments["lengths"]), []
         x = model.encoder.encode(inputs, sequences.counted(L))
         for i, block in enumerate(model.encoder.blocks):
