@@ -38,7 +38,11 @@ FEW = [
     *("digits:s5", "lra/image:s5", "lra/listops:s5", "lra/text:s4d-lin", "lra/retrieval:s4-legs", "lra/text:s4-ptd"),
     *("robustness:s4d-legs-frozen", "spoken_digits:dss", "lra/text:s5,published", "sinusoid:s4-fout"),
 ]
-PAIRS = list(LOSSES["runs"]) if os.environ.get("RECORDED") == "all" else FEW
+EVERY_DAY = ("digits:s5", "lra/listops:s5", "lra/text:s4d-lin", "lra/retrieval:s4-legs")
+PAIRS = [
+    pytest.param(pair, marks=[] if pair in EVERY_DAY else pytest.mark.slow)
+    for pair in (LOSSES["runs"] if os.environ.get("RECORDED") == "all" else FEW)
+]
 
 
 # ---- The program's own names are here and nowhere below.
