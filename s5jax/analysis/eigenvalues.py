@@ -21,11 +21,11 @@ class Layer:
     """The modes of one mixer; T records, N stored modes."""
 
     number: int
-    """Of its block."""
+    """The number of the block."""
     eigenvalues: Complex[np.ndarray, "T N"]
     """Radians per unit of the mixer's time."""
     step_size: Float[np.ndarray, "T N"]
-    """Of each mode, in that unit; 1 for a mixer without step sizes, whose time is measured in samples."""
+    """For each mode, in that unit; 1 for a mixer without step sizes, whose time is measured in samples."""
 
     @property
     def moves(self) -> Float[np.ndarray, " N"]:

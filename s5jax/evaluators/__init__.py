@@ -1,4 +1,4 @@
-"""What is computed of a state besides the objective on the validation split, one file each; a config lists them.
+"""Evaluators compute something of a state besides the objective on the validation split; a config lists them.
 
 An evaluator is a module with
 

@@ -1,4 +1,4 @@
-"""What is known of a batch of sequences besides their samples."""
+"""Lengths, missing samples, resets and rate of a batch of sequences."""
 
 from typing import NamedTuple
 
