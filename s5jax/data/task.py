@@ -157,6 +157,9 @@ class Task:
             fits = split.lengths.shape == shape[:time]
             _require(fits, where, f"lengths have shape {split.lengths.shape} for {len(split)} examples")
             check_range(f"{where}: sequence length", split.lengths, 1, self.length, "length")
+        if split.rate is not None:  # what comes after a sequence's end does not matter
+            valid = True if split.lengths is None else np.arange(self.length) < split.lengths[..., None]
+            _require((np.isfinite(split.rate) | ~np.asarray(valid)).all(), where, "some rates are NaN or infinite")
 
     def _check_labels(self, where: str, labels: np.ndarray, weights: np.ndarray | None) -> None:
         shape = (self.length,) * self.per_step + (self.targets,) * (self.targets > 0)

@@ -169,6 +169,7 @@ def test_data_that_contradict_the_task():
         ({"labels": labels[..., 0]}, "labels must be floats of shape"),
         ({"weights": weights[:, 0]}, "weights have shape"),
         ({"rate": weights[:, 1:]}, "rate has shape"),
+        ({"rate": np.full_like(weights, np.nan)}, "some rates are NaN or infinite"),
         ({"mask": weights}, "mask must be of booleans"),
         ({"labels": np.where(weights[..., None] > 0, np.nan, labels)}, "some labels are NaN"),
     ):
