@@ -191,7 +191,9 @@ def random_run(pair: str, *fields: str, length: int = recipe_data.STEPS):
 
 @pytest.mark.parametrize("pair", PAIRS)
 def test_twenty_steps_and_an_evaluation(pair):
-    """To 1e-6, or what rounding alone may do where that is more: three times the recorded drift.
+    """Losses to 1e-6, or what rounding alone may do where that is more: three times the recorded drift.
+
+    Norms of gradients, which rounding moves by more, to 1e-4.
 
     In the models of `sinusoid` the encoder's bias has no effect in training: batch norm takes it away, and nothing
     leads around. Its gradient is rounding, of which Adam makes whole steps, and running means lag behind: an
@@ -207,7 +209,7 @@ def test_twenty_steps_and_an_evaluation(pair):
     np.testing.assert_allclose(norms, record["initial"], rtol=1e-6)
     metrics = run.steps(20)
     np.testing.assert_allclose(metrics["loss"], record["loss"], rtol=steps)
-    np.testing.assert_allclose(metrics["grad_norm"], record["grad_norm"], rtol=1e-3 if "frozen" in pair else 10 * steps)
+    np.testing.assert_allclose(metrics["grad_norm"], record["grad_norm"], rtol=1e-3 if "frozen" in pair else 1e-4)
     np.testing.assert_allclose(metrics["accuracy"], record["accuracy"], rtol=1e-6)
     loss, accuracy = run.evaluate()
     np.testing.assert_allclose(loss, record["val"][0], rtol=evaluation)
