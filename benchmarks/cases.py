@@ -53,12 +53,12 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """One implementation: `train(state, *arguments)` gives (state, metrics), `evaluate(state, *arguments)` metrics."""
+    """One implementation: `train(state, batch)` gives (state, metrics), `evaluate(state, batch)` metrics."""
 
     train: Callable[..., Any]
     evaluate: Callable[..., Any]
     state: TrainState
-    arguments: tuple[Any, ...]
+    batch: dict[str, Array]
 
 
 def build(name: str, batch_size: int, *overrides: str) -> Case:
@@ -89,9 +89,9 @@ def build(name: str, batch_size: int, *overrides: str) -> Case:
 def ours(case: Case) -> Side:
     """What training does."""
     experiment = case.experiment
-    parts = {"graphdef": experiment.graphdef, "objective": experiment.objective}
+    parts = {"graphdef": experiment.graphdef, "objective": experiment.objective, "hyper": experiment.hyper(0)}
     train = functools.partial(train_step, optimizer=experiment.optimizer, **parts)
-    return Side(train, functools.partial(eval_step, **parts), case.state, (case.batch, experiment.hyper(0)))
+    return Side(train, functools.partial(eval_step, **parts), case.state, case.batch)
 
 
 def published(case: Case) -> Side:
@@ -114,17 +114,17 @@ def published(case: Case) -> Side:
         outputs, batch_stats = logits(params, batch_stats, batch["inputs"], train=True, key=key)
         return losses(outputs, batch).mean(), batch_stats
 
-    def train(state: TrainState, batch: dict[str, Array], key: Array) -> tuple[TrainState, Any]:
-        key = jax.random.fold_in(key, state.step)
+    def train(state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, Any]:
+        key = jax.random.fold_in(random_keys(config.seed).dropout, state.step)
         value_and_grad = jax.value_and_grad(loss, has_aux=True)
         (mean_loss, batch_stats), grads = value_and_grad(state.params, state.batch_stats, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, batch_stats, opt_state), {"loss": mean_loss}
 
-    def evaluate(state: TrainState, batch: dict[str, Array], key: Array) -> Any:
+    def evaluate(state: TrainState, batch: dict[str, Array]) -> Any:
         outputs, _ = logits(state.params, state.batch_stats, batch["inputs"], train=False)
         correct = outputs.argmax(-1) == batch["labels"]
         return {"loss": losses(outputs, batch).sum(), "correct": correct.sum()}
 
-    return Side(train, evaluate, state, (batch, random_keys(config.seed).dropout))
+    return Side(train, evaluate, state, batch)

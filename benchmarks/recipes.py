@@ -30,12 +30,12 @@ def run(name: str, batch_size: int, repeats: int, advance: Callable[[float], Any
     runs: dict[str, Callable[[], Any]] = {}
     for label, side in (("baseline", cases.published(case)), ("s5jax", cases.ours(case))):
         state = jax.tree.map(jnp.copy, side.state)
-        programs[f"{label} train"] = measure.compile_program(side.train, state, *side.arguments, donate=True)
+        programs[f"{label} train"] = measure.compile_program(side.train, state, side.batch, donate=True)
         advance(1)
-        programs[f"{label} evaluate"] = measure.compile_program(side.evaluate, side.state, *side.arguments)
+        programs[f"{label} evaluate"] = measure.compile_program(side.evaluate, side.state, side.batch)
         advance(1)
-        runs[f"{label} train"] = _trainer(programs[f"{label} train"], state, *side.arguments)
-        runs[f"{label} evaluate"] = functools.partial(programs[f"{label} evaluate"].run, side.state, *side.arguments)
+        runs[f"{label} train"] = _trainer(programs[f"{label} train"], state, side.batch)
+        runs[f"{label} evaluate"] = functools.partial(programs[f"{label} evaluate"].run, side.state, side.batch)
     medians = measure.alternate(runs, repeats, lambda: advance(1 / len(runs)))
     return {
         "tokens": case.tokens,
@@ -52,11 +52,11 @@ def run(name: str, batch_size: int, repeats: int, advance: Callable[[float], Any
     }
 
 
-def _trainer(program: measure.Program, state: Any, *arguments: Any) -> Callable[[], Any]:
+def _trainer(program: measure.Program, state: Any, batch: Any) -> Callable[[], Any]:
     current = [state]
 
     def step() -> Any:
-        current[0], metrics = program.run(current[0], *arguments)
+        current[0], metrics = program.run(current[0], batch)
         return metrics
 
     return step

@@ -114,7 +114,7 @@ def test_a_training_step_of_either_side_has_the_same_loss_and_gradients(name, ss
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # the optimizer's
         side = cases.published(case)
         (state, metrics), (other, others) = (
-            jax.jit(side.train)(side.state, *side.arguments) for side in (cases.ours(case), side)
+            jax.jit(side.train)(side.state, side.batch) for side in (cases.ours(case), side)
         )
     loss, norm = (float(total / weight) for total, weight in (metrics["loss"], metrics["grad_norm"]))
     assert loss == pytest.approx(float(others["loss"]), rel=1e-4)

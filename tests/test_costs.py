@@ -29,7 +29,7 @@ def costs(name):
     case = cases.build(name, 4)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # the optimizer's
         side = cases.ours(case)
-        traced = jax.jit(side.train, donate_argnums=0).trace(side.state, *side.arguments)
+        traced = jax.jit(side.train, donate_argnums=0).trace(side.state, side.batch)
     compiled = traced.lower().compile()
     text, analysis = compiled.as_text(), compiled.cost_analysis()
     return {
