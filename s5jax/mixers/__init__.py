@@ -11,7 +11,7 @@ and, where they make sense, `init_state`, `discretize`, `step` (recurrent mode),
 
     lengths (B,)     valid steps; outputs before them depend on nothing after them
     mask (B, L)      true where a sample is missing: nothing enters there, and time goes on
-    reset (B, L)     true where a new sequence starts
+    reset (B, L)     true where a new sequence starts; a state that has become NaN or infinite before goes on in `apply`
     rate             factor on time, (), (B,) or (B, L); the gap before sample k is `rate[k]` step sizes: 2 for inputs
                      sampled at half the rate of training; a state that runs backwards decays by the gap that it crosses
     state            as from `init_state` or an earlier call; then the state after the last valid step comes back

@@ -24,13 +24,14 @@ raise where the count is known; where it is traced, as under `jax.jit`, those ou
 
 import dataclasses
 import math
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
+from s5jax.ssm.parameters import check_choices
 from s5jax.ssm.sequence import clean, valid_steps
 
 __all__ = [
@@ -77,9 +78,7 @@ class Options:
         for name, least in ("heads", 1), ("window", 0):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}")
-        for name, known in ("positions", get_args(Positions)), ("cache", get_args(Cache)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
+        check_choices(self)
 
 
 def CAUSAL(options: Options) -> bool:
@@ -111,7 +110,7 @@ def apply(
     *,
     lengths: Integer[Array, " B"] | None = None,
     mask: Bool[Array, "B L"] | None = None,
-    reset: Bool[Array, "B L"] | None = None,
+    reset: Bool[Array, "#B #L"] | None = None,
     rate: Any = None,
     state: State | None = None,
     key: PRNGKeyArray | None = None,

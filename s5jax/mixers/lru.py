@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
 from s5jax.ssm import diagonal_system, scan
-from s5jax.ssm.parameters import feedthrough, with_rank
+from s5jax.ssm.parameters import check_choices, feedthrough, with_rank
 from s5jax.ssm.sequence import Rate, clean
 
 Params = dict[str, Array]
@@ -50,6 +50,7 @@ class Options:
     """How the recurrence is computed, see `scan`. `plain` is the way to forward-mode derivatives."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.state_size < 1:
             raise ValueError(f"state_size must be at least 1, got {self.state_size}")
         if not 0 <= self.r_min < self.r_max <= 1:
@@ -92,7 +93,7 @@ def apply(
     *,
     lengths: Integer[Array, " B"] | None = None,
     mask: Bool[Array, "B L"] | None = None,
-    reset: Bool[Array, "B L"] | None = None,
+    reset: Bool[Array, "#B #L"] | None = None,
     rate: Rate | None = None,
     state: Complex[Array, "B N"] | None = None,
     key: PRNGKeyArray | None = None,
@@ -103,7 +104,7 @@ def apply(
     Raises:
       ValueError: L is 0, or a state is given to a mixer with two directions.
     """
-    x = clean(x, lengths, mask)
+    x = clean(x, lengths, mask).astype(params["D"].dtype)
     y, state = diagonal_system.apply(_system(params), x, lengths, reset, rate, state, options.scan_method)
     return y + feedthrough(params, x), state
 

@@ -78,6 +78,7 @@ class Options:
     """"plain": a convolution that allows forward mode."""
 
     def __post_init__(self) -> None:
+        parameters.check_choices(self)
         per_feature.check_state_size(self.state_size)
         parameters.check_step_sizes(self.dt_min, self.dt_max)
         for name in ("n_ssm", "B_clip"):
@@ -199,9 +200,7 @@ def _complex_diagonal(c: Complex[Array, "H N"]) -> Float[Array, "H M M"]:
     return jnp.concatenate([jnp.concatenate([re, -im], axis=2), jnp.concatenate([im, re], axis=2)], axis=1)
 
 
-def kernel(
-    params: Params, length: int, options: Options, *, rate: Rate | None = None
-) -> Float[Array, "directions H {length}"]:
+def kernel(params: Params, L: int, options: Options, *, rate: Rate | None = None) -> Float[Array, "directions H {L}"]:
     """The convolution kernel of each direction, K_l = C A_bar^l B_bar, without D.
 
     With l = q T + t, K is the product of the rows C (A_bar^T)^q and the columns A_bar^t B_bar. Both are computed by
@@ -214,7 +213,7 @@ def kernel(
 
     Args:
       params: as from `init`.
-      length: at least 1.
+      L: lags, at least 1.
       options: those `params` were made with.
       rate: factor on the step sizes, (); default 1.
     """
@@ -223,7 +222,7 @@ def kernel(
     columns = jnp.concatenate([B_bar.real, B_bar.imag], axis=-1)[:, :, None]
     rows = jnp.stack([2 * jnp.concatenate([C.real, -C.imag], axis=-1) for C in per_feature.readouts(params)], axis=1)
     H, directions, _ = rows.shape
-    doublings = (length - 1).bit_length()
+    doublings = (L - 1).bit_length()
     for i in range(doublings):
         if i < doublings // 2:
             columns = jnp.concatenate([columns, columns - _einsum("hij,hjt->hit", M, columns)], axis=2)
@@ -232,7 +231,7 @@ def kernel(
         if i < doublings - 1:
             M = 2 * M - _einsum("hij,hjk->hik", M, M)
     K = _einsum("hqi,hit->hqt", rows, columns).reshape(H, -1, directions, columns.shape[-1])
-    return jnp.moveaxis(K, 2, 0).reshape(directions, H, -1)[..., :length]
+    return jnp.moveaxis(K, 2, 0).reshape(directions, H, -1)[..., :L]
 
 
 def apply(
@@ -242,7 +241,7 @@ def apply(
     *,
     lengths: Integer[Array, " B"] | None = None,
     mask: Bool[Array, "B L"] | None = None,
-    reset: Bool[Array, "B L"] | None = None,
+    reset: Bool[Array, "#B #L"] | None = None,
     rate: Rate | None = None,
     state: Complex[Array, "B H N"] | None = None,
     key: PRNGKeyArray | None = None,
@@ -273,7 +272,7 @@ def apply(
     if state is not None and options.bidirectional:
         raise ValueError("a mixer with two directions has no state to start from")
     x = sequence.clean(x, lengths, mask).astype(params["D"].dtype)
-    rate = jnp.asarray(1 if rate is None else rate, x.dtype)
+    rate, reset = sequence.in_shape(x, jnp.asarray(1 if rate is None else rate, x.dtype), reset)
     if state is None and reset is None and rate.ndim == 0:
         K, plain = kernel(params, x.shape[1], options, rate=rate), options.scan_method == "plain"
         if options.bidirectional:

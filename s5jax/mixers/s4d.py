@@ -67,7 +67,7 @@ class Options:
     real_scale: float = 1.0
     """Factor on the initial real parts."""
     imag_random: bool = False
-    """Draw n uniformly in [0, N) in the formulas of `init`."""
+    """Draw n uniformly in [0, N) in the formulas of init `lin`, `inv`, `inv2` and `quad`."""
     imag_scale: float = 1.0
     """Factor on the initial imaginary parts."""
     real_transform: per_feature.RealTransform = "exp"
@@ -105,6 +105,7 @@ class Options:
     """How the scan is computed, see `ssm.scan`; "plain" holds for the convolution, too, and allows forward mode."""
 
     def __post_init__(self) -> None:
+        parameters.check_choices(self)
         per_feature.check_state_size(self.state_size)
         parameters.check_step_sizes(self.dt_min, self.dt_max)
         for name in ("n_ssm", "dss_length", "bandlimit", "B_clip", "imag_scale"):
@@ -122,6 +123,8 @@ class Options:
         diagonal.check_kappa(self.init, self.ptd_kappa)
         if self.init == "ptd-conjugate" and (self.B_init == "legs" or self.real_random or self.imag_random):
             raise ValueError("init ptd-conjugate has its own A and B: no B_init legs, real_random or imag_random")
+        if self.imag_random and self.init in ("legs", "real", "random"):
+            raise ValueError(f"imag_random draws n in the formulas of init lin, inv, inv2, quad; {self.init} has none")
         if not self.B_trained and self.B_init == "random":
             raise ValueError("B_init random needs B_trained: a B that is not stored must be the same every time")
 
@@ -210,19 +213,17 @@ def time_step(params: Params, options: Options) -> Float[Array, "H M"]:
     return jnp.exp(params["log_step"])
 
 
-def kernel(
-    params: Params, length: int, options: Options, *, rate: Rate | None = None
-) -> Float[Array, "directions H {length}"]:
+def kernel(params: Params, L: int, options: Options, *, rate: Rate | None = None) -> Float[Array, "directions H {L}"]:
     """The convolution kernel of each direction, K_l = 2 Re sum_n C_n B_bar_n A_bar_n^l, without D.
 
     Args:
       params: as from `init`.
-      length: at least 1.
+      L: lags, at least 1.
       options: those `params` were made with.
       rate: factor on the step sizes, (); default 1.
     """
     log_a, B_bar = _discrete(params, options, rate)
-    return jnp.stack([vandermonde.vandermonde(C * B_bar, log_a, length) for C in _readouts(params, options)])
+    return jnp.stack([vandermonde.vandermonde(C * B_bar, log_a, L) for C in _readouts(params, options)])
 
 
 def apply(
@@ -232,7 +233,7 @@ def apply(
     *,
     lengths: Integer[Array, " B"] | None = None,
     mask: Bool[Array, "B L"] | None = None,
-    reset: Bool[Array, "B L"] | None = None,
+    reset: Bool[Array, "#B #L"] | None = None,
     rate: Rate | None = None,
     state: Complex[Array, "B H N"] | None = None,
     key: PRNGKeyArray | None = None,
@@ -263,7 +264,7 @@ def apply(
     if state is not None and options.bidirectional:
         raise ValueError("a mixer with two directions has no state to start from")
     x = sequence.clean(x, lengths, mask).astype(params["D"].dtype)
-    rate = jnp.asarray(1 if rate is None else rate, x.dtype)
+    rate, reset = sequence.in_shape(x, jnp.asarray(1 if rate is None else rate, x.dtype), reset)
     if options.mode == "scan" or reset is not None or rate.ndim == 2:
         y, state = _by_scan(params, x, options, lengths, reset, rate, state)
     elif rate.ndim == 1:  # a kernel for each sequence
@@ -317,6 +318,8 @@ def _scanned(params, x, options, gap, first, C, *, start=None, hold=None, revers
     if jnp.ndim(gap) == 1:
         log_a, B_bar = log_a[:, None], B_bar[:, None]
     a = jnp.exp(log_a)
+    if first is not None and start is not None:  # not by a multiplier of zero, which would keep NaN
+        start = jnp.where(first[:, 0, None, None], 0, start)
     if first is not None:
         a = jnp.where(first[..., None, None], 0, parameters.with_rank(a, 4))
     b = parameters.with_rank(B_bar, 4) * x[..., None].astype(B_bar.dtype)

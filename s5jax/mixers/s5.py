@@ -71,6 +71,7 @@ class Options:
     """How the recurrence is computed, see `scan`. `plain` allows `jax.jvp` and `jax.linearize`."""
 
     def __post_init__(self) -> None:
+        parameters.check_choices(self)
         for name in ("state_size", "blocks"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -139,7 +140,7 @@ def apply(
     *,
     lengths: Integer[Array, " B"] | None = None,
     mask: Bool[Array, "B L"] | None = None,
-    reset: Bool[Array, "B L"] | None = None,
+    reset: Bool[Array, "#B #L"] | None = None,
     rate: Rate | None = None,
     state: Complex[Array, "B P"] | None = None,
     key: PRNGKeyArray | None = None,
@@ -150,7 +151,7 @@ def apply(
     A missing sample is an input of zero. `key` and `dropout` are not used. ValueError: L is 0, or a state is given to a
     mixer with two directions.
     """
-    x = clean(x, lengths, mask)
+    x = clean(x, lengths, mask).astype(params["D"].dtype)
     y, state = diagonal_system.apply(_system(params, options), x, lengths, reset, rate, state, options.scan_method)
     return y + parameters.feedthrough(params, x), state
 
@@ -205,7 +206,7 @@ def transfer_function(
     s = s[..., None]
     G = jnp.broadcast_to(jnp.diag(params["D"]).astype(B.dtype), (*s.shape[:-1], *2 * params["D"].shape))
     for sign, C in zip((1, -1), Cs, strict=False):
-        G = G + jnp.einsum("hp,...p,pi->...hi", C, 1 / (sign * s - with_rank(pole, s.ndim)), B)
+        G = G + jnp.einsum("hp,...p,pi->...hi", C, 1 / (sign * s - with_rank(pole, s.ndim)), B, precision="highest")
     return G
 
 

@@ -26,7 +26,7 @@ from s5jax.ssm import scan
 from s5jax.ssm.parameters import with_rank
 from s5jax.ssm.product import product, weight_gradient
 from s5jax.ssm.reverse_mode import reverse_mode_only
-from s5jax.ssm.sequence import Rate, backward_gaps, end_before, gaps
+from s5jax.ssm.sequence import Rate, backward_gaps, end_before, gaps, in_shape
 
 BLOCKS = {"cpu": (2**26, 2**19)}
 """By platform, how many numbers the states of all steps may have without being made in blocks, and about how many those
@@ -47,17 +47,19 @@ def apply(
     system: System,
     u: Float[Array, "B L H"],
     lengths: Integer[Array, " B"] | None,
-    reset: Bool[Array, "B L"] | None,
+    reset: Bool[Array, "#B #L"] | None,
     rate: Rate | None,
     state: Complex[Array, "B P"] | None,
     method: str,
 ) -> tuple[Float[Array, "B L H"], Complex[Array, "B P"] | None]:
-    """y without D u, and the last state if one was given. u is as from `sequence.clean`, the rest as for a mixer.
+    """y without D u, and the last state if one was given. u is as from `sequence.clean` and of the dtype of the
+    parameters, the rest as for a mixer.
 
     Raises:
       ValueError: a state is given to a system with two directions.
     """
     discretize, B, Cs = system
+    rate, reset = in_shape(u, rate, reset)
     if state is not None and len(Cs) == 2:
         raise ValueError("a mixer with two directions has no state to start from")
     if state is None and reset is None and (rate is None or jnp.ndim(rate) == 0):
@@ -66,6 +68,8 @@ def apply(
         return response(a, drive(gamma[:, None] * B, u), Cs, method=method), None
     L, y, Bu = u.shape[1], jnp.zeros((), u.dtype), drive(B, u)
     start = jnp.zeros_like(Bu[:, 0]) if state is None else scan.pack(state)
+    if reset is not None:  # not by a multiplier of zero, which would keep NaN
+        start = jnp.where(reset[:, 0, None, None], 0, start)
     x = start[:, None]
     for C, reverse in zip(Cs, (False, True), strict=False):
         gap = backward_gaps(rate, lengths, reset) if reverse else gaps(rate, lengths)
@@ -131,7 +135,8 @@ def step(
     reset: Bool[Array, " B"] | None = None,
 ) -> tuple[Float[Array, "B H"], Complex[Array, "B P"]]:
     """One sample of what a mixer's `apply` computes: y_k and the next state. `options` are not used."""
-    u = x_k if mask is None else jnp.where(mask[:, None], 0, x_k)
+    u = x_k.astype(cell["D"].dtype)
+    u = u if mask is None else jnp.where(mask[:, None], 0, u)
     state = state if reset is None else jnp.where(reset[:, None], 0, state)
     Bu = jax.lax.complex(*jnp.split(u @ cell["B"], 2, axis=-1))
     state = with_rank(cell["a"], 2) * state + (cell["gamma"] * Bu if "gamma" in cell else Bu)

@@ -1,7 +1,7 @@
 """Causal and two-sided convolution by real FFT.
 
-The gradient has a rule of its own (`jax.custom_vjp`), which keeps the spectra. `jax.jvp` refuses such a function; with
-`plain=True` jax differentiates the transforms themselves, in reverse and in forward mode.
+The gradient has a rule of its own (`jax.custom_vjp`), which keeps the spectra, for reverse mode only. With `plain=True`
+jax differentiates the transforms themselves, in reverse and in forward mode.
 """
 
 import functools
@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import scipy.fft
 from jaxtyping import Array, Complex, Float
+
+from s5jax.ssm.reverse_mode import reverse_mode_only
 
 __all__ = ["causal", "two_sided"]
 
@@ -54,7 +56,7 @@ def _multiply(u: Float[Array, "*batch L H"], K: Float[Array, "H K"], plain: bool
     else:
         K = jnp.pad(K, ((0, 0), (0, size - span)))
     series = jnp.swapaxes(u.reshape(-1, *u.shape[-2:]), 1, 2)
-    y = _circular_fwd(series, K, size)[0] if plain else _circular(series, K, size)
+    y = _circular_fwd(series, K, size)[0] if plain else _circular(*map(reverse_mode_only, (series, K)), size)
     return jnp.swapaxes(y, 1, 2).reshape(u.shape)
 
 

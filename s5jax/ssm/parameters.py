@@ -1,6 +1,7 @@
 """What mixers store: a flat dict of real arrays, a complex array with a trailing axis (re, im)."""
 
-from typing import Literal
+import dataclasses
+from typing import Any, Literal, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,14 @@ def unpair(stored: Float[Array, "*shape 2"]) -> Complex[Array, "*shape"]:
 def with_rank(x: Array, ndim: int) -> Array:
     """The array with axes of length 1 in front."""
     return jnp.expand_dims(x, tuple(range(ndim - x.ndim)))
+
+
+def check_choices(options: Any) -> None:
+    """Raises ValueError where a field of a dataclass is none of the values that its type, a Literal, allows."""
+    for field in dataclasses.fields(options):
+        allowed, value = get_args(field.type), getattr(options, field.name)
+        if get_origin(field.type) is Literal and value not in allowed:
+            raise ValueError(f"{field.name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
 
 
 def check_step_sizes(dt_min: float, dt_max: float) -> None:

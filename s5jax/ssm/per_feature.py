@@ -38,12 +38,12 @@ def clip_imaginary(B: Complex[np.ndarray, "*copies N"], bound: float) -> Complex
     return B.real + 1j * np.clip(B.imag, -bound, bound) if bound else B
 
 
-def step_sizes(log_step: Float[Array, "H N"], step_rescale: float | Float[Array, "..."]) -> Float[Array, "*steps H N"]:
+def step_sizes(log_step: Float[Array, "H N"], rate: float | Float[Array, "..."]) -> Float[Array, "*steps H N"]:
     """exp(log_step) times a factor, whose axes, if it has any, stand in front."""
     Delta = jnp.exp(log_step)
-    if jnp.ndim(step_rescale) == 0:
-        return Delta * step_rescale
-    factor = jnp.asarray(step_rescale, Delta.dtype)[..., None, None]
+    if jnp.ndim(rate) == 0:
+        return Delta * rate
+    factor = jnp.asarray(rate, Delta.dtype)[..., None, None]
     return factor * with_rank(Delta, factor.ndim)
 
 

@@ -61,7 +61,7 @@ def _groups(x: Float[Array, "*batch L H"]) -> int:
     """Into how many groups the sequences are taken apart."""
     *batch, L, _ = x.shape
     N = math.prod(batch)
-    if is_symbolic_dim(N) or jax.default_backend() != "cpu":
+    if is_symbolic_dim(N) or is_symbolic_dim(L) or jax.default_backend() != "cpu":
         return 1
     return max((n for n in range(1, N + 1) if N % n == 0 and N // n * L >= ROWS), default=1)
 

@@ -25,7 +25,16 @@ def clean(
     return x if mask is None else jnp.where(mask[..., None], 0, x)
 
 
-def end_before(reset: Bool[Array, "B L"] | None, lengths: Integer[Array, " B"] | None, L: int) -> Bool[Array, "#B L"]:
+def in_shape(
+    x: Float[Array, "B L H"], rate: Rate | None, reset: Bool[Array, "#B #L"] | None
+) -> tuple[Rate | None, Bool[Array, "B L"] | None]:
+    """The rate, where it has two axes, and the reset in the shape (B, L) of x; ValueError if that cannot be."""
+    if rate is not None and jnp.ndim(rate) == 2:
+        rate = jnp.broadcast_to(jnp.asarray(rate), x.shape[:2])
+    return rate, None if reset is None else jnp.broadcast_to(reset, x.shape[:2])
+
+
+def end_before(reset: Bool[Array, "#B #L"] | None, lengths: Integer[Array, " B"] | None, L: int) -> Bool[Array, "#B L"]:
     """True at the last step of each sequence: before the batch's end, its own, or the start of another."""
     steps = jnp.arange(L, dtype=jnp.int32)[None]
     last = steps == L - 1
@@ -44,7 +53,7 @@ def gaps(rate: Rate | None, lengths: Integer[Array, " B"] | None) -> Rate:
     return jnp.where(valid_steps(lengths, rate.shape[1]), rate, 1)
 
 
-def backward_gaps(rate: Rate | None, lengths: Integer[Array, " B"] | None, reset: Bool[Array, "B L"] | None) -> Rate:
+def backward_gaps(rate: Rate | None, lengths: Integer[Array, " B"] | None, reset: Bool[Array, "#B #L"] | None) -> Rate:
     """The time after each sample, which a state crosses on its way backwards; 1 at the end of each sequence."""
     rate = gaps(rate, lengths)
     if jnp.ndim(rate) < 2:

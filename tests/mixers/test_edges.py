@@ -1,0 +1,100 @@
+"""Arguments at the edge of what the contract allows: shapes that broadcast, NaN, other precisions, wrong choices."""
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+from small_models import MIXERS, double_precision, values
+
+from s5jax import mixers
+from s5jax.mixers import lru, s4d, s5
+
+B, L, H = 3, 12, 4
+LINEAR = ["s5", "s5-two", "lru", "s4d", "s4d-two", "s4"]
+
+
+def made(name, **changes):
+    """A mixer, its options, its parameters and inputs."""
+    module, options = MIXERS[name]
+    module = mixers.find(module)
+    options = type(options)(**{**vars(options), **changes})
+    return module, options, module.init(jax.random.key(1), H, options, depth=1, length=L), values(B, L, H)
+
+
+@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("shape", [(1, L), (B, 1)])
+def test_a_rate_and_a_reset_broadcast(name, shape):
+    mixer, options, params, x = made(name)
+    rate = jnp.asarray(np.random.default_rng(0).uniform(0.5, 2, shape), jnp.float32)
+    reset = jnp.asarray(np.random.default_rng(1).random(shape) < 0.3)
+    whole = {"rate": jnp.broadcast_to(rate, (B, L)), "reset": jnp.broadcast_to(reset, (B, L))}
+    y, _ = mixer.apply(params, x, options, rate=rate, reset=reset)
+    np.testing.assert_array_equal(y, mixer.apply(params, x, options, **whole)[0])
+
+
+@pytest.mark.parametrize("method", ["chunked", "associative", "plain"])
+@pytest.mark.parametrize("mixer", [s5, lru])
+def test_every_way_to_scan_takes_resets(mixer, method):
+    x, reset = values(B, L, H), (jnp.arange(L) % 5 == 0)[None]
+    sequential = mixer.Options(state_size=4, scan_method="sequential")
+    params = mixer.init(jax.random.key(1), H, sequential, depth=1, length=L)
+    expected, _ = mixer.apply(params, x, sequential, reset=reset)
+    y, _ = mixer.apply(params, x, mixer.Options(state_size=4, scan_method=method), reset=reset)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["s5", "lru", "s4d", "s4"])
+def test_a_reset_starts_anew_even_from_nan(name):
+    mixer, options, params, x = made(name)
+    nan = jax.tree.map(lambda z: jnp.full_like(z, jnp.nan), mixer.init_state(params, options, B))
+    reset = jnp.zeros((B, L), bool).at[:, 0].set(True)
+    y, state = mixer.apply(params, x, options, reset=reset, state=nan)
+    expected, end = mixer.apply(params, x, options, state=mixer.init_state(params, options, B))
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(state, end, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["s5", "lru", "s4d", "s4"])
+def test_inputs_of_double_precision_take_the_precision_of_the_parameters(name):
+    mixer, options, params, x = made(name)
+    with double_precision():
+        wide, rate = jnp.asarray(x, jnp.float64), jnp.ones((B, L), jnp.float64)
+        state = mixer.init_state(params, options, B)
+        y, after = mixer.apply(params, wide, options, state=state)
+        assert y.dtype == jnp.float32 and after.dtype == jnp.complex64
+        jax.grad(lambda p: mixer.apply(p, wide, options, rate=rate)[0].sum())(params)
+        y, after = mixer.step(mixer.discretize(params, options), state, wide[:, 0], options)
+        assert y.dtype == jnp.float32 and after.dtype == jnp.complex64
+
+
+@pytest.mark.parametrize("name", ["s4", "s4d"])
+def test_convolutions_say_what_allows_forward_mode(name):
+    mixer, options, params, x = made(name)
+    with pytest.raises(TypeError, match='scan_method="plain"'):
+        jax.jvp(lambda x: mixer.apply(params, x, options)[0], (x,), (x,))
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (s4d.Options, {"discretization": "tustin"}),
+        (s4d.Options, {"D_init": "normall"}),
+        (s4d.Options, {"mode": "x"}),
+        (s5.Options, {"C_init": "trunc"}),
+        (lru.Options, {"scan_method": "plane"}),
+        (type(MIXERS["s4"][1]), {"init": "hippo"}),
+        (type(MIXERS["attention"][1]), {"positions": "none of them"}),
+    ],
+)
+def test_a_choice_that_there_is_not(options, field, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which would refuse it first, in tests alone
+    ((name, value),) = field.items()
+    with pytest.raises(ValueError, match=f"{name} must be one of .*; got '{value}'"):
+        options(**field)
+
+
+@pytest.mark.parametrize("init", ["legs", "real", "random"])
+def test_what_imag_random_is_for(init):
+    with pytest.raises(ValueError, match="imag_random"):
+        s4d.Options(init=init, imag_random=True)
