@@ -35,14 +35,15 @@ class Dropout(NamedTuple):
 
     def __call__(self, x: Float[Array, "B L H"], place: int) -> Float[Array, "B L H"]:
         """Features without the dropped ones; the others grow, so that the mean stays the same."""
-        return jnp.where(self.kept[place], x * (1 / (1 - self.rate)).astype(x.dtype), 0)
+        left = jnp.where(self.rate < 1, 1 - self.rate, 1)
+        return jnp.where(self.kept[place], x * (1 / left).astype(x.dtype), 0)
 
 
 class Block(nnx.Module):
     """Norm, mixer, activation with its gate, dropout, residual sum (arXiv 2208.04933, appendix G.1); then an MLP.
 
     With x the mixer's output, g = dropout(gelu(x)) and sigma the logistic function, the activations are
-    `none`: x; `gelu`: g; `full_glu`: out1(g) sigma(out2(g)); `half_glu1`: g sigma(out2(g));
+    `none`: dropout(x); `gelu`: g; `full_glu`: out1(g) sigma(out2(g)); `half_glu1`: g sigma(out2(g));
     `half_glu2`: x sigma(out2(g)). The last three pass dropout once more.
 
     With `mlp` > 0, x + mlp_out(gelu(mlp_in(mlp_norm(x)))) follows.
@@ -139,7 +140,7 @@ class Block(nnx.Module):
         drop = dropout or (lambda x, place: x)
         kind = self.options.activation
         if kind == "none":
-            return x
+            return drop(x, 0)
         g = drop(self._gelu(x), 0)
         if kind == "gelu":
             return g
@@ -154,7 +155,11 @@ class Block(nnx.Module):
             return x
         if self.options.norm == "layer":
             return norm(x)
-        return norm(x, use_running_average=not train, mask=None if counted is None else counted[..., None])
+        if counted is None:
+            return norm(x, use_running_average=not train)
+        # The mean over nothing is NaN: of a batch in which nothing counts all is taken.
+        counted = jnp.where(counted.any(), counted, jnp.ones((), bool))
+        return norm(x, use_running_average=not train, mask=counted[..., None])
 
 
 def draw_dropout(

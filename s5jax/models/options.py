@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from s5jax.ssm.parameters import check_choices
+
 __all__ = ["Options"]
 
 
@@ -46,6 +48,7 @@ class Options:
     """Compile each repetition of the pattern on its own instead of one for all: slower to compile, at times faster."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         for name in ("depth", "d_model"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -24,7 +24,7 @@ class PairHead(nnx.Module):
     documents, per_step = 2, False
 
     def __init__(self, options: Options, outputs: int, *, rngs: nnx.Rngs):
-        self.pooling = options.pooling
+        self.pooling, self.approximate = options.pooling, options.gelu == "tanh"
         self.layer1 = nnx.Linear(4 * options.d_model, options.d_model, rngs=rngs)
         self.layer2 = nnx.Linear(options.d_model, outputs, rngs=rngs)
 
@@ -34,7 +34,8 @@ class PairHead(nnx.Module):
 
     def __call__(self, documents: Float[Array, "B2 H"]) -> Float[Array, "B outputs"]:
         e1, e2 = jnp.moveaxis(documents.reshape(-1, 2, documents.shape[1]), 1, 0)
-        return self.layer2(jax.nn.gelu(self.layer1(jnp.concatenate([e1, e2, e1 - e2, e1 * e2], axis=-1))))
+        features = jnp.concatenate([e1, e2, e1 - e2, e1 * e2], axis=-1)
+        return self.layer2(jax.nn.gelu(self.layer1(features), approximate=self.approximate))
 
     def read(
         self, x: Float[Array, "B2 L H"], sequences: Sequences, state: Pooled | None = None

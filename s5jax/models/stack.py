@@ -19,6 +19,7 @@ from s5jax.models.block import Block, draw_dropout
 from s5jax.models.encoders import make_encoder
 from s5jax.models.options import Options
 from s5jax.models.sequences import Sequences
+from s5jax.ssm.sequence import gaps
 
 __all__ = ["Cells", "Stack"]
 
@@ -64,7 +65,7 @@ class Stack(nnx.Module):
             given = {name: getattr(sequences, name) for name in ("mask", "reset", "rate")}
             mixers.check(block.mixer, block.mixer_options, **given, state=state)
         if not options.mask_padding and state is None:
-            sequences = sequences._replace(lengths=None)
+            sequences = sequences._replace(lengths=None, rate=gaps(sequences.rate, sequences.lengths))
         dropped, rate = None, options.dropout if dropout is None else dropout
         if key is not None and (options.dropout or dropout is not None):
             inside = any(block.ability("DROPOUT") for block in self.layers)
@@ -137,6 +138,8 @@ class Stack(nnx.Module):
         Raises:
           ValueError: a mixer has no recurrent mode, or does not understand a rate.
         """
+        if rate is not None and jnp.ndim(rate) > 1:
+            raise ValueError(f"a step takes a rate () or (B,), got one of shape {jnp.shape(rate)}")
         cells = []
         for block in self.blocks:
             mixers.check(block.mixer, block.mixer_options, rate=rate)
