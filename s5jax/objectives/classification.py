@@ -59,7 +59,8 @@ def objective(
     """
     labels = batch["labels"]
     counted = weights(batch, labels.shape, outputs.dtype)
-    log_p = jax.nn.log_softmax(outputs)
+    labels = jnp.where(counted > 0, labels, 0)
+    log_p = jax.nn.log_softmax(jnp.where(counted[..., None] > 0, outputs, 0))  # what does not count may be NaN
     smoothing = jnp.asarray(label_smoothing, outputs.dtype)
     of_labels = counted
     if class_weights is not None:

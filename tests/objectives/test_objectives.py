@@ -187,3 +187,22 @@ def test_what_objectives_say_of_a_task():
     for wrong in ({"label_smoothing": 1.0}, {"class_weights": (-1.0, 2.0)}, {"class_weights": (0.0, 0.0)}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             classification.Options(**wrong)
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+def test_nan_and_labels_that_do_not_count_do_not_matter_to_a_classification(per_step):
+    shape = (B, L) if per_step else (B,)
+    rng = np.random.default_rng(0)
+    outputs = jnp.asarray(rng.normal(size=(*shape, CLASSES)), jnp.float32)
+    labels = jnp.asarray(rng.integers(0, CLASSES, shape), jnp.int32)
+    counts = jnp.asarray(rng.random(shape) < 0.5)
+    batch = {"labels": labels, "weights": counts.astype(jnp.float32)}
+    spoiled = {**batch, "labels": jnp.where(counts, labels, -100)}
+    smoothed = {"label_smoothing": 0.1, "class_weights": jnp.arange(1.0, CLASSES + 1)}
+
+    def loss(outputs, batch):
+        return classification.objective(outputs, batch, **smoothed)["loss"][0]
+
+    expected = jax.value_and_grad(loss)(outputs, batch)
+    actual = jax.value_and_grad(loss)(jnp.where(counts[..., None], outputs, jnp.nan), spoiled)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
