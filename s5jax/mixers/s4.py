@@ -68,7 +68,7 @@ class Options:
     D_init: parameters.FeedthroughInit = "normal"
     """D starts as a standard normal or as zero."""
     dt_min: float = 0.001
-    """Smallest initial step size; log_step starts log-uniform between the two."""
+    """Smallest initial step size, in the unit of 1/A; step sizes are drawn log-uniformly between dt_min and dt_max."""
     dt_max: float = 0.1
     bidirectional: bool = False
     """Read the sequence in both directions. There is no recurrent mode then."""

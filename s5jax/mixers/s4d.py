@@ -85,7 +85,7 @@ class Options:
     D_init: parameters.FeedthroughInit = "normal"
     """D starts as a standard normal or as zero."""
     dt_min: float = 0.001
-    """Smallest initial step size; log_step starts log-uniform between the two."""
+    """Smallest initial step size, in the unit of 1/A; step sizes are drawn log-uniformly between dt_min and dt_max."""
     dt_max: float = 0.1
     dt_per_state: bool = False
     """A step size for every state instead of every feature."""

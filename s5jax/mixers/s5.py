@@ -58,7 +58,7 @@ class Options:
     D_init: parameters.FeedthroughInit = "normal"
     """D starts as a standard normal or as zero."""
     dt_min: float = 0.001
-    """Least initial step size; log_step starts log-uniform between the two."""
+    """Smallest initial step size, in the unit of 1/Lambda; they are drawn log-uniformly between dt_min and dt_max."""
     dt_max: float = 0.1
     bidirectional: bool = False
     """Read the sequence in both directions. Such a mixer has no recurrent mode."""

@@ -10,7 +10,8 @@ __all__ = ["Options"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """The section `model` of a config. The names are those of the published S5 recipes' flags where there are any."""
+    """The section `model` of a config. In the published S5 recipes depth is n_layers, activation is activation_fn,
+    dropout is p_dropout, pooling is mode, and norm is batchnorm."""
 
     depth: int = 6
     """Residual blocks."""
@@ -30,7 +31,7 @@ class Options:
     prenorm: bool = True
     """Normalise before the mixer; otherwise after the residual sum."""
     residual: bool = True
-    """Add a block's input to its output."""
+    """Add a block's input to the output of its mixer and activation; the MLP always adds its own input."""
     bn_momentum: float = 0.95
     """Share of the running statistics that a training step keeps."""
     mlp: int = 0
@@ -42,8 +43,8 @@ class Options:
     mask_padding: bool = True
     """Keep padding out of the mixers and the batch statistics too; otherwise, as published, out of pooling alone."""
     remat: Literal["none", "pointwise", "full"] = "pointwise"
-    """What of a block the gradient computes again instead of keeping it: nothing; all but the outputs of the mixer and
-    of the gate's products, which is cheap; or all but the block's input. Statistics of batches are always kept."""
+    """What of a block the backward pass recomputes instead of keeping it: nothing; all but the outputs of the mixer and
+    of the dense layers, which is cheap; or all but the block's input. Batch statistics are always kept."""
     unroll: bool = False
     """Compile each repetition of the pattern on its own instead of one for all: slower to compile, at times faster."""
 

@@ -1,4 +1,4 @@
-"""HiPPO-LegS, the state matrix that S5 starts from; `measures` has the others.
+"""HiPPO-LegS, whose normal part S5 starts from; `measures` has the others.
 
 Float64 NumPy: built once, at initialisation, and its eigendecomposition does not survive single precision.
 """
