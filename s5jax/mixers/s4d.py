@@ -300,6 +300,7 @@ def _by_scan(params, x, options, lengths, reset, rate, start) -> tuple[Array, Ar
     L, Cs = x.shape[1], _readouts(params, options)
     # An input of zero in the padding is enough for valid outputs; only a state that is returned must be held there.
     hold = None if lengths is None or start is None else sequence.valid_steps(lengths, L)
+    start = start if start is None else sequence.reset_state(start, reset, lengths)
     y, last = _scanned(params, x, options, sequence.gaps(rate, lengths), reset, Cs[0], start=start, hold=hold)
     if options.bidirectional:
         ends = None if reset is None else sequence.end_before(reset, None, L)
@@ -318,8 +319,6 @@ def _scanned(params, x, options, gap, first, C, *, start=None, hold=None, revers
     if jnp.ndim(gap) == 1:
         log_a, B_bar = log_a[:, None], B_bar[:, None]
     a = jnp.exp(log_a)
-    if first is not None and start is not None:  # not by a multiplier of zero, which would keep NaN
-        start = jnp.where(first[:, 0, None, None], 0, start)
     if first is not None:
         a = jnp.where(first[..., None, None], 0, parameters.with_rank(a, 4))
     b = parameters.with_rank(B_bar, 4) * x[..., None].astype(B_bar.dtype)
