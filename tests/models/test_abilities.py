@@ -77,7 +77,7 @@ def test_dropout_inside_a_mixer():
     np.testing.assert_array_equal(one, same)
     assert relative_error(one, other) > 0.1
     assert relative_error(run(jax.random.key(0), 0.0), model.encoder(inputs)[0]) < 1e-6
-    # What is dropped by each of the blocks, in its mixer and after it: features that are zero after one that only drops.
+    # What each block drops, in its mixer and after it: features that are zero after one that only drops.
     dropping = build("noisy", depth=1, d_model=400, norm="none", activation="none", residual=False)
     several = build("noisy", depth=2, d_model=400, norm="none", activation="none", residual=False)
     shares = [
