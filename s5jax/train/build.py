@@ -104,7 +104,10 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     except ValueError as error:  # the options of a mixer may fit no model of this width
         raise UserError(f"config.mixers, with model.d_model {config.model.d_model}: {error}") from error
     _check_causal(config, task, module)
-    memory = model.init_state(config.train.batch_size, max_length=task.length) if config.train.carry_state else None
+    try:
+        memory = model.init_state(config.train.batch_size) if config.train.carry_state else None
+    except ValueError as error:
+        raise UserError(f"config.train.carry_state: {error}") from error
     graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
     params, batch_stats = (nnx.to_pure_dict(state) for state in states)
 

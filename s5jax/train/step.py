@@ -133,6 +133,5 @@ def _started(state: TrainState, batch: Batch, hyper: Hyper, graphdef: Any) -> An
     """The memory that a batch starts from: at the beginning of the text that before anything is read."""
     if state.memory is None:
         return None
-    size, length = batch["inputs"].shape[:2]
-    fresh = nnx.merge(graphdef, state.params, state.batch_stats).init_state(size, max_length=length)
+    fresh = nnx.merge(graphdef, state.params, state.batch_stats).init_state(len(batch["inputs"]))
     return jax.tree.map(lambda new, old: jnp.where(hyper["fresh"], new, old), fresh, state.memory)
