@@ -1,5 +1,8 @@
 """Texts as sequences of tokens, for language modelling."""
 
+import hashlib
+import pathlib
+import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +11,7 @@ from jaxtyping import Integer
 
 from s5jax.data.task import DataError, Split, Task
 
-__all__ = ["UNKNOWN", "blank", "decode", "encode", "language_task"]
+__all__ = ["UNKNOWN", "blank", "decode", "encode", "language_task", "read_official"]
 
 UNKNOWN = "\ufffd"
 """What a character outside the vocabulary is shown as: token 0."""
@@ -38,7 +41,7 @@ def language_task(
     facts: dict[str, Any] = {"sha256": sha256, "unit": unit, "num_tokens": num_tokens}
     facts["examples"] = {split: len(examples) for split, examples in splits.items()}
     if vocabulary is not None:
-        facts["vocabulary"] = "".join(vocabulary) if unit == "character" else list(vocabulary)
+        facts["vocabulary"] = vocabulary if isinstance(vocabulary, str) else list(vocabulary)
     return _task(name, splits, context, facts)
 
 
@@ -76,19 +79,20 @@ def _cut(tokens: Integer[np.ndarray, " tokens"], L: int, num_tokens: int) -> Spl
 
 
 def encode(text: str, facts: Mapping[str, Any]) -> Integer[np.ndarray, " tokens"]:
-    """Token ids of a text, by the `facts` of a task.
+    """Token ids of a text, by the `facts` of a task. Of a vocabulary of words blanks separate the words.
 
     Raises:
-      DataError: a character is not in the vocabulary.
+      DataError: a character or word is not in the vocabulary.
     """
-    vocabulary = facts.get("vocabulary")
+    vocabulary, unit = facts.get("vocabulary"), facts["unit"]
     if vocabulary is None:
         return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
-    numbers = {character: i for i, character in enumerate(vocabulary) if i}
-    unknown = sorted(set(text) - numbers.keys())
-    if unknown:
-        raise DataError(f"the character {unknown[0]!r} is not in the vocabulary of the run, which has {len(numbers)}")
-    return np.array([numbers[character] for character in text], np.int32)
+    numbers = {token: i for i, token in enumerate(vocabulary) if token != UNKNOWN}
+    parts: Sequence[str] = text.split() if unit == "word" else text
+    for part in parts:
+        if part not in numbers:
+            raise DataError(f"the {unit} {part!r} is not in the vocabulary of the run, which has {len(numbers):,}")
+    return np.array([numbers[part] for part in parts], np.int32)
 
 
 def decode(tokens: Integer[np.ndarray, " tokens"], facts: Mapping[str, Any]) -> str:
@@ -96,4 +100,40 @@ def decode(tokens: Integer[np.ndarray, " tokens"], facts: Mapping[str, Any]) -> 
     vocabulary = facts.get("vocabulary")
     if vocabulary is None:
         return np.asarray(tokens, np.uint8).tobytes().decode(errors="replace")
-    return "".join(vocabulary[token] for token in tokens)
+    return "".join(f" {vocabulary[i]}" if facts["unit"] == "word" else vocabulary[i] for i in tokens)
+
+
+def read_official(
+    path: str, name: str, archive: str, where: str, *, algorithm: str, digest: str, any_file: bool = False
+) -> bytes:
+    """A published text, from the file itself or from its zip archive.
+
+    Args:
+      path: the file, the archive, or the folder of either.
+      name: of the file within the archive; outside of it, its last part.
+      archive: name of the archive.
+      where: from where the archive is to be had.
+      algorithm, digest: a hash of the official file, by its name in hashlib.
+      any_file: take a file that is not the official one, too.
+
+    Raises:
+      DataError: it is not there, cannot be read, or is not the official one.
+    """
+    given = pathlib.Path(path).expanduser()
+    short = pathlib.Path(name).name
+    places = [given, given / short, given / archive, given.with_name(archive)]
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        raise DataError(f"{path} holds neither {short} nor {archive}: get the archive from {where}")
+    try:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as stored:
+                text = stored.read(name)
+        else:
+            text = file.read_bytes()
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(f"{file} cannot be read: {error}") from error
+    if not any_file and hashlib.new(algorithm, text).hexdigest() != digest:
+        fault = f"{file} is not the official {short}: {len(text):,} bytes, whose {algorithm.upper()} differs"
+        raise DataError(f"{fault} (--config.task.any_file=true takes it nevertheless)")
+    return text

@@ -96,5 +96,5 @@ def test_options_that_cannot_be(options, message):
 
 
 def test_a_text_must_be_named():
-    with pytest.raises(DataError, match="--config.task.path=FILE"):
+    with pytest.raises(DataError, match="path=FILE"):
         text_file.load(text_file.Options())
