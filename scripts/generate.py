@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not all(map(len, prompts)):
         raise UserError("--prompt must have at least one character")
     lengths = np.array([len(prompt) for prompt in prompts], np.int32)
-    padded = np.stack([np.pad(prompt, (0, lengths.max() - len(prompt))) for prompt in prompts])
+    padded = np.stack([np.pad(prompt, (0, int(lengths.max()) - len(prompt))) for prompt in prompts])
     key, settings = jax.random.key(arguments.seed), {"temperature": arguments.temperature, "top_p": arguments.top_p}
     pieces = generate(model, padded, lengths, arguments.tokens, key, **settings)
     if len(texts) == 1:  # shown as it comes

@@ -26,8 +26,8 @@ class Options:
 
 
 def load(options: Options) -> Task:
-    given = {"algorithm": "sha256", "digest": SHA256, "any_file": options.any_file}
-    text = read_official(options.path, "enwik8", "enwik8.zip", "http://mattmahoney.net/dc/enwik8.zip", **given)
+    places = "enwik8", "enwik8.zip", "http://mattmahoney.net/dc/enwik8.zip"
+    text = read_official(options.path, *places, algorithm="sha256", digest=SHA256, any_file=options.any_file)
     train, val, test = np.split(np.frombuffer(text, np.uint8), [len(text) * 90 // 100, len(text) * 95 // 100])
     digest = hashlib.sha256(text).hexdigest()
     texts = {"train": train, "val": val, "test": test}

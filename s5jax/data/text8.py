@@ -27,8 +27,8 @@ class Options:
 
 
 def load(options: Options) -> Task:
-    given = {"algorithm": "md5", "digest": MD5, "any_file": options.any_file}
-    text = read_official(options.path, "text8", "text8.zip", "http://mattmahoney.net/dc/text8.zip", **given)
+    places = "text8", "text8.zip", "http://mattmahoney.net/dc/text8.zip"
+    text = read_official(options.path, *places, algorithm="md5", digest=MD5, any_file=options.any_file)
     table = np.zeros(256, np.uint8)
     table[list(VOCABULARY[1:].encode())] = np.arange(1, len(VOCABULARY))
     tokens = table[np.frombuffer(text, np.uint8)]

@@ -39,12 +39,9 @@ class Options:
 def load(options: Options) -> Task:
     path = pathlib.Path(options.path).expanduser()
     folder, texts = path if path.is_dir() else path.parent, {}
-    for part, digest in SHA1.items():
-        given = {"algorithm": "sha1", "digest": digest, "any_file": options.any_file}
-        name = f"wikitext-103/wiki.{part}.tokens"
-        texts[part] = read_official(
-            options.path, name, "wikitext-103-v1.zip", "a copy; its first address is gone", **given
-        )
+    for part, sha1 in SHA1.items():
+        places = f"wikitext-103/wiki.{part}.tokens", "wikitext-103-v1.zip", "a copy, as its first address is gone"
+        texts[part] = read_official(options.path, *places, algorithm="sha1", digest=sha1, any_file=options.any_file)
     digest = hashlib.sha256(b"".join(hashlib.sha256(text).digest() for text in texts.values())).hexdigest()
     kept = folder / "tokens.npz"
     if kept.is_file():

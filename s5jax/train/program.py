@@ -73,13 +73,12 @@ class Program:
                 raise UserError(f"stride {stride} is for samples of a signal, but task {task.name} gives tokens")
             if given:
                 raise UserError(f"stride {stride} does not fit task {task.name}, which has a {given[0]} for each step")
-        sums = []
+        sums: list[Metrics] = []
         for feed, counted in self.feeder.evaluation(name):
-            hyper = {"objective": self.experiment.of_objective}
+            hyper: Hyper = {"objective": self.experiment.of_objective}
             if state.memory is not None:
                 hyper["fresh"] = np.bool_(not sums)
-            given = (state, feed.examples, feed.places, counted, hyper, feed.length, stride)
-            metrics, memory = self._evaluate(*given)
+            metrics, memory = self._evaluate(state, feed.examples, feed.places, counted, hyper, feed.length, stride)
             state = state._replace(memory=memory)
             sums.append(metrics)
         totals: dict[str, Any] = {key: np.sum([s[key] for s in sums], axis=0, dtype=np.float64) for key in sums[0]}
