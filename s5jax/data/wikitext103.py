@@ -11,6 +11,7 @@ import hashlib
 import os
 import pathlib
 from collections import Counter
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -60,7 +61,8 @@ def load(options: Options) -> Task:
         parts = [np.array([*(number.get(word, unknown) for word in line.split()), end], np.int32) for line in read]
         tokens[name] = np.concatenate(parts)
     temporary = kept.with_name(f".{os.getpid()}.tokens.npz")
-    np.savez(temporary, words=np.array(words), sha256=digest, **tokens)
+    arrays: dict[str, Any] = {**tokens, "words": np.array(words), "sha256": digest}
+    np.savez(temporary, **arrays)
     temporary.replace(kept)
     return _task(tokens, words, options, digest)
 
