@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array
 
 from benchmarks import baseline
-from s5jax.models.names import per_layer
+from benchmarks.names import per_layer
 from s5jax.train import resolve
 from s5jax.train.build import Experiment, load_task, random_keys
 from s5jax.train.build import build as build_experiment

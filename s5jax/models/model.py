@@ -101,11 +101,13 @@ class Model(nnx.Module):
     ) -> tuple[Float[Array, "B ..."], State]:
         """Reads on from a state, all samples at once: the outputs for all that has been read, and the next state.
 
-        `mask`, `reset` and `rate` as for a call; of some sequences there may be nothing to read, lengths 0.
+        `mask`, `reset`, `rate`, `train`, `key` and `dropout` as for a call; of some sequences there may be nothing to
+        read, lengths 0.
         """
         fold = self.decoder.fold
+        of_training = {name: given.pop(name) for name in ("train", "key", "dropout") if name in given}
         sequences = Sequences(fold(lengths), **{name: fold(value) for name, value in given.items()})
-        x, of_mixers = self.encoder(fold(inputs), sequences, state=state.mixers)
+        x, of_mixers = self.encoder(fold(inputs), sequences, state=state.mixers, **of_training)
         outputs, of_head = self.decoder.read(x, sequences, state.head)
         assert of_mixers is not None
         return outputs, State(of_mixers, of_head)

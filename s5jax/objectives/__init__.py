@@ -7,6 +7,11 @@ An objective is a module with
     hyper(task, options)        numbers that change no shape, as keyword arguments of `objective`
     objective(outputs, batch, **hyper) -> {name: (sum, weight)}
 
+and, where they make sense,
+
+    CAUSAL = True               it refuses models that read ahead
+    summary(task, loss)         more numbers, {name: number}, that follow from the mean loss
+
 "loss" is trained on; all are reported, as sum / weight. Sums and weights of several batches add up, so that every
 example and every step counts once, however they were batched. `weights` says what counts.
 """
