@@ -28,6 +28,7 @@ from orbax.checkpoint import v1 as ocp
 
 from s5jax.train.config import Config, UserError, differences
 from s5jax.train.optimizer import path_name
+from s5jax.train.resolve import resolve
 from s5jax.train.step import TrainState
 
 __all__ = ["Checkpoints", "read", "saved_steps"]
@@ -179,7 +180,8 @@ def _load(directory: pathlib.Path, like: TrainState) -> TrainState:
 def _metadata(directory: pathlib.Path, config: Config) -> dict[str, Any]:
     """The config and the progress that a checkpoint carries. Raises UserError if it belongs to another config."""
     metadata: Any = ocp.metadata(directory).custom_metadata
-    different = differences(metadata["config"], config.to_dict())
+    # Resolved, so that fields which are newer than the checkpoint have their defaults.
+    different = differences(resolve(metadata["config"]).to_dict(), config.to_dict())
     if different:
         raise UserError(f"checkpoint {directory} belongs to another config; {different}")
     return metadata
