@@ -133,7 +133,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         return _load(self.directory / str(intact[-1]), like), progress
 
     def restore(self, step: int, like: TrainState) -> TrainState:
-        """The state after `step` steps, as host arrays. Raises UserError if it is not there, or damaged."""
+        """The state after `step` steps, as host arrays. Raises UserError if it is not there, damaged, or another's."""
         directory = self.directory / str(step)
         fault = _fault(directory)
         if fault is not None:
@@ -173,6 +173,12 @@ def saved_steps(directory: pathlib.Path) -> list[int]:
 
 def _load(directory: pathlib.Path, like: TrainState) -> TrainState:
     host = _by_name(jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like))
+    shapes: Any = ocp.metadata(directory).metadata
+    there, here = ({name: x.shape for name, x in leaves.items()} for leaves in (shapes, host))
+    for name in here | there:
+        if there.get(name) != here.get(name):
+            shape, wanted = (found.get(name, "none") for found in (there, here))
+            raise UserError(f"checkpoint {directory}, {name}: its shape is {shape}, but {wanted} is needed here")
     stored = ocp.load(directory, host)
     return jax.tree.unflatten(jax.tree.structure(like), [stored[name] for name in host])
 
