@@ -5,6 +5,7 @@ A config file's `get_config(arg)` returns an `ml_collections.ConfigDict`. `resol
 """
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import importlib
@@ -170,6 +171,8 @@ def section(kind: str, name: Any, values: Any) -> Section:
 
 def _options(module: types.ModuleType, values: dict[str, Any], where: str, own: list[str]) -> Any:
     options = getattr(module, "Options", NoOptions)
+    if not (dataclasses.is_dataclass(options) and options.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+        raise UserError(f"{where}: Options of {module.__name__} must be a frozen dataclass")
     _check_names([*own, *_fields(options)], values, where)
     return _build(options, values, where)
 
@@ -224,8 +227,11 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if value not in parts:
             raise UserError(f"{where} must be one of {', '.join(map(str, parts))}; got {value!r}")
         return value
-    if origin is types.UnionType and value is None:
-        return None
+    if origin in (types.UnionType, typing.Union):
+        for part in parts:
+            with contextlib.suppress(UserError):
+                return _value(part, value, where)
+        raise UserError(f"{where} takes {str(hint).replace('typing.', '')}, got {value!r} ({type(value).__name__})")
     if origin is tuple:
         if isinstance(value, str | dict) or not isinstance(value, Sequence):
             example = "\"('s5', 'attention')\"" if parts[0] is str else '"(1.0, 2.0)"'

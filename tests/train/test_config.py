@@ -2,6 +2,7 @@
 
 import dataclasses
 import types
+from typing import Literal, Optional
 
 import pytest
 import tiny
@@ -154,6 +155,36 @@ def test_a_mixer_that_cannot_be_imported_harms_nobody_else(tmp_path, monkeypatch
     )
     with pytest.raises(UserError, match=message):
         tiny.config("--config.model.pattern=('broken',)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Unions:
+    count: int | None = 3
+    place: int | tuple[float, ...] | Literal["auto"] = "auto"
+    old: Optional[float] = None  # noqa: UP045
+
+
+def test_options_of_several_types():
+    module = types.ModuleType("mine")
+    module.Options = Unions
+    options = lambda **values: configs._options(module, values, "config.mine", [])  # noqa: E731
+    assert options(count=None, place=(1, 2), old=2) == Unions(count=None, place=(1.0, 2.0), old=2.0)
+    assert options(count=5, place=4) == Unions(count=5, place=4) and options(place="auto") == Unions()
+    with pytest.raises(UserError, match=r"config.mine.count takes int \| None, got 'many' \(str\)"):
+        options(count="many")
+    with pytest.raises(UserError, match=r"config.mine.place takes .*int.*tuple.*, got 'x' \(str\)"):
+        options(place="x")
+
+
+@pytest.mark.parametrize("decorate", [lambda cls: cls, dataclasses.dataclass])
+def test_options_must_be_a_frozen_dataclass(decorate):
+    class Options:
+        count: int = 3
+
+    module = types.ModuleType("mine")
+    module.Options = decorate(Options)
+    with pytest.raises(UserError, match=r"config\.mine: Options of mine must be a frozen dataclass"):
+        configs._options(module, {}, "config.mine", [])
 
 
 def test_missing_sections():
