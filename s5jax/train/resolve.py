@@ -87,7 +87,8 @@ def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> Non
         _check_names(SECTIONS, sections[:1], "config")
         at = config
         for depth, section in enumerate(sections, 1):
-            if at.get(section, None) is None and (depth == 1 or sections[0] in ("mixers", "evaluators")):
+            open_ended = sections[0] in ("mixers", "evaluators") or sections == ["optim", "arguments"]
+            if at.get(section, None) is None and (depth == 1 or open_ended):
                 with at.unlocked():
                     at[section] = ml_collections.ConfigDict()
             at = at.get(section, None)
@@ -126,12 +127,11 @@ def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
             task["options"] = _options(module, options, "config.task", own)
         values["task"] = _build(TaskConfig, task, "config.task")
     model = values["model"] = _build(models.Options, values.get("model", {}), "config.model")
-    given = _dict(values.get("mixers", {}), "config.mixers")
-    values["mixers"] = {name: section("mixers", name, _at(given, name)) for name in model.pattern}
-    for name in given:  # of a recipe whose pattern was changed: not used, but not nonsense either
-        if name not in model.pattern and not any(used.startswith(f"{name}.") for used in model.pattern):
-            section("mixers", name, given[name])
-    evaluators = _dict(values.get("evaluators", {}), "config.evaluators")
+    given = _by_name(_dict(values.get("mixers", {}), "config.mixers"), model.pattern)
+    values["mixers"] = {name: section("mixers", name, given.get(name, {})) for name in model.pattern}
+    for name in given.keys() - values["mixers"]:  # of a recipe whose pattern was changed: not used, but not nonsense
+        section("mixers", name, given[name])
+    evaluators = _by_name(_dict(values.get("evaluators", {}), "config.evaluators"))
     values["evaluators"] = {name: section("evaluators", name, given) for name, given in evaluators.items()}
     if values.get("objective") is not None:
         options = dict(_dict(values["objective"], "config.objective"))
@@ -154,11 +154,14 @@ def _dict(values: Any, where: str) -> dict[str, Any]:
     return values
 
 
-def _at(given: dict[str, Any], name: str) -> Any:
-    """The section of a mixer: of one whose name has dots it may be nested, as the command line has it."""
-    for part in [name] if name in given else name.split("."):
-        given = given.get(part, {}) if isinstance(given, dict) else given
-    return given
+def _by_name(given: dict[str, Any], known: Sequence[str] = ()) -> dict[str, Any]:
+    """Sections by the names of modules: those of names with dots may be nested, as the command line has them."""
+    found: dict[str, Any] = {}
+    for name, values in given.items():
+        nested = isinstance(values, dict) and values and all(isinstance(value, dict) for value in values.values())
+        within = {f"{name}.{part}": value for part, value in values.items()} if nested and name not in known else {}
+        found |= _by_name(within, known) or {name: values}
+    return found
 
 
 def section(kind: str, name: Any, values: Any) -> Section:
@@ -234,8 +237,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         raise UserError(f"{where} takes {str(hint).replace('typing.', '')}, got {value!r} ({type(value).__name__})")
     if origin is tuple:
         if isinstance(value, str | dict) or not isinstance(value, Sequence):
-            example = "\"('s5', 'attention')\"" if parts[0] is str else '"(1.0, 2.0)"'
-            raise UserError(f"{where} takes a tuple such as {example}, got {value!r}")
+            examples = {str: "('s5', 'attention')", float: "(1.0, 2.0)"}
+            example = examples.get(parts[0], "(('@dynamics', {'lr': 0.001}),)")
+            raise UserError(f'{where} takes a tuple such as "{example}", got {value!r}')
         parts = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
         if len(parts) != len(value):
             raise UserError(f"{where} takes {len(parts)} values, got {value!r}")

@@ -67,6 +67,7 @@ def test_left_out_fields_have_defaults():
         ("--config.model.pattern=('nowhere.s5',)", "config.model.pattern: 'nowhere.s5' does not exist"),
         ("--config.model.pattern=('json.tool',)", "config.model.pattern: json.tool has no function apply"),
         ("--config.model.pattern=s5", """config.model.pattern takes a tuple such as "('s5', 'attention')", got 's5'"""),
+        ("--config.optim.rules=foo", """takes a tuple such as "(('@dynamics', {'lr': 0.001}),)", got 'foo'"""),
         ("--config.model.pattern=()", "config.model: pattern must name at least one mixer, got ()"),
         ("--config.model.pattern=(5,)", "config.model.pattern[0] takes str, got 5 (int)"),
         ("--config.model.pattern=('s5','s5')", "config.model: pattern has 2 mixers, more than depth 1"),
@@ -106,6 +107,33 @@ def test_mistakes_on_the_command_line(argument, message):
         tiny.config(argument)
     assert message in str(error.value)
     assert str(error.value).count("\n") == 0
+
+
+def test_arguments_of_an_optimizer_are_fields_too():
+    config = tiny.config("--config.optim.name=sgd", "--config.optim.arguments.momentum=0.9")
+    assert config.optim.arguments == {"momentum": 0.9}
+
+
+def test_sections_of_modules_whose_names_have_dots(tmp_path, monkeypatch):
+    """Nested, as the command line and a ConfigDict have them; those of mixers that are not in the pattern, too."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "nest").mkdir()
+    (tmp_path / "nest/probe.py").write_text("from s5jax.evaluators.eigenvalues import *")
+    (tmp_path / "nest/mix.py").write_text("from s5jax.mixers.lru import *")
+    fields = ["--config.evaluators.nest.probe.every_steps=5", "--config.evaluators.stride.stride=3"]
+    config = tiny.config(*fields)
+    assert {name: section.module for name, section in config.evaluators.items()} == {
+        "nest.probe": "nest.probe", "stride": "stride",
+    }  # fmt: skip
+    assert config.evaluators["nest.probe"].options.every_steps == 5
+    assert configs.resolve(config.to_dict()) == config
+    values = {**MINIMAL, "mixers": {"nest": {"mix": {"r_min": 0.5}}}, "evaluators": {"nest": {"probe": {}}}}
+    assert configs.resolve(values).mixers.keys() == {"s5"}
+    assert configs.resolve(values).evaluators.keys() == {"nest.probe"}
+    used = configs.resolve({**values, "model": {"pattern": ("nest.mix",)}})
+    assert used.mixers["nest.mix"].options.r_min == 0.5
+    with pytest.raises(UserError, match=r"unknown field config\.mixers\.nest\.mix\.rmin"):
+        configs.resolve({**values, "mixers": {"nest": {"mix": {"rmin": 0.5}}}})
 
 
 def test_a_section_that_a_config_leaves_out_can_be_set():
