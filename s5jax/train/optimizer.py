@@ -6,6 +6,7 @@ matches counts. A pattern is a regular expression for a leaf's whole path, as `-
 leaves out is as in the config. Rates and decays are arguments of the training step, see `hyper` in `build.py`.
 """
 
+import dataclasses
 import difflib
 import inspect
 import math
@@ -19,7 +20,7 @@ import optax
 from s5jax import mixers
 from s5jax.train.config import Config, Optim, UserError
 
-__all__ = ["Group", "Optimizer", "check", "group_labels", "groups_of", "path_name", "rate_at", "rules_of"]
+__all__ = ["Group", "Optimizer", "check", "group_labels", "groups_of", "path_name", "rate_at", "with_defaults"]
 
 FIELDS = ("b1", "b2", "eps")  # arguments of optimizers that are fields of the config
 Rules = tuple[tuple[str, dict[str, Any]], ...]
@@ -136,7 +137,8 @@ class Optimizer:
         self.optim, self.labels, self.groups = optim, labels, groups_of(optim)
         parameters = _parameters(optim.name)
         self._decoupled = "weight_decay" in parameters
-        self._arguments = {name: getattr(optim, name) for name in FIELDS if name in parameters} | optim.arguments
+        given = {name: getattr(optim, name) for name in FIELDS if name in parameters}
+        self._arguments = {name: value for name, value in given.items() if value is not None} | optim.arguments
 
     def _transformation(self, lr: Any, weight_decay: Any, clip_norm: Any) -> optax.GradientTransformation:
         make = getattr(optax, self.optim.name)
@@ -173,12 +175,19 @@ def check(optim: Optim) -> None:
     """Raises UserError if optax has no such optimizer, or it does not take the arguments that the config gives."""
     parameters = _parameters(optim.name)
     for name in FIELDS:
-        if name not in parameters and getattr(optim, name) != getattr(Optim, name):
+        if name not in parameters and getattr(optim, name) is not None:
             raise UserError(f"config.optim.{name}: optax.{optim.name} has no such argument")
     for name in optim.arguments:
         if name not in parameters or name == "weight_decay":
             known = ", ".join(key for key in parameters if key != "weight_decay")
             raise UserError(f"config.optim.arguments: optax.{optim.name} has no argument {name!r}; it has {known}")
+
+
+def with_defaults(optim: Optim) -> Optim:
+    """With optax's defaults in the fields that are left out, so that a run's config says what it was trained with."""
+    parameters = _parameters(optim.name)
+    left_out = [name for name in FIELDS if name in parameters and getattr(optim, name) is None]
+    return dataclasses.replace(optim, **{name: parameters[name].default for name in left_out})
 
 
 def _parameters(name: str) -> dict[str, inspect.Parameter]:

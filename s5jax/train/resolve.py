@@ -141,7 +141,7 @@ def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
         values["objective"] = section("objective", name, options) if name else of_task
     config = _build(Config, values, "config")
     _check_ranges(config)
-    return config
+    return dataclasses.replace(config, optim=optimizers.with_defaults(config.optim))
 
 
 def _fields(cls: Any) -> list[str]:

@@ -27,7 +27,7 @@ def test_a_config_survives_its_own_json():
 
 
 def test_left_out_fields_have_defaults():
-    assert configs.resolve(MINIMAL).optim == Optim()
+    assert configs.resolve(MINIMAL).optim == Optim(b1=0.9, b2=0.999, eps=1e-8)
 
 
 @pytest.mark.parametrize(

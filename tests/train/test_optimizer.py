@@ -3,6 +3,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 
@@ -148,6 +149,39 @@ def test_first_step_of_other_optimizers(fields, by_hand):
     updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params, hyper)
     expected = by_hand(np.float64(grads["kernel"]), np.float64(params["kernel"]))
     np.testing.assert_allclose(updates["kernel"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "lion", "adan", "yogi", "adagrad", "sgd"])
+def test_what_a_config_leaves_out_is_optax_s_default(name):
+    params, grads = {"kernel": jnp.float32([2.0, -1.0])}, {"kernel": jnp.float32([3.0, -0.25])}
+    optimizer, hyper = optimizer_of(Optim(name=name, lr=0.1, weight_decay=0.0), params)
+    theirs = getattr(optax, name)(0.1)
+    state, other = optimizer.init(params), theirs.init(params)
+    for _ in range(3):
+        updates, state = optimizer.update(grads, state, params, hyper)
+        expected, other = theirs.update(grads, other, params)
+        np.testing.assert_allclose(updates["kernel"], expected["kernel"], rtol=1e-6)
+        grads = jax.tree.map(lambda g: 0.5 * g - 0.1, grads)
+
+
+@pytest.mark.parametrize(
+    ("name", "defaults"),
+    [("adamw", (0.9, 0.999, 1e-8)), ("adam", (0.9, 0.999, 1e-8)), ("lion", (0.9, 0.99, None)), ("sgd", (None,) * 3)],
+)
+def test_a_run_s_config_says_what_was_left_out(name, defaults):
+    optim = tiny.config(f"--config.optim.name={name}").optim
+    assert (optim.b1, optim.b2, optim.eps) == defaults
+    assert tiny.config("--config.optim.b2=0.5").optim == dataclasses.replace(tiny.config().optim, b2=0.5)
+
+
+def test_rates_that_an_optimizer_starts_from_are_those_of_the_groups():
+    """rprop's are its first steps; the gradients' signs change them."""
+    optimizer, hyper = optimizer_of(Optim(name="rprop", lr=0.1, ssm_lr=0.01, weight_decay=0.0))
+    updates, state = optimizer.update(PARAMS, optimizer.init(PARAMS), PARAMS, hyper)
+    np.testing.assert_allclose(updates["decoder"]["B"], -0.1, rtol=1e-6)
+    np.testing.assert_allclose(updates["encoder"]["layers"][0]["seq"]["B"], -0.01, rtol=1e-6)
+    updates, _ = optimizer.update(PARAMS, state, PARAMS, hyper)
+    np.testing.assert_allclose(updates["decoder"]["B"], -0.12, rtol=1e-6)
 
 
 def test_an_argument_that_an_optimizer_lacks_is_refused():
