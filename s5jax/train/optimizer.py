@@ -159,8 +159,8 @@ class Optimizer:
 
     def init(self, params: Any) -> Any:
         """The state before the first step."""
-        rates = np.zeros(len(self.groups))
-        return self._transformation(rates, rates, self.optim.clip_norm or None).init(params)
+        rates = np.array([group.lr for group in self.groups])  # rprop's state starts from them
+        return self._transformation(rates, np.zeros(len(rates)), self.optim.clip_norm or None).init(params)
 
     def update(self, grads: Any, state: Any, params: Any, hyper: dict[str, Any]) -> tuple[Any, Any]:
         """Updates of the parameters, and the next state.
