@@ -32,10 +32,10 @@ _FROZEN: dict[str, Any] = {"name": "frozen", "frozen": True}
 
 GROUPINGS: dict[str, Rules] = {
     "standard": (("@dynamics", _SSM),),
-    "BandCdecay": ((".*/seq/B", _SSM_DECAY), ("@dynamics", _SSM)),
-    "BfastandCdecay": ((".*/seq/B", _REGULAR), ("@dynamics", _SSM)),
-    "noBCdecay": ((".*/seq/(B|C|C1|C2|D)", _SSM), ("@dynamics", _SSM)),
-    "only_C": ((".*/seq/(B|D)", _FROZEN), ("@dynamics", _FROZEN)),
+    "BandCdecay": ((".*/seq/B(_re|_im)?", _SSM_DECAY), ("@dynamics", _SSM)),
+    "BfastandCdecay": ((".*/seq/B(_re|_im)?", _REGULAR), ("@dynamics", _SSM)),
+    "noBCdecay": ((".*/seq/(B|C|C1|C2)(_re|_im)?|.*/seq/D", _SSM), ("@dynamics", _SSM)),
+    "only_C": ((".*/seq/(B(_re|_im)?|D)", _FROZEN), ("@dynamics", _FROZEN)),
     "plain": (),
 }
 """Rules by the published names of groupings. The first four are S5's: the dynamics at `ssm_lr` without decay, B and C
@@ -71,18 +71,25 @@ def groups_of(optim: Optim) -> list[Group]:
 def group_labels(config: Config, params: Any) -> Any:
     """For each parameter the number of its group among `groups_of`, in a tree like theirs.
 
-    Raises UserError if a rule of the config matches no parameter.
+    Raises UserError if a rule of the config or of its grouping matches no parameter.
     """
-    rules = rules_of(config.optim)
+    optim, rules = config.optim, rules_of(config.optim)
+    names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    own = {pattern: f"config.optim.grouping={optim.grouping}" for pattern, _ in GROUPINGS[optim.grouping]}
+    own |= {".*/seq/log_step": "config.optim.dt_global=True"} if optim.dt_global else {}
+    for pattern, field in own.items():
+        if pattern != "@dynamics" and not any(_matches(pattern, name, config) for name in names):
+            raise UserError(f"{field} changes nothing: no mixer of the model has {pattern.rpartition('seq/')[2]}")
 
     def label(path: tuple[Any, ...], _: Any) -> int:
         name = path_name(path)
         return next((i for i, (pattern, _) in enumerate(rules) if _matches(pattern, name, config)), len(rules))
 
     labels = jax.tree_util.tree_map_with_path(label, params)
-    unused = {*range(len(config.optim.rules))} - {*jax.tree.leaves(labels)}
+    used = {*jax.tree.leaves(labels)}
+    unused = {*range(len(optim.rules))} - used
     if unused:
-        fault = "matches no parameter that an earlier rule has left; --dry_run shows their names"
+        fault = "matches no parameter that an earlier rule has left; without it --dry_run shows their names"
         raise UserError(f"config.optim.rules: {rules[min(unused)][0]!r} {fault}")
     return labels
 

@@ -7,6 +7,7 @@ import optax
 import pytest
 import tiny
 
+from s5jax.mixers import lru
 from s5jax.train import optimizer as optimizers
 from s5jax.train.config import Optim, UserError
 
@@ -24,9 +25,9 @@ PARAMS = {
 }
 
 
-def labels_of(optim, params=PARAMS):
+def labels_of(optim, params=PARAMS, *fields):
     """The names of the groups."""
-    config = dataclasses.replace(tiny.config(), optim=optim)
+    config = dataclasses.replace(tiny.config(*fields), optim=optim)
     names = [group.name for group in optimizers.groups_of(optim)]
     return jax.tree.map(lambda i: names[i], optimizers.group_labels(config, params))
 
@@ -64,6 +65,41 @@ def test_groups_follow_the_published_table(grouping, dt_global):
     assert seq["Lambda_im"] == seq["Lambda_re"] and seq["C2"] == seq["C1"]
     assert labels["encoder"]["layers"][0]["norm"]["scale"] == "regular"
     assert labels["encoder"]["encoder"]["kernel"] == labels["decoder"]["B"] == "regular"
+
+
+@pytest.mark.parametrize(
+    ("grouping", "expected"),
+    [
+        ("standard", ("ssm", "ssm", "regular", "regular")),
+        ("BandCdecay", ("ssm", "ssm_decay", "regular", "regular")),
+        ("BfastandCdecay", ("ssm", "regular", "regular", "regular")),
+        ("noBCdecay", ("ssm", "ssm", "ssm", "ssm")),
+        ("only_C", ("frozen", "frozen", "regular", "frozen")),
+    ],
+)
+def test_groups_of_a_mixer_that_stores_real_and_imaginary_parts(grouping, expected):
+    pattern, options = "--config.model.pattern=('lru',)", lru.Options(state_size=4, bidirectional=True)
+    seq = lru.init(jax.random.key(0), 2, options)
+    labels = labels_of(Optim(grouping=grouping), {"encoder": {"layers": {0: {"seq": seq}}}}, pattern)
+    seq = labels["encoder"]["layers"][0]["seq"]
+    assert tuple(seq[name] for name in ("nu_log", "B_re", "C_re", "D")) == expected
+    assert seq["B_im"] == seq["B_re"] and seq["C_im"] == seq["C2_re"] == seq["C2_im"] == seq["C_re"]
+
+
+@pytest.mark.parametrize(
+    ("optim", "message"),
+    [
+        (
+            Optim(grouping="BandCdecay"),
+            r"optim\.grouping=BandCdecay changes nothing: no mixer of the model has B",
+        ),
+        (Optim(dt_global=True), r"config\.optim\.dt_global=True changes nothing: no mixer of the model has log_step"),
+    ],
+)
+def test_a_preset_that_changes_nothing_is_refused(optim, message):
+    params = {"encoder": {"layers": {0: {"seq": {"query": jnp.ones(2)}}}}}
+    with pytest.raises(UserError, match=message):
+        labels_of(optim, params, "--config.model.pattern=('attention',)")
 
 
 def test_one_step_of_each_group_against_adamw_by_hand():
@@ -128,7 +164,7 @@ def test_rules_come_first_and_the_first_that_matches_counts():
 
 @pytest.mark.parametrize("pattern", ["encoder/layers/1/seq/B", "B", "@dynamic"])
 def test_a_rule_that_matches_nothing_is_refused(pattern):
-    with pytest.raises(UserError, match="matches no parameter that an earlier rule has left; --dry_run shows"):
+    with pytest.raises(UserError, match="matches no parameter that an earlier rule has left; without it --dry_run"):
         labels_of(Optim(rules=((pattern, {"lr": 0.1}),)))
 
 
