@@ -53,7 +53,7 @@ class Experiment:
     def rates(self, step: int) -> np.ndarray:
         """The rate of each of the optimizer's groups at a step."""
         at = functools.partial(optimizers.rate_at, self.config.optim, step, self.warmup_steps, self.schedule_steps)
-        return np.array([at(group.lr) if not group.frozen else 0.0 for group in self.optimizer.groups], np.float32)
+        return np.array([at(group.lr) if group.lr else 0.0 for group in self.optimizer.groups], np.float32)
 
     @functools.cached_property
     def constants(self) -> dict[str, Any]:

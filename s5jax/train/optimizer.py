@@ -71,7 +71,7 @@ def groups_of(optim: Optim) -> list[Group]:
 def group_labels(config: Config, params: Any) -> Any:
     """For each parameter the number of its group among `groups_of`, in a tree like theirs.
 
-    Raises UserError if a rule of the config or of its grouping matches no parameter.
+    Raises UserError if a rule of the config or of its grouping matches no parameter, or lr_min exceeds a rate.
     """
     optim, rules = config.optim, rules_of(config.optim)
     names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
@@ -91,6 +91,9 @@ def group_labels(config: Config, params: Any) -> Any:
     if unused:
         fault = "matches no parameter that an earlier rule has left; without it --dry_run shows their names"
         raise UserError(f"config.optim.rules: {rules[min(unused)][0]!r} {fault}")
+    for group in (groups_of(optim)[i] for i in sorted(used)):
+        if 0 < group.lr < optim.lr_min:
+            raise UserError(f"config.optim.lr_min {optim.lr_min} exceeds {group.lr}, the rate of group {group.name}")
     return labels
 
 

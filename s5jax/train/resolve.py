@@ -264,8 +264,6 @@ def _check_ranges(config: Config) -> None:
             least = int(name in ("epochs", "batch_size", "micro_batches", "every_steps"))
             if isinstance(value, int | float) and value < least:
                 raise UserError(f"config.{prefix}{name} must be at least {least}, got {value}")
-    if optim.lr_min > min(optim.lr, optim.ssm_lr):
-        raise UserError(f"config.optim.lr_min {optim.lr_min} exceeds lr or ssm_lr")
     if optim.grouping == "only_C" and optim.dt_global:
         raise UserError("config.optim.dt_global trains step sizes, which grouping only_C does not: choose one")
     if train.batch_size % optim.micro_batches:

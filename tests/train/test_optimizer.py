@@ -9,6 +9,7 @@ import tiny
 
 from s5jax.mixers import lru
 from s5jax.train import optimizer as optimizers
+from s5jax.train.build import build, load_task
 from s5jax.train.config import Optim, UserError
 
 PARAMS = {
@@ -100,6 +101,22 @@ def test_a_preset_that_changes_nothing_is_refused(optim, message):
     params = {"encoder": {"layers": {0: {"seq": {"query": jnp.ones(2)}}}}}
     with pytest.raises(UserError, match=message):
         labels_of(optim, params, "--config.model.pattern=('attention',)")
+
+
+def test_the_least_rate_is_compared_with_the_rates_that_occur():
+    with pytest.raises(UserError, match=r"config\.optim\.lr_min 0\.002 exceeds 0\.001, the rate of group ssm"):
+        labels_of(Optim(lr_min=0.002))
+    labels_of(Optim(lr_min=0.002, grouping="plain"))
+    with pytest.raises(UserError, match=r"lr_min 0\.002 exceeds 0\.0001, the rate of group rule 1"):
+        labels_of(Optim(lr_min=0.002, grouping="plain", rules=((".*/seq/D", {"lr": 1e-4}),)))
+
+
+def test_a_group_whose_rate_is_zero_stays_there():
+    rules = "--config.optim.rules=(('.*/seq/D', {'lr': 0.0}),)"
+    config = tiny.config(rules, "--config.optim.lr_min=1e-4")
+    experiment, _ = build(config, load_task(config))
+    assert experiment.rates(40)[0] == experiment.rates(tiny.STEPS)[0] == 0
+    assert experiment.rates(tiny.STEPS)[-1] == pytest.approx(1e-4)
 
 
 def test_one_step_of_each_group_against_adamw_by_hand():
