@@ -182,7 +182,7 @@ class Optimizer:
 
 
 def check(optim: Optim) -> None:
-    """Raises UserError if optax has no such optimizer, or it does not take the arguments that the config gives."""
+    """Raises UserError if optax has no such optimizer, or it does not work with the arguments that the config gives."""
     parameters = _parameters(optim.name)
     for name in FIELDS:
         if name not in parameters and getattr(optim, name) is not None:
@@ -191,6 +191,10 @@ def check(optim: Optim) -> None:
         if name not in parameters or name == "weight_decay":
             known = ", ".join(key for key in parameters if key != "weight_decay")
             raise UserError(f"config.optim.arguments: optax.{optim.name} has no argument {name!r}; it has {known}")
+    if (optim.name, optim.arguments) != (Optim.name, {}):
+        from s5jax.train import trial
+
+        trial.try_optimizer(optim)
 
 
 def with_defaults(optim: Optim) -> Optim:
@@ -202,10 +206,10 @@ def with_defaults(optim: Optim) -> Optim:
 
 def _parameters(name: str) -> dict[str, inspect.Parameter]:
     """The arguments of an optimizer of optax, without its rate."""
-    make = getattr(optax, name, None)
+    make = None if name.startswith(("_", "scale_by_")) else getattr(optax, name, None)
     parameters = dict(inspect.signature(make).parameters) if inspect.isfunction(make) else {}
     if not parameters.pop("learning_rate", None):
-        close = difflib.get_close_matches(name, ["adamw", "adam", "lion", "sgd", "rmsprop", "lamb", "adafactor"], 1)
+        close = difflib.get_close_matches(name, ["adamw", "adam", "lion", "sgd", "rmsprop", "radam", "adagrad"], 1)
         hint = f"; did you mean {close[0]}?" if close else "; adamw, adam, lion and sgd are some"
         raise UserError(f"config.optim.name: optax has no optimizer {name!r}{hint}")
     return parameters

@@ -86,6 +86,11 @@ def test_left_out_fields_have_defaults():
         ("--config.optim.name=adamm", "config.optim.name: optax has no optimizer 'adamm'; did you mean adam?"),
         ("--config.optim.name=chain", "config.optim.name: optax has no optimizer 'chain'"),
         ("--config.optim.arguments={'momentun':0.9}", "config.optim.arguments: optax.adamw has no argument 'momentun'"),
+        ("--config.optim.arguments={'mu_dtype':'float99'}", "config.optim: optax.adamw cannot be used so: TypeError: "),
+        ("--config.optim.name=lbfgs", "config.optim: optax.lbfgs cannot be used so: "),
+        ("--config.optim.name=lamb", "config.optim.name: optax.lamb scales by the norm of a whole array, but here an"),
+        ("--config.optim.name=scale_by_rprop", "config.optim.name: optax has no optimizer 'scale_by_rprop'"),
+        ("--config.optim.name=_deprecated_dpsgd", "config.optim.name: optax has no optimizer '_deprecated_dpsgd'"),
         ("--config.optim.average=1", "config.optim.average must lie in [0, 1), got 1.0"),
         ("--config.optim.micro_batches=3", "batch_size 64 is not divisible by config.optim.micro_batches 3"),
         ("--config.optim.rules=(('.*','lr'),)", "config.optim.rules[0][1] is a section of fields, got 'lr'"),
@@ -212,6 +217,11 @@ def test_options_must_be_a_frozen_dataclass(decorate):
     module.Options = decorate(Options)
     with pytest.raises(UserError, match=r"config\.mine: Options of mine must be a frozen dataclass"):
         configs._options(module, {}, "config.mine", [])
+
+
+def test_an_optimizer_is_tried_whatever_is_frozen():
+    with pytest.raises(UserError, match=r"config\.optim: optax\.lbfgs cannot be used so"):
+        tiny.config("--config.optim.name=lbfgs", "--config.optim.grouping=only_C")
 
 
 def test_missing_sections():
