@@ -152,7 +152,7 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
                     best = "  best so far" if progress["best_step"] == step else ""
                     words = in_words(values, "val", "loss", "  ")
                     writer.say(f"epoch {step / steps_per_epoch:.2f}  step {step}  validation {words}{best}")
-                    warning = report_unstable(config, state.params)
+                    warning = report_unstable(config, state.evaluated["params"])
                     writer.say(f"warning: {warning}") if warning else None
                 # Before the checkpoint of the same step, from which a resumed run would go on without writing them.
                 reported = values | evaluate_further(evaluating=evaluating, ending=ended())

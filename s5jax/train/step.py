@@ -29,6 +29,11 @@ class TrainState(NamedTuple):
     average: Any = None
     """The average of `params` and `batch_stats` over the steps, where it is asked for."""
 
+    @property
+    def evaluated(self) -> dict[str, Any]:
+        """The `params` and `batch_stats` that are evaluated: their average where there is one."""
+        return self.average or {"params": self.params, "batch_stats": self.batch_stats}
+
 
 def train_step(
     state: TrainState,
@@ -107,7 +112,7 @@ def eval_step(
     Arguments are as in `train_step`. Examples of the batch that are not `counted` have no part in the result. `rate`
     is a factor on time, where the batch has none.
     """
-    trained = state.average or {"params": state.params, "batch_stats": state.batch_stats}
+    trained = state.evaluated
     model = nnx.merge(graphdef, trained["params"], trained["batch_stats"])
     given: dict[str, Any] = {name: batch[name] for name in SEQUENCES if name in batch}
     given |= {} if rate is None else {"rate": rate}

@@ -64,6 +64,6 @@ def load(
     claim_data(workdir, config)
     experiment, start = build(config, task)
     state = jax.device_put(checkpoint.read(workdir, which, start, config))
-    trained = {"params": state.params, "batch_stats": state.batch_stats} if state.average is None else state.average
+    trained = state.evaluated
     model = nnx.merge(experiment.graphdef, trained["params"], trained["batch_stats"])
     return Trained(config, task, model, state, start)
