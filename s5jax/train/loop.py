@@ -72,7 +72,7 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
             stack.enter_context(modules.faults_told(config))
         print(f"loading {config.task.name}", flush=True)
         task = load_task(config)
-        origin = workdirs.claim_data(workdir, config)
+        data = workdirs.check_data(workdir, config)
         experiment, state = build(config, task)
         program = Program(experiment)
         total_steps, steps_per_epoch = experiment.total_steps, experiment.steps_per_epoch
@@ -89,7 +89,7 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
         window = _Window(progress["window"])
         writer = stack.enter_context(Writer(workdir, config, step, total_steps))
 
-        workdirs.record(workdir, config)
+        workdirs.record(workdir, config, data)
         run = workdirs.describe_run(workdir, config, state.params, program.mesh.size)
         for warning in run.pop("warnings"):
             writer.say(f"warning: {warning}")
@@ -98,7 +98,7 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
             f" {run['device']}; {total_steps} steps of {config.train.batch_size} examples, {steps_per_epoch} an epoch"
             + (f"; resuming after step {step}" if step else "")
         )
-        writer.say(f"data: {origin}") if origin else None
+        writer.say(f"data: {data['origin']}") if data else None
 
         def measure(state: Any, split: str) -> dict[str, float]:
             return {f"{split}/{name}": value for name, value in program.evaluate(state, split).items()}

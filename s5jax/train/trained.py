@@ -13,7 +13,7 @@ from s5jax.train import checkpoint
 from s5jax.train.build import build, load_task
 from s5jax.train.config import Config
 from s5jax.train.step import TrainState
-from s5jax.train.workdir import claim_data, read_config
+from s5jax.train.workdir import check_data, read_config
 
 __all__ = ["Trained", "lacking", "load"]
 
@@ -61,7 +61,7 @@ def load(
     workdir = pathlib.Path(workdir)
     config = read_config(workdir, data_dir)
     task = load_task(config)
-    claim_data(workdir, config)
+    check_data(workdir, config)
     experiment, start = build(config, task)
     state = jax.device_put(checkpoint.read(workdir, which, start, config))
     trained = state.evaluated

@@ -27,7 +27,7 @@ import s5jax
 from s5jax.train.config import Config, UserError, differences
 from s5jax.train.resolve import load_module, resolve
 
-__all__ = ["claim", "claim_data", "describe_run", "now", "read_config", "read_json", "record", "write_json"]
+__all__ = ["check_data", "claim", "describe_run", "now", "read_config", "read_json", "record", "write_json"]
 
 DEPENDENCIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
 
@@ -56,21 +56,24 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
         yield
 
 
-def claim_data(workdir: pathlib.Path, config: Config) -> str | None:
-    """Notes in data.json which prepared data a run is made with; raises UserError if these are no longer the same.
+def check_data(workdir: pathlib.Path, config: Config) -> dict[str, Any] | None:
+    """Which prepared data a run is made with, as data.json has it; `None` if its task needs none.
 
-    Returns where they are from, in a line; `None` if the task needs no preparation.
+    Raises UserError if they are not those that it was started with.
     """
-    if not hasattr(load_module("task", config.task.name), "FORMAT"):
+    task = load_module("task", config.task.name)
+    if not hasattr(task, "FORMAT"):
         return None
     from s5jax.train import prepared
 
-    return prepared.claim(workdir, config)
+    return prepared.check(workdir, task.FORMAT.name, config.task.data_dir)
 
 
-def record(workdir: pathlib.Path, config: Config) -> None:
-    """Writes config.json, once the config has proved to be one that can be run."""
+def record(workdir: pathlib.Path, config: Config, data: dict[str, Any] | None) -> None:
+    """Writes config.json and data.json, once the config has proved to be one that can be run."""
     write_json(workdir / "config.json", config.to_dict())
+    if data:
+        write_json(workdir / "data.json", data)
 
 
 def read_config(workdir: pathlib.Path, data_dir: pathlib.Path | str | None = None) -> Config:
