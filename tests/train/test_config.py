@@ -299,6 +299,17 @@ def test_a_workdir_from_before_a_field_existed_is_the_same_config_s(tmp_path):
         pass
 
 
+def test_what_a_run_was_started_with_stays_written_down(tmp_path, monkeypatch):
+    commits = iter("abba")
+    monkeypatch.setattr(workdir, "_git_commit", lambda: next(commits))
+    for _ in range(4):
+        run = workdir.describe_run(tmp_path, tiny.config(), {}, 1)
+    assert run.pop("warnings") == [] and run == workdir.read_json(tmp_path / "run.json")
+    assert run["git_commit"] == "a"
+    assert [resumed.get("git_commit") for resumed in run["resumed"]] == ["b", "b", None]
+    assert all("started" in resumed and "device" not in resumed for resumed in run["resumed"])
+
+
 def test_options_of_the_task_s_objective_need_no_module():
     config = tiny.config("--config.objective.label_smoothing=0.25")
     assert build(config, load_task(config))[0].of_objective["label_smoothing"] == 0.25

@@ -117,6 +117,10 @@ def test_a_task_and_a_mixer_of_ones_own(project):
     assert again.returncode == 0, again.stderr
     assert "warning: mine.average has changed since this run started" in again.stdout
     assert "mine.halves has changed" not in again.stdout
+    after = json.loads((project / "run/run.json").read_text())
+    assert after["code"] == run["code"] and after["started"] == run["started"]
+    (resumed,) = after["resumed"]
+    assert resumed["code"]["mine.average"] != run["code"]["mine.average"] and "versions" not in resumed
 
 
 @pytest.mark.parametrize(
