@@ -82,11 +82,12 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
 
     Raises UserError if parts of the config do not fit each other or the task.
     """
-    if config.foreign_modules:
+    module, options = _objective(config, task)
+    if config.foreign_modules or config.objective:
         from s5jax.train import modules
 
         modules.check_mixers(config, task.length)
-    module, options = _objective(config, task)
+        modules.check_objective(module, options, task)
     of_mixers = {name: (mixer.module, mixer.options) for name, mixer in config.mixers.items()}
     head = "pair" if task.pairs else "step" if task.per_step else "sequence"
     about: dict[str, Any] = {"head": head, "length": task.length, "rngs": nnx.Rngs(random_keys(config.seed).init)}
@@ -105,11 +106,7 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
         steps = f"{total_steps} steps" if total_steps <= schedule_steps else f"{schedule_steps} steps of the schedule"
         raise UserError(f"config.train.warmup_epochs {train.warmup_epochs}: all {steps} would be warm-up")
     optimizer = optimizers.Optimizer(config.optim, optimizers.group_labels(config, params))
-    try:
-        of_objective = module.hyper(task, options)
-    except ValueError as error:
-        raise UserError(f"config.objective: {error}") from error
-    parts = (config, task, graphdef, optimizer, module.objective, of_objective)
+    parts = (config, task, graphdef, optimizer, module.objective, module.hyper(task, options))
     experiment = Experiment(*parts, steps_per_epoch, total_steps, warmup_steps, schedule_steps)
     average = {"params": params, "batch_stats": batch_stats} if config.optim.average else None
     average = jax.tree.map(jnp.copy, average)  # the step gives up the buffers of a state, each once

@@ -17,7 +17,7 @@ from s5jax.data import batches
 from s5jax.data.task import PER_STEP, Split, Task
 from s5jax.train.config import Config, UserError
 
-__all__ = ["Feed", "Feeder", "gather", "make_mesh"]
+__all__ = ["Feed", "Feeder", "as_fed", "gather", "make_mesh"]
 
 AHEAD = 3  # batches that are read from disk before they are needed
 
@@ -129,16 +129,22 @@ class Feeder:
         """Of the examples of a feed."""
         arrays = self._splits[name].arrays
         size = len(self._splits[name]) if name in self._resident else self.batch_size
-        return {key: jax.ShapeDtypeStruct((size, *x.shape[1:]), self._type(key, x)) for key, x in arrays.items()}
+        types = {key: _type(self._task, key, x) for key, x in arrays.items()}
+        return {key: jax.ShapeDtypeStruct((size, *x.shape[1:]), types[key]) for key, x in arrays.items()}
 
     def _to_device(self, split: Split) -> dict[str, Array]:
-        arrays = {name: np.asarray(x, self._type(name, x)) for name, x in split.arrays.items()}
-        return jax.device_put(arrays, self.everywhere)
+        return jax.device_put(as_fed(self._task, split), self.everywhere)
 
-    def _type(self, name: str, array: np.ndarray) -> Any:
-        labels = np.float32 if self._task.targets else np.int32
-        types = {"labels": labels, "lengths": np.int32, "rate": np.float32, "weights": np.float32}
-        return types.get(name, array.dtype)
+
+def as_fed(task: Task, split: Split) -> dict[str, np.ndarray]:
+    """The arrays of a split of a task in the types that steps take."""
+    return {name: np.asarray(x, _type(task, name, x)) for name, x in split.arrays.items()}
+
+
+def _type(task: Task, name: str, array: np.ndarray) -> Any:
+    labels = np.float32 if task.targets else np.int32
+    types = {"labels": labels, "lengths": np.int32, "rate": np.float32, "weights": np.float32}
+    return types.get(name, array.dtype)
 
 
 def _ahead(make: Callable[[Any], Feed], order: Iterable[Any]) -> Generator[Feed]:

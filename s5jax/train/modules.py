@@ -16,11 +16,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from s5jax.data.task import Task
 from s5jax.train.config import Config, UserError
+from s5jax.train.feed import as_fed, gather
 from s5jax.train.resolve import PACKAGES
 
-__all__ = ["check_mixers", "fault_of", "faults_told", "files_of", "known", "refusal"]
+__all__ = ["check_mixers", "check_objective", "fault_of", "faults_told", "files_of", "known", "refusal"]
 
 
 def known(kind: str) -> list[str]:
@@ -85,6 +88,29 @@ def fault_of(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         place = f" ({error.filename}, line {error.lineno})"
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}{place}"
+
+
+def check_objective(module: Any, options: Any, task: Task) -> None:
+    """Raises UserError where an objective fails, or does not return what it should, on examples of a task."""
+    name = module.__name__.removeprefix("s5jax.objectives.")
+    examples = as_fed(task, task.splits["train"].select(np.arange(1)))
+
+    def run(outputs: Any, examples: Any, hyper: Any) -> Any:
+        return module.objective(outputs, gather(examples, jnp.arange(1), task, length=None), **hyper)
+
+    try:
+        shape = (1, *((task.length,) if task.per_step else ()), module.outputs(task))
+        outputs = jax.ShapeDtypeStruct(shape, jnp.float32)
+        found = jax.eval_shape(run, outputs, examples, module.hyper(task, options))
+    except Exception as error:
+        raise UserError(f"config.objective: {name} does not fit task {task.name}: {fault_of(error)}") from error
+    values = found.values() if isinstance(found, dict) else [None]
+    if not all(isinstance(v, tuple) and [getattr(x, "shape", None) for x in v] == [(), ()] for v in values):
+        raise UserError(f"config.objective: {name} must return {{name: (sum, weight)}}, of numbers; got {found}")
+    judged = {"loss": "the model is trained on", task.judge[0]: f"task {task.name} is judged by"}
+    for metric, why in judged.items():
+        if metric not in found:
+            raise UserError(f"config.objective: {name} reports {', '.join(found)}, but not {metric}, which {why}")
 
 
 def check_mixers(config: Config, length: int) -> None:
