@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from s5jax import mixers
 from s5jax.data.task import Task
 from s5jax.train.config import Config, UserError
 from s5jax.train.feed import as_fed, gather
@@ -116,18 +117,23 @@ def check_objective(module: Any, options: Any, task: Task) -> None:
 def check_mixers(config: Config, length: int) -> None:
     """Raises UserError where a foreign mixer fails, or does not return what it should, at a length."""
     depth, width = config.model.depth, config.model.d_model
-    for name, options in {mixer.module: mixer.options for mixer in config.mixers.values()}.items():
+    for name, options in ((mixer.module, mixer.options) for mixer in config.mixers.values()):
         if "." not in name:
             continue
         module, shape = importlib.import_module(name), (2, length, width)
+        own_residual = mixers.ability(module, "OWN_RESIDUAL", options)
 
-        def run(key: Any, x: Any, module: Any = module, options: Any = options) -> Any:
-            return module.apply(module.init(key, width, options, depth=depth, length=length), x, options)
+        def run(key: Any, x: Any, module: Any = module, options: Any = options, own: Any = own_residual) -> Any:
+            params = module.init(key, width, options, depth=depth, length=length)
+            return params, module.apply(params, x, options, **({"skip": x} if own else {}))
 
         try:
-            result = jax.eval_shape(run, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
+            params, result = jax.eval_shape(run, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
         except Exception as error:
             raise UserError(f"config.model.pattern: {name} failed: {fault_of(error)}") from error
+        leaves = jax.tree.leaves(params, is_leaf=lambda x: not isinstance(x, dict))
+        if not (isinstance(params, dict) and all(hasattr(leaf, "shape") for leaf in leaves)):
+            raise UserError(f"config.model.pattern: {name}.init must return nested dicts of arrays, got {params}")
         if not isinstance(result, tuple) or len(result) != 2:
             raise UserError(f"config.model.pattern: {name}.apply must return (y, state), got {result!r}")
         if getattr(result[0], "shape", None) != shape or result[1] is not None:
