@@ -1,5 +1,6 @@
 """From a config to what training works with: the task, the model, the optimizer, and the state that they start from."""
 
+import collections
 import dataclasses
 import functools
 from typing import Any, NamedTuple
@@ -151,12 +152,16 @@ def load_task(config: Config, *, blank: bool = False) -> Task:
     if train.buckets and (split.lengths is None or not config.model.mask_padding):
         needs = "needs a task that pads, and config.model.mask_padding=True"
         raise UserError(f"config.train.buckets cuts padding, which {needs}")
-    given = {key: split.arrays.get(key) for key in ("mask", "reset", "rate")}
+    arrays = collections.ChainMap(*(split.arrays for split in task.splits.values()))
+    given = {key: arrays.get(key) for key in ("mask", "reset", "rate")}
     for mixer in config.mixers.values():  # one might ignore something that the data have
+        module = mixers.find(mixer.module)
         try:
-            mixers.check(mixers.find(mixer.module), mixer.options, **given)
+            mixers.check(module, mixer.options, **given)
         except ValueError as error:
             raise UserError(f"config.model.pattern, with the data of task {name}: {error}") from None
+        if train.buckets and mixers.ability(module, "PADDING", mixer.options) == "zeros":
+            raise UserError(f"config.train.buckets: what {mixer.module} computes depends on how far a batch is padded")
     if train.batch_size > len(split):
         raise UserError(f"config.train.batch_size {train.batch_size} exceeds the {len(split)} training examples")
     return task

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from s5jax.data.preparation import Request
 from s5jax.data.task import Split, Task
 from s5jax.evaluators import Context
 from s5jax.evaluators.stride import evaluate as evaluate_stride
+from s5jax.mixers import s5
 from s5jax.train import loop, program
 from s5jax.train import resolve as configs
 from s5jax.train.build import build, load_task
@@ -146,6 +148,28 @@ def test_another_task_than_the_file_s_drops_the_file_s_fields_of_it():
 def test_what_buckets_need():
     with pytest.raises(UserError, match=r"config\.train\.buckets cuts padding, which needs a task that pads"):
         load_task(tiny.config("--config.train.buckets=2"))
+
+
+def test_buckets_need_mixers_that_padding_does_not_change(monkeypatch):
+    task = types.SimpleNamespace(load=padded_task)
+    monkeypatch.setattr("s5jax.train.build.load_module", lambda kind, name: task)
+    config = padded_config("--config.train.buckets=2")
+    load_task(config)
+    monkeypatch.setattr(s5, "PADDING", "zeros")
+    with pytest.raises(UserError, match=r"train\.buckets: what s5 computes depends on how far a batch is padded"):
+        load_task(config)
+
+
+@pytest.mark.parametrize("name", ["train", "val", "test"])
+def test_missing_samples_of_any_split_need_a_mixer_that_knows_them(monkeypatch, name):
+    task = load_task(tiny.config())
+    masked = dataclasses.replace(task.splits[name], mask=np.zeros((len(task.splits[name]), 64), bool))
+    other = dataclasses.replace(task, splits={**task.splits, name: masked})
+    monkeypatch.setattr("s5jax.train.build.load_module", lambda *_: types.SimpleNamespace(load=lambda: other))
+    load_task(tiny.config())
+    monkeypatch.setattr(s5, "MASK", False)
+    with pytest.raises(UserError, match="with the data of task digits: s5 takes no mask of missing samples"):
+        load_task(tiny.config())
 
 
 def test_a_fault_in_reading_ahead_is_raised(monkeypatch):
