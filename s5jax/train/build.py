@@ -89,6 +89,10 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
 
         modules.check_mixers(config, task.length)
         modules.check_objective(module, options, task)
+    if config.evaluators:
+        from s5jax.train import evaluation
+
+        evaluation.check(config, task)
     of_mixers = {name: (mixer.module, mixer.options) for name, mixer in config.mixers.items()}
     head = "pair" if task.pairs else "step" if task.per_step else "sequence"
     about: dict[str, Any] = {"head": head, "length": task.length, "rngs": nnx.Rngs(random_keys(config.seed).init)}

@@ -24,7 +24,6 @@ from s5jax.train.checkpoint import Checkpoints
 from s5jax.train.config import Config, UserError
 from s5jax.train.log import Writer, in_words
 from s5jax.train.program import Program
-from s5jax.train.resolve import load_module
 
 __all__ = ["Diverged", "Interrupted", "train"]
 
@@ -77,7 +76,6 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
         program = Program(experiment)
         total_steps, steps_per_epoch = experiment.total_steps, experiment.steps_per_epoch
         eval_every, save_every = config.train.eval_every_steps or steps_per_epoch, config.train.checkpoint_every_steps
-        evaluators = {name: load_module("evaluators", section.module) for name, section in config.evaluators.items()}
 
         signals = stack.enter_context(_catch_signals())
         checkpoints = stack.enter_context(Checkpoints(workdir, config))
@@ -105,20 +103,21 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
 
         def evaluate_further(*, evaluating: bool = False, ending: bool = False) -> dict[str, float]:
             """What the evaluators report that are due."""
-            values: dict[str, float] = {}
-            for name, module in evaluators.items():
-                options = config.evaluators[name].options
-                every = getattr(options, "every_steps", 0)
-                due = step % every == 0 if every else evaluating
-                if ending or (due if step else getattr(module, "AT_START", False)):
-                    values |= module.evaluate(Context(config, task, workdir, step, program.evaluate), state, options)
-            return values
+            if not config.evaluators:
+                return {}
+            from s5jax.train import evaluation
+
+            due = evaluation.due(config, step, evaluating=evaluating, ending=ending)
+            if due:
+                window.read()  # before anything is computed of parameters that may be NaN
+            return evaluation.report(due, Context(config, task, workdir, step, program.evaluate), state)
 
         def ended() -> bool:
             return step >= total_steps or 0 < config.train.patience <= progress["stale"]
 
-        if step == 0:
-            evaluate_further()
+        reported = evaluate_further() if step == 0 else {}
+        if reported:
+            writer.write(0, {"epoch": 0.0, **reported})
         if step < total_steps:
             writer.say("compiling the training step")
         clock, first = _Clock(progress["seconds"]), step + 1
