@@ -64,19 +64,17 @@ class Program:
         The model gets every `stride`-th sample, with step sizes multiplied by `stride`; UserError if the task's data
         cannot be read so.
         """
-        task = self.experiment.task
-        if stride > 1:
-            given = sorted({"rate", "reset", "weights"} & task.splits[name].arrays.keys())
-            if stride > task.length:
-                raise UserError(f"stride {stride} must lie in 1..{task.length}, the samples of a sequence")
-            if task.num_tokens is not None:
-                raise UserError(f"stride {stride} is for samples of a signal, but task {task.name} gives tokens")
-            if given:
-                raise UserError(f"stride {stride} does not fit task {task.name}, which has a {given[0]} for each step")
+        if stride != 1:
+            from s5jax.train import evaluation
+
+            evaluation.check_stride(self.experiment.config, self.experiment.task, name, stride)
         hyper = {"objective": self.experiment.of_objective}
         sums = [
             self._evaluate(state, feed.examples, feed.places, counted, hyper, feed.length, stride)
             for feed, counted in self.feeder.evaluation(name)
         ]
         totals: dict[str, Any] = {key: np.sum([s[key] for s in sums], axis=0, dtype=np.float64) for key in sums[0]}
-        return {key: float(total / weight) if weight else float("nan") for key, (total, weight) in totals.items()}
+        for key, (_, weight) in totals.items():
+            if not weight:
+                raise UserError(f"{key} of split {name}: nothing counts there, the sum of its weights is 0")
+        return {key: float(total / weight) for key, (total, weight) in totals.items()}

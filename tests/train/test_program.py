@@ -223,12 +223,43 @@ def test_strides_that_make_no_sense():
     split = task.splits["val"]
     timed = dataclasses.replace(split, rate=np.ones(split.inputs.shape[:2], np.float32))
     for other, stride, message in [
-        (task, 65, r"stride 65 must lie in 1\.\.64"),
+        *((task, stride, rf"stride {stride} must lie in 1\.\.64") for stride in (65, 0, -2)),
         (dataclasses.replace(task, splits={**task.splits, "val": timed}), 2, "has a rate for each step"),
     ]:
         experiment, state = build(config, other)
         with pytest.raises(UserError, match=message):
             program.Program(experiment).evaluate(state, "val", stride=stride)
+
+
+def test_strides_of_mixers_that_know_no_time(tmp_path):
+    """Told before the first step where the config has them."""
+    config = tiny.config("--config.model.pattern=('attention',)", "--config.mixers.attention.heads=2")
+    experiment, state = build(config, load_task(config))
+    with pytest.raises(UserError, match="stride 2 multiplies step sizes, but attention takes no rate"):
+        program.Program(experiment).evaluate(state, "val", stride=2)
+    config = dataclasses.replace(config, evaluators=tiny.config("--config.evaluators.stride.stride=2").evaluators)
+    with pytest.raises(UserError, match=r"config\.evaluators\.stride: stride 2 multiplies step sizes, but attention"):
+        loop.train(config, tmp_path)
+    assert not (tmp_path / "config.json").exists()
+
+
+def weighted(weights):
+    task = load_task(tiny.config())
+    splits = {name: dataclasses.replace(split, weights=weights(len(split))) for name, split in task.splits.items()}
+    return build(tiny.config(), dataclasses.replace(task, splits=splits))
+
+
+def test_weights_of_sequences_do_not_stand_in_the_way_of_a_stride():
+    experiment, state = weighted(np.ones)
+    made = program.Program(experiment)
+    assert made.evaluate(made.place(state), "val", stride=2)["accuracy"] < 1
+
+
+def test_a_metric_of_which_nothing_counts_is_told():
+    experiment, state = weighted(np.zeros)
+    made = program.Program(experiment)
+    with pytest.raises(UserError, match="of split val: nothing counts there, the sum of its weights is 0"):
+        made.evaluate(made.place(state), "val")
 
 
 def test_fields_of_a_task():
