@@ -65,7 +65,8 @@ class Optim:
     clip_norm: float = 0.0
     """Largest global norm of the gradient; 0: unbounded."""
     micro_batches: int = 1
-    """Parts that a batch is read in, one after the other, to save memory; the update is that of the whole batch."""
+    """Parts that a batch is read in, one after the other, to save memory. The update is that of the whole batch, but
+    for batch norm, whose statistics are each part's, and the draws of dropout."""
     average: float = 0.0
     """Share that the average of the weights, which is evaluated then, keeps at each step; 0: no average."""
 
