@@ -51,7 +51,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         print(evaluate(arguments.workdir, arguments.split, arguments.checkpoint, arguments.stride, arguments.data_dir))
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
