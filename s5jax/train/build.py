@@ -88,7 +88,7 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
         from s5jax.train import modules
 
         modules.check_mixers(config, task.length)
-        modules.check_objective(module, options, task)
+        modules.check_objective(module, options, task, config.train.batch_size)
     if config.evaluators:
         from s5jax.train import evaluation
 

@@ -17,7 +17,7 @@ from s5jax.data import batches
 from s5jax.data.task import PER_STEP, Split, Task
 from s5jax.train.config import Config, UserError
 
-__all__ = ["Feed", "Feeder", "as_fed", "gather", "make_mesh"]
+__all__ = ["Feed", "Feeder", "gather", "make_mesh", "shapes"]
 
 AHEAD = 3  # batches that are read from disk before they are needed
 
@@ -127,18 +127,18 @@ class Feeder:
 
     def shapes(self, name: str) -> dict[str, jax.ShapeDtypeStruct]:
         """Of the examples of a feed."""
-        arrays = self._splits[name].arrays
-        size = len(self._splits[name]) if name in self._resident else self.batch_size
-        types = {key: _type(self._task, key, x) for key, x in arrays.items()}
-        return {key: jax.ShapeDtypeStruct((size, *x.shape[1:]), types[key]) for key, x in arrays.items()}
+        split = self._splits[name]
+        return shapes(self._task, split, len(split) if name in self._resident else self.batch_size)
 
     def _to_device(self, split: Split) -> dict[str, Array]:
-        return jax.device_put(as_fed(self._task, split), self.everywhere)
+        arrays = {name: np.asarray(x, _type(self._task, name, x)) for name, x in split.arrays.items()}
+        return jax.device_put(arrays, self.everywhere)
 
 
-def as_fed(task: Task, split: Split) -> dict[str, np.ndarray]:
-    """The arrays of a split of a task in the types that steps take."""
-    return {name: np.asarray(x, _type(task, name, x)) for name, x in split.arrays.items()}
+def shapes(task: Task, split: Split, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Of so many examples of a task's split, in the types that steps take."""
+    arrays = split.arrays.items()
+    return {key: jax.ShapeDtypeStruct((size, *x.shape[1:]), _type(task, key, x)) for key, x in arrays}
 
 
 def _type(task: Task, name: str, array: np.ndarray) -> Any:

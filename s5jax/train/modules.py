@@ -16,12 +16,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from s5jax import mixers
 from s5jax.data.task import Task
 from s5jax.train.config import Config, UserError
-from s5jax.train.feed import as_fed, gather
+from s5jax.train.feed import gather, shapes
 from s5jax.train.resolve import PACKAGES
 
 __all__ = ["check_mixers", "check_objective", "fault_of", "faults_told", "files_of", "known", "refusal"]
@@ -91,16 +90,16 @@ def fault_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}{place}"
 
 
-def check_objective(module: Any, options: Any, task: Task) -> None:
-    """Raises UserError where an objective fails, or does not return what it should, on examples of a task."""
+def check_objective(module: Any, options: Any, task: Task, batch_size: int) -> None:
+    """Raises UserError where an objective fails, or does not return what it should, on a batch of a task."""
     name = module.__name__.removeprefix("s5jax.objectives.")
-    examples = as_fed(task, task.splits["train"].select(np.arange(1)))
+    examples = shapes(task, task.splits["train"], batch_size)
 
     def run(outputs: Any, examples: Any, hyper: Any) -> Any:
-        return module.objective(outputs, gather(examples, jnp.arange(1), task, length=None), **hyper)
+        return module.objective(outputs, gather(examples, jnp.arange(batch_size), task, length=None), **hyper)
 
     try:
-        shape = (1, *((task.length,) if task.per_step else ()), module.outputs(task))
+        shape = (batch_size, *((task.length,) if task.per_step else ()), module.outputs(task))
         outputs = jax.ShapeDtypeStruct(shape, jnp.float32)
         found = jax.eval_shape(run, outputs, examples, module.hyper(task, options))
     except Exception as error:

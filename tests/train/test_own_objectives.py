@@ -86,6 +86,13 @@ def test_mistakes_in_one_s_own_objective(own, tmp_path, old, new, message):
     assert not (tmp_path / "run" / "config.json").exists()
 
 
+def test_a_dry_run_tells_what_fails_in_the_step_alone(own):
+    text = OBJECTIVE.replace("    loss, weight", "    assert outputs.shape[0] == 64, outputs.shape\n    loss, weight")
+    config = own(text, "--config.optim.micro_batches=4")
+    with pytest.raises(UserError, match=r"\d.loss failed: AssertionError: \(16, 10\) \(.*loss.py, line 10"):
+        dry_run(config)
+
+
 @pytest.mark.parametrize(
     ("recipe", "objective", "message"),
     [
