@@ -273,6 +273,8 @@ def _check_finite(step: int, values: dict[str, float]) -> None:
 def _judge(progress: dict[str, Any], step: int, values: dict[str, float], task: Task) -> None:
     """Keeps the best validation metrics by the task's judge, of equals those with less loss; counts the rest."""
     name, direction = task.judge
+    if not {f"val/{name}", "val/loss"} <= values.keys():
+        raise UserError(f"nothing of the validation split of task {task.name} counts: all its weights are 0")
     sign = 1 if direction == "max" else -1
     new, old = ((sign * v[f"val/{name}"], -v["val/loss"]) for v in (values, progress["best"] or values))
     if progress["best"] is None or new > old:

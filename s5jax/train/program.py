@@ -9,7 +9,6 @@ from jaxtyping import Array
 
 from s5jax.objectives import Metrics
 from s5jax.train.build import Experiment
-from s5jax.train.config import UserError
 from s5jax.train.feed import Feed, Feeder, gather, make_mesh
 from s5jax.train.step import Hyper, TrainState, eval_step, train_step
 
@@ -59,7 +58,7 @@ class Program:
         return self.step_at(feed.length)(state, (feed.examples, feed.places), self.experiment.hyper(step))
 
     def evaluate(self, state: TrainState, name: str, *, stride: int = 1) -> dict[str, float]:
-        """The objective's metrics over every example of a split.
+        """The objective's metrics over every example of a split, but for those in which nothing of it counts.
 
         The model gets every `stride`-th sample, with step sizes multiplied by `stride`; UserError if the task's data
         cannot be read so.
@@ -74,7 +73,4 @@ class Program:
             for feed, counted in self.feeder.evaluation(name)
         ]
         totals: dict[str, Any] = {key: np.sum([s[key] for s in sums], axis=0, dtype=np.float64) for key in sums[0]}
-        for key, (_, weight) in totals.items():
-            if not weight:
-                raise UserError(f"{key} of split {name}: nothing counts there, the sum of its weights is 0")
-        return {key: float(total / weight) for key, (total, weight) in totals.items()}
+        return {key: float(total / weight) for key, (total, weight) in totals.items() if weight}
