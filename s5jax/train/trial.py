@@ -1,6 +1,8 @@
-"""An optimizer tried on a small tree, before a run is built on it. One that a config leaves as it is needs no trial."""
+"""An optimizer that a config names, tried before a run is built on it. The default one needs no trial."""
 
 import dataclasses
+import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +10,23 @@ import numpy as np
 
 from s5jax.train.config import Optim, UserError
 from s5jax.train.modules import fault_of
-from s5jax.train.optimizer import Optimizer
+from s5jax.train.optimizer import FIELDS, GROUPINGS, Optimizer, parameters_of, path_name
 
-__all__ = ["try_optimizer"]
+__all__ = ["check_grouping", "try_optimizer"]
 
 LAYERWISE = ("adafactor", "fromage", "lamb", "lars", "novograd")
 
 
 def try_optimizer(optim: Optim) -> None:
-    """Raises UserError if the optimizer is for one layer an array, cannot be made, or fails in an update."""
+    """Raises UserError if optax has no such optimizer, or it does not work with the arguments that the config gives."""
+    parameters = parameters_of(optim.name)
+    for name in FIELDS:
+        if name not in parameters and getattr(optim, name) is not None:
+            raise UserError(f"config.optim.{name}: optax.{optim.name} has no such argument")
+    for name in optim.arguments:
+        if name not in parameters or name == "weight_decay":
+            known = ", ".join(key for key in parameters if key != "weight_decay")
+            raise UserError(f"config.optim.arguments: optax.{optim.name} has no argument {name!r}; it has {known}")
     if optim.name in LAYERWISE:
         fault = "scales by the norm of a whole array, but here an array holds all layers of a kind"
         raise UserError(f"config.optim.name: optax.{optim.name} {fault}")
@@ -36,3 +46,13 @@ def try_optimizer(optim: Optim) -> None:
         raise UserError(f"config.optim: optax.{optim.name} cannot be used so: {fault_of(error)}") from error
     if jax.tree.map(lambda x: x.shape, (params, before)) != jax.tree.map(lambda x: x.shape, (updates, after)):
         raise UserError(f"config.optim: optax.{optim.name} cannot be used: its state changes shape in an update")
+
+
+def check_grouping(optim: Optim, params: Any) -> None:
+    """Raises UserError if the grouping, or `dt_global`, is for mixers of another kind than the model has."""
+    names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    fields = {pattern: f"config.optim.grouping={optim.grouping}" for pattern, _ in GROUPINGS[optim.grouping]}
+    fields |= {".*/seq/log_step": "config.optim.dt_global=True"} if optim.dt_global else {}
+    for pattern, field in fields.items():
+        if not pattern.startswith("@") and not any(re.fullmatch(pattern, name) for name in names):
+            raise UserError(f"{field} changes nothing: no mixer of the model has {pattern.rpartition('seq/')[2]}")
