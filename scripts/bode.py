@@ -65,7 +65,7 @@ def bode(arguments: argparse.Namespace) -> str:
     if not chosen or chosen[0] in without:
         raise UserError(f"--layer={arguments.layer}: {faults}, which this needs")
     trained = load(workdir, arguments.checkpoint)
-    layers, starts = (mixers_of(config, state.params) for state in (trained.state, trained.start))
+    layers, starts = (mixers_of(config, state.evaluated["params"]) for state in (trained.state, trained.start))
     results = {}
     for number in chosen:
         mixer, options, params = layers[f"layers_{number}"]
@@ -96,7 +96,7 @@ def bode(arguments: argparse.Namespace) -> str:
         transfer.write_bode(result, file.with_suffix(".csv"))
         lines = [f"{names}, layer {arguments.layer}, {header}"]
         lines += [f"{name + ':':19} {value}" for name, value in describe(result).items()]
-    warning = report_unstable(config, trained.state.params)
+    warning = report_unstable(config, trained.state.evaluated["params"])
     return "\n".join(
         [
             *lines,

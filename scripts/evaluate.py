@@ -13,7 +13,7 @@ from s5jax.train import checkpoint
 from s5jax.train.build import build, load_task
 from s5jax.train.config import UserError
 from s5jax.train.program import Program
-from s5jax.train.workdir import claim_data, read_config
+from s5jax.train.workdir import check_data, read_config
 
 EXAMPLES = """examples:
   python scripts/evaluate.py --workdir=runs/digits
@@ -51,7 +51,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         print(evaluate(arguments.workdir, arguments.split, arguments.checkpoint, arguments.stride, arguments.data_dir))
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -68,7 +68,7 @@ def evaluate(
 ) -> str:
     config = read_config(workdir, data_dir)
     task = load_task(config)
-    claim_data(workdir, config, task)
+    check_data(workdir, config, task)
     experiment, state = build(config, task)
     # On as many of the devices here as divide a batch: the run may have been made on another machine.
     program = Program(experiment, num_devices=math.gcd(config.train.batch_size, jax.device_count()))

@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"task {task.name} has a {given[0]} for each step, which this does not show")
     if not 0 <= arguments.example < len(split):
         raise UserError(f"--example: the {arguments.split} split has 0 to {len(split) - 1}, got {arguments.example}")
-    warning = report_unstable(config, trained.state.params)
+    warning = report_unstable(config, trained.state.evaluated["params"])
     if warning:
         print(f"warning: {warning}")
 

@@ -66,6 +66,13 @@ def test_evaluation_repeats_the_result(run, call):
             assert f"accuracy {result[f'{split}/accuracy']:.4f}, loss {result[f'{split}/loss']:.4f}" in output
 
 
+def test_evaluation_of_a_run_that_cannot_be_read_is_told(tmp_path, call, monkeypatch):
+    (tmp_path / "config.json").mkdir()
+    monkeypatch.setattr("pathlib.Path.is_file", lambda self: True)
+    status, _, errors = call("evaluate.py", f"--workdir={tmp_path}")
+    assert status == 1 and errors.startswith("error: [Errno") and "Traceback" not in errors
+
+
 def test_dry_run_shows_everything_and_trains_nothing(tmp_path, call):
     arguments = tiny.command(tmp_path / "none", "--dry_run", "--config.mixers.s5.bidirectional=false")[2:]
     status, output, errors = call("train.py", *arguments)

@@ -33,7 +33,7 @@ def plot_learning_curves(workdir: pathlib.Path, file: pathlib.Path | None = None
         for split, style in SPLITS.items():
             points = [(r["epoch"], r[f"{split}/{quantity}"]) for r in records if f"{split}/{quantity}" in r]
             axes.plot(*zip(*points, strict=True), **style) if points else None
-        if best:
+        if best and f"val/{quantity}" in best:
             axes.plot(best["epoch"], best[f"val/{quantity}"], "*", color=RED, markersize=12, label="best checkpoint")
         test = result.get(f"test/{quantity}")
         if test is not None:

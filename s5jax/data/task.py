@@ -152,6 +152,9 @@ class Task:
             _require(name == "rate" or array.dtype == bool, where, f"{name} must be of booleans, got {array.dtype}")
         if weights is not None and weights.shape != labels.shape[: 1 + self.per_step]:
             raise DataError(f"{where}: weights have shape {weights.shape} for labels of {labels.shape}")
+        if weights is not None:
+            good = (np.isfinite(weights) & (weights >= 0)).all()
+            _require(good, where, "some weights are negative, NaN or infinite")
         self._check_labels(where, labels, weights)
         if self.num_tokens is not None:
             _require(np.issubdtype(inputs.dtype, np.integer), where, f"token ids must be integers, got {inputs.dtype}")

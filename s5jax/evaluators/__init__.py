@@ -5,6 +5,7 @@ An evaluator is a module with
     Options                             a frozen dataclass: the section `evaluators.<name>` of a config
     evaluate(context, state, options)   what is reported, {name: number}; it may also write files to the workdir
 
+and, where not every model or task will do, `check(config, task, options)`, which raises ValueError before training.
 Its option `every_steps`, if it has one, says how often it is called; 0: with each evaluation. With `AT_START = True` it
 is also called before the first step.
 """

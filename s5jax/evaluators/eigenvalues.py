@@ -1,7 +1,7 @@
 """The eigenvalues and step sizes of all mixers that have them, written to <workdir>/eigenvalues/<step, 8 digits>.npz.
 
 A file holds `layers_<i>/eigenvalues`, complex, in radians per unit of the mixer's time, and `layers_<i>/step_size` in
-that unit; the same bytes for the same parameters.
+that unit; the same bytes for the same parameters. Where weights are averaged, they are those of the average.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ class Options:
 def evaluate(context: Context, state: Any, options: Options) -> dict[str, float]:
     """Writes the file; there is nothing to report."""
     arrays: dict[str, Any] = {}
-    for name, (mixer, mixer_options, params) in mixers_of(context.config, state.params).items():
+    for name, (mixer, mixer_options, params) in mixers_of(context.config, state.evaluated["params"]).items():
         for key, function in (("eigenvalues", "eigenvalues"), ("step_size", "time_step")):
             if hasattr(mixer, function):
                 arrays[f"{name}/{key}"] = np.asarray(getattr(mixer, function)(params, mixer_options))

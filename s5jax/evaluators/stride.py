@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any, Literal
 
+from s5jax import mixers
+from s5jax.data.task import Task
 from s5jax.evaluators import Context
 
 __all__ = ["Options", "evaluate"]
@@ -18,6 +20,29 @@ class Options:
     def __post_init__(self) -> None:
         if self.stride < 1 or self.every_steps < 0:
             raise ValueError(f"stride must be at least 1 and every_steps 0, got {self.stride} and {self.every_steps}")
+
+
+def check(config: Any, task: Task, options: Options) -> None:
+    """Raises ValueError if the task's data or the model cannot be evaluated so."""
+    check_stride(config, task, options.split, options.stride)
+
+
+def check_stride(config: Any, task: Task, split: str, stride: int) -> None:
+    """As `check`."""
+    if not 1 <= stride <= task.length:
+        raise ValueError(f"stride {stride} must lie in 1..{task.length}, the samples of a sequence")
+    if stride == 1:
+        return
+    if task.num_tokens is not None:
+        raise ValueError(f"stride {stride} is for samples of a signal, but task {task.name} gives tokens")
+    for name in ("rate", "reset", *(("weights",) if task.per_step else ())):
+        if name in task.splits[split].arrays:
+            raise ValueError(f"stride {stride} does not fit task {task.name}, which has a {name} for each step")
+    for mixer in config.mixers.values():
+        try:
+            mixers.check(mixers.find(mixer.module), mixer.options, rate=stride)
+        except ValueError as error:
+            raise ValueError(f"stride {stride} multiplies step sizes, but {error}") from None
 
 
 def evaluate(context: Context, state: Any, options: Options) -> dict[str, float]:

@@ -264,7 +264,8 @@ def apply(
     if state is not None and options.bidirectional:
         raise ValueError("a mixer with two directions has no state to start from")
     x = sequence.clean(x, lengths, mask).astype(params["D"].dtype)
-    rate, reset = sequence.in_shape(x, jnp.asarray(1 if rate is None else rate, x.dtype), reset)
+    rate, reset = sequence.in_shape(x, rate, reset)
+    rate = jnp.asarray(1 if rate is None else rate, x.dtype)
     if options.mode == "scan" or reset is not None or rate.ndim == 2:
         y, state = _by_scan(params, x, options, lengths, reset, rate, state)
     elif rate.ndim == 1:  # a kernel for each sequence

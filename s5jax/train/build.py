@@ -1,5 +1,6 @@
 """From a config to what training works with: the task, the model, the optimizer, and the state that they start from."""
 
+import collections
 import dataclasses
 import functools
 from typing import Any, NamedTuple
@@ -55,7 +56,7 @@ class Experiment:
     def rates(self, step: int) -> np.ndarray:
         """The rate of each of the optimizer's groups at a step."""
         at = functools.partial(optimizers.rate_at, self.config.optim, step, self.warmup_steps, self.schedule_steps)
-        return np.array([at(group.lr) if not group.frozen else 0.0 for group in self.optimizer.groups], np.float32)
+        return np.array([at(group.lr) if group.lr else 0.0 for group in self.optimizer.groups], np.float32)
 
     @functools.cached_property
     def constants(self) -> dict[str, Any]:
@@ -91,11 +92,20 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
 
     Raises UserError if parts of the config do not fit each other or the task.
     """
-    if config.foreign_modules:
+    module, options = _objective(config, task)
+    if config.foreign_modules or config.objective:
         from s5jax.train import modules
 
         modules.check_mixers(config, task.length)
-    module, options = _objective(config, task)
+        modules.check_objective(module, options, task, config.train.batch_size)
+    if config.evaluators:
+        from s5jax.train import evaluation
+
+        evaluation.check(config, task)
+    if getattr(module, "CAUSAL", False):
+        for name, mixer in config.mixers.items():
+            if not mixers.ability(mixers.find(mixer.module), "CAUSAL", mixer.options):
+                raise UserError(f"objective {task.objective} needs a causal model, but {name} reads in both directions")
     of_mixers = {name: (mixer.module, mixer.options) for name, mixer in config.mixers.items()}
     head = "pair" if task.pairs else "step" if task.per_step else "sequence"
     about: dict[str, Any] = {"head": head, "length": task.length, "rngs": nnx.Rngs(random_keys(config.seed).init)}
@@ -103,11 +113,11 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
         model = Model(config.model, of_mixers, task.input_size, module.outputs(task), **about)
     except ValueError as error:  # the options of a mixer may fit no model of this width
         raise UserError(f"config.mixers, with model.d_model {config.model.d_model}: {error}") from error
-    _check_causal(config, task, module)
-    try:
-        memory = model.init_state(config.train.batch_size) if config.train.carry_state else None
-    except ValueError as error:
-        raise UserError(f"config.train.carry_state: {error}") from error
+    memory = None
+    if config.train.carry_state:
+        from s5jax.train import carried
+
+        memory = carried.init_memory(config, task, model)
     graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
     params, batch_stats = (nnx.to_pure_dict(state) for state in states)
 
@@ -119,34 +129,14 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
         steps = f"{total_steps} steps" if total_steps <= schedule_steps else f"{schedule_steps} steps of the schedule"
         raise UserError(f"config.train.warmup_epochs {train.warmup_epochs}: all {steps} would be warm-up")
     optimizer = optimizers.Optimizer(config.optim, optimizers.group_labels(config, params))
-    try:
-        of_objective = module.hyper(task, options)
-    except ValueError as error:
-        raise UserError(f"config.objective: {error}") from error
-    parts = (config, task, graphdef, optimizer, module.objective, of_objective)
+    numbers = module.hyper(task, options)
+    parts = (config, task, graphdef, optimizer, module.objective, numbers)
     of_module = getattr(module, "summary", None)
     experiment = Experiment(*parts, steps_per_epoch, total_steps, warmup_steps, schedule_steps, of_module)
     average = {"params": params, "batch_stats": batch_stats} if config.optim.average else None
     average = jax.tree.map(jnp.copy, average)  # the step gives up the buffers of a state, each once
     opt_state = optimizer.init(params)
     return experiment, TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state, average, memory)
-
-
-def _check_causal(config: Config, task: Task, objective: Any) -> None:
-    """Raises UserError where a model reads ahead though it must not, or cannot carry a state from batch to batch."""
-    carrying = config.train.carry_state
-    if carrying and not task.consecutive:
-        raise UserError(f"config.train.carry_state: the sequences of task {task.name} are not pieces of one text")
-    why = "config.train.carry_state" if carrying else f"objective {objective.__name__.rpartition('.')[2]}"
-    for name, mixer in config.mixers.items() if carrying or getattr(objective, "CAUSAL", False) else ():
-        module = mixers.find(mixer.module)
-        if not mixers.ability(module, "CAUSAL", mixer.options):
-            raise UserError(f"{why} needs a causal model, but the mixer {name} reads in both directions")
-        if carrying and not hasattr(module, "init_state"):
-            raise UserError(f"{why} needs mixers with a state, but {name} has no init_state")
-    conflicts = {"optim.micro_batches": config.optim.micro_batches > 1, "task.limit": config.task.limit > 0}
-    for field in [field for field, is_set in conflicts.items() if carrying and is_set]:
-        raise UserError(f"config.{field} cannot be combined with config.train.carry_state")
 
 
 def _objective(config: Config, task: Task) -> tuple[Any, Any]:
@@ -187,12 +177,16 @@ def load_task(config: Config, *, blank: bool = False) -> Task:
     if train.buckets and (split.lengths is None or not config.model.mask_padding):
         needs = "needs a task that pads, and config.model.mask_padding=True"
         raise UserError(f"config.train.buckets cuts padding, which {needs}")
-    given = {key: split.arrays.get(key) for key in ("mask", "reset", "rate")}
+    arrays = collections.ChainMap(*(split.arrays for split in task.splits.values()))
+    given = {key: arrays.get(key) for key in ("mask", "reset", "rate")}
     for mixer in config.mixers.values():  # one might ignore something that the data have
+        module = mixers.find(mixer.module)
         try:
-            mixers.check(mixers.find(mixer.module), mixer.options, **given)
+            mixers.check(module, mixer.options, **given)
         except ValueError as error:
             raise UserError(f"config.model.pattern, with the data of task {name}: {error}") from None
+        if train.buckets and mixers.ability(module, "PADDING", mixer.options) == "zeros":
+            raise UserError(f"config.train.buckets: what {mixer.module} computes depends on how far a batch is padded")
     if train.batch_size > len(split):
         raise UserError(f"config.train.batch_size {train.batch_size} exceeds the {len(split)} training examples")
     return task

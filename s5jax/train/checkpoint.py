@@ -28,6 +28,7 @@ from orbax.checkpoint import v1 as ocp
 
 from s5jax.train.config import Config, UserError, differences
 from s5jax.train.optimizer import path_name
+from s5jax.train.resolve import resolve
 from s5jax.train.step import TrainState
 
 __all__ = ["Checkpoints", "read", "saved_steps"]
@@ -132,7 +133,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         return _load(self.directory / str(intact[-1]), like), progress
 
     def restore(self, step: int, like: TrainState) -> TrainState:
-        """The state after `step` steps, as host arrays. Raises UserError if it is not there, or damaged."""
+        """The state after `step` steps, as host arrays. Raises UserError if it is not there, damaged, or another's."""
         directory = self.directory / str(step)
         fault = _fault(directory)
         if fault is not None:
@@ -172,6 +173,12 @@ def saved_steps(directory: pathlib.Path) -> list[int]:
 
 def _load(directory: pathlib.Path, like: TrainState) -> TrainState:
     host = _by_name(jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like))
+    shapes: Any = ocp.metadata(directory).metadata
+    there, here = ({name: x.shape for name, x in leaves.items()} for leaves in (shapes, host))
+    for name in here | there:
+        if there.get(name) != here.get(name):
+            shape, wanted = (found.get(name, "none") for found in (there, here))
+            raise UserError(f"checkpoint {directory}, {name}: its shape is {shape}, but {wanted} is needed here")
     stored = ocp.load(directory, host)
     return jax.tree.unflatten(jax.tree.structure(like), [stored[name] for name in host])
 
@@ -179,7 +186,8 @@ def _load(directory: pathlib.Path, like: TrainState) -> TrainState:
 def _metadata(directory: pathlib.Path, config: Config) -> dict[str, Any]:
     """The config and the progress that a checkpoint carries. Raises UserError if it belongs to another config."""
     metadata: Any = ocp.metadata(directory).custom_metadata
-    different = differences(metadata["config"], config.to_dict())
+    # Resolved, so that fields which are newer than the checkpoint have their defaults.
+    different = differences(resolve(metadata["config"]).to_dict(), config.to_dict())
     if different:
         raise UserError(f"checkpoint {directory} belongs to another config; {different}")
     return metadata

@@ -47,9 +47,10 @@ class Optim:
     """Base rate of the mixers' dynamics; `lr` is that of all other parameters."""
     weight_decay: float = 0.05
     """Decoupled, as a multiple of the rate; L2 regularisation where the optimizer knows no decay."""
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
+    b1: float | None = None
+    b2: float | None = None
+    eps: float | None = None
+    """As optax has them where they are left out: 0.9, 0.999 and 1e-8 of adam and adamw."""
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Further arguments of the optimizer: {'momentum': 0.9}."""
     grouping: Literal["standard", "BandCdecay", "BfastandCdecay", "noBCdecay", "only_C", "plain"] = "standard"
@@ -64,7 +65,8 @@ class Optim:
     clip_norm: float = 0.0
     """Largest global norm of the gradient; 0: unbounded."""
     micro_batches: int = 1
-    """Parts that a batch is read in, one after the other, to save memory; the update is that of the whole batch."""
+    """Parts that a batch is read in, one after the other, to save memory. The update is that of the whole batch, but
+    for batch norm, whose statistics are each part's, and the draws of dropout."""
     average: float = 0.0
     """Share that the average of the weights, which is evaluated then, keeps at each step; 0: no average."""
 

@@ -17,7 +17,7 @@ from s5jax.data import batches
 from s5jax.data.task import PER_STEP, Split, Task
 from s5jax.train.config import Config, UserError
 
-__all__ = ["Feed", "Feeder", "gather", "make_mesh"]
+__all__ = ["Feed", "Feeder", "gather", "make_mesh", "shapes"]
 
 AHEAD = 3  # batches that are read from disk before they are needed
 
@@ -133,19 +133,25 @@ class Feeder:
 
     def shapes(self, name: str) -> dict[str, jax.ShapeDtypeStruct]:
         """Of the examples of a feed."""
-        arrays = self._splits[name].arrays
-        size = len(self._splits[name]) if name in self._resident else self.batch_size
-        return {key: jax.ShapeDtypeStruct((size, *x.shape[1:]), self._type(key, x)) for key, x in arrays.items()}
+        split = self._splits[name]
+        return shapes(self._task, split, len(split) if name in self._resident else self.batch_size)
 
     def _to_device(self, split: Split) -> dict[str, Array]:
-        arrays = {name: np.asarray(x, self._type(name, x)) for name, x in split.arrays.items()}
+        arrays = {name: np.asarray(x, _type(self._task, name, x)) for name, x in split.arrays.items()}
         return jax.device_put(arrays, self.everywhere)
 
-    def _type(self, name: str, array: np.ndarray) -> Any:
-        few_bytes = np.issubdtype(array.dtype, np.unsignedinteger) and array.itemsize < 4
-        labels = np.float32 if self._task.targets else array.dtype if few_bytes else np.int32
-        types = {"labels": labels, "lengths": np.int32, "rate": np.float32, "weights": np.float32}
-        return types.get(name, array.dtype)
+
+def shapes(task: Task, split: Split, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Of so many examples of a task's split, in the types that steps take."""
+    arrays = split.arrays.items()
+    return {key: jax.ShapeDtypeStruct((size, *x.shape[1:]), _type(task, key, x)) for key, x in arrays}
+
+
+def _type(task: Task, name: str, array: np.ndarray) -> Any:
+    few_bytes = np.issubdtype(array.dtype, np.unsignedinteger) and array.itemsize < 4
+    labels = np.float32 if task.targets else array.dtype if few_bytes else np.int32
+    types = {"labels": labels, "lengths": np.int32, "rate": np.float32, "weights": np.float32}
+    return types.get(name, array.dtype)
 
 
 def _ahead(make: Callable[[Any], Feed], order: Iterable[Any]) -> Generator[Feed]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from s5jax.data import store
 from s5jax.train.build import Experiment, build, load_task
 from s5jax.train.config import Config, TaskConfig, UserError
-from s5jax.train.modules import known
+from s5jax.train.modules import faults_told, known
 from s5jax.train.optimizer import path_name
 from s5jax.train.program import Program
 from s5jax.train.resolve import load_module
@@ -21,14 +21,15 @@ __all__ = ["describe_fields", "dry_run"]
 
 def dry_run(config: Config) -> str:
     """The resolved config, all parameters with shape, group, rate and decay, and the memory of a training step."""
-    try:
-        task, note = load_task(config), []
-    except UserError as error:
-        if not isinstance(error.__cause__, store.Unprepared):
-            raise
-        task, note = load_task(config, blank=True), [f"note: {error}. Steps are those of the official data", ""]
-    experiment, state = build(config, task)
-    memory = _step_memory(Program(experiment), state)
+    with faults_told(config):
+        try:
+            task, note = load_task(config), []
+        except UserError as error:
+            if not isinstance(error.__cause__, store.Unprepared):
+                raise
+            task, note = load_task(config, blank=True), [f"note: {error}. Steps are those of the official data", ""]
+        experiment, state = build(config, task)
+        memory = _step_memory(Program(experiment), state)
     return "\n".join(
         [
             *note,

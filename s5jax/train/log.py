@@ -70,9 +70,9 @@ class Writer(contextlib.AbstractContextManager["Writer"]):
 
 
 def _reopen(path: pathlib.Path, step: int) -> Any:
-    """Opens the file to append, keeping the lines up to a step."""
+    """Opens the file to append, keeping the lines up to a step; of a run that starts, none."""
     kept = []
-    for line in path.read_text().splitlines(keepends=True) if path.exists() else []:
+    for line in path.read_text().splitlines(keepends=True) if step and path.exists() else []:
         try:  # a killed process may have left half a line, only ever as the last one
             if line.endswith("\n") and json.loads(line)["step"] <= step:
                 kept.append(line)

@@ -24,7 +24,6 @@ from s5jax.train.checkpoint import Checkpoints
 from s5jax.train.config import Config, UserError
 from s5jax.train.log import Writer, in_words
 from s5jax.train.program import Program
-from s5jax.train.resolve import load_module
 
 __all__ = ["Diverged", "Interrupted", "train"]
 
@@ -72,12 +71,11 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
             stack.enter_context(modules.faults_told(config))
         print(f"loading {config.task.name}", flush=True)
         task = load_task(config)
-        origin = workdirs.claim_data(workdir, config, task)
+        data = workdirs.check_data(workdir, config, task)
         experiment, state = build(config, task)
         program = Program(experiment)
         total_steps, steps_per_epoch = experiment.total_steps, experiment.steps_per_epoch
         eval_every, save_every = config.train.eval_every_steps or steps_per_epoch, config.train.checkpoint_every_steps
-        evaluators = {name: load_module("evaluators", section.module) for name, section in config.evaluators.items()}
 
         signals = stack.enter_context(_catch_signals())
         checkpoints = stack.enter_context(Checkpoints(workdir, config))
@@ -89,7 +87,7 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
         window = _Window(progress["window"])
         writer = stack.enter_context(Writer(workdir, config, step, total_steps))
 
-        workdirs.record(workdir, config)
+        workdirs.record(workdir, config, data)
         run = workdirs.describe_run(workdir, config, state.params, program.mesh.size)
         for warning in run.pop("warnings"):
             writer.say(f"warning: {warning}")
@@ -98,27 +96,28 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
             f" {run['device']}; {total_steps} steps of {config.train.batch_size} examples, {steps_per_epoch} an epoch"
             + (f"; resuming after step {step}" if step else "")
         )
-        writer.say(f"data: {origin}") if origin else None
+        writer.say(f"data: {data['origin']}") if data and "origin" in data else None
 
         def measure(state: Any, split: str) -> dict[str, float]:
             return {f"{split}/{name}": value for name, value in program.evaluate(state, split).items()}
 
         def evaluate_further(*, evaluating: bool = False, ending: bool = False) -> dict[str, float]:
             """What the evaluators report that are due."""
-            values: dict[str, float] = {}
-            for name, module in evaluators.items():
-                options = config.evaluators[name].options
-                every = getattr(options, "every_steps", 0)
-                due = step % every == 0 if every else evaluating
-                if ending or (due if step else getattr(module, "AT_START", False)):
-                    values |= module.evaluate(Context(config, task, workdir, step, program.evaluate), state, options)
-            return values
+            if not config.evaluators:
+                return {}
+            from s5jax.train import evaluation
+
+            due = evaluation.due(config, step, evaluating=evaluating, ending=ending)
+            if due:
+                window.read()  # before anything is computed of parameters that may be NaN
+            return evaluation.report(due, Context(config, task, workdir, step, program.evaluate), state)
 
         def ended() -> bool:
             return step >= total_steps or 0 < config.train.patience <= progress["stale"]
 
-        if step == 0:
-            evaluate_further()
+        reported = evaluate_further() if step == 0 else {}
+        if reported:
+            writer.write(0, {"epoch": 0.0, **reported})
         if step < total_steps:
             writer.say("compiling the training step")
         clock, first = _Clock(progress["seconds"]), step + 1
@@ -152,7 +151,7 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
                     best = "  best so far" if progress["best_step"] == step else ""
                     words = in_words(values, "val", "loss", "  ")
                     writer.say(f"epoch {step / steps_per_epoch:.2f}  step {step}  validation {words}{best}")
-                    warning = report_unstable(config, state.params)
+                    warning = report_unstable(config, state.evaluated["params"])
                     writer.say(f"warning: {warning}") if warning else None
                 # Before the checkpoint of the same step, from which a resumed run would go on without writing them.
                 reported = values | evaluate_further(evaluating=evaluating, ending=ended())
@@ -278,9 +277,8 @@ def _check_finite(step: int, values: dict[str, float]) -> None:
 def _judge(progress: dict[str, Any], step: int, values: dict[str, float], task: Task) -> None:
     """Keeps the best validation metrics by the task's judge, of equals those with less loss; counts the rest."""
     name, direction = task.judge
-    if f"val/{name}" not in values:
-        known = ", ".join(key.removeprefix("val/") for key in values)
-        raise UserError(f"task {task.name} is judged by {name}, but its objective reports {known}")
+    if not {f"val/{name}", "val/loss"} <= values.keys():
+        raise UserError(f"nothing of the validation split of task {task.name} counts: all its weights are 0")
     sign = 1 if direction == "max" else -1
     new, old = ((sign * v[f"val/{name}"], -v["val/loss"]) for v in (values, progress["best"] or values))
     if progress["best"] is None or new > old:

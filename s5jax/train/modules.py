@@ -17,10 +17,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from s5jax import mixers
+from s5jax.data.task import Task
 from s5jax.train.config import Config, UserError
+from s5jax.train.feed import gather, shapes
 from s5jax.train.resolve import PACKAGES
 
-__all__ = ["check_mixers", "fault_of", "faults_told", "files_of", "known", "refusal"]
+__all__ = ["check_mixers", "check_objective", "fault_of", "faults_told", "files_of", "known", "refusal"]
 
 
 def known(kind: str) -> list[str]:
@@ -87,21 +90,49 @@ def fault_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}{place}"
 
 
+def check_objective(module: Any, options: Any, task: Task, batch_size: int) -> None:
+    """Raises UserError where an objective fails, or does not return what it should, on a batch of a task."""
+    name = module.__name__.removeprefix("s5jax.objectives.")
+    examples = shapes(task, task.splits["train"], batch_size)
+
+    def run(outputs: Any, examples: Any, hyper: Any) -> Any:
+        return module.objective(outputs, gather(examples, jnp.arange(batch_size), task, length=None), **hyper)
+
+    try:
+        shape = (batch_size, *((task.length,) if task.per_step else ()), module.outputs(task))
+        outputs = jax.ShapeDtypeStruct(shape, jnp.float32)
+        found = jax.eval_shape(run, outputs, examples, module.hyper(task, options))
+    except Exception as error:
+        raise UserError(f"config.objective: {name} does not fit task {task.name}: {fault_of(error)}") from error
+    values = found.values() if isinstance(found, dict) else [None]
+    if not all(isinstance(v, tuple) and [getattr(x, "shape", None) for x in v] == [(), ()] for v in values):
+        raise UserError(f"config.objective: {name} must return {{name: (sum, weight)}}, of numbers; got {found}")
+    judged = {"loss": "the model is trained on", task.judge[0]: f"task {task.name} is judged by"}
+    for metric, why in judged.items():
+        if metric not in found:
+            raise UserError(f"config.objective: {name} reports {', '.join(found)}, but not {metric}, which {why}")
+
+
 def check_mixers(config: Config, length: int) -> None:
     """Raises UserError where a foreign mixer fails, or does not return what it should, at a length."""
     depth, width = config.model.depth, config.model.d_model
-    for name, options in {mixer.module: mixer.options for mixer in config.mixers.values()}.items():
+    for name, options in ((mixer.module, mixer.options) for mixer in config.mixers.values()):
         if "." not in name:
             continue
         module, shape = importlib.import_module(name), (2, length, width)
+        own_residual = mixers.ability(module, "OWN_RESIDUAL", options)
 
-        def run(key: Any, x: Any, module: Any = module, options: Any = options) -> Any:
-            return module.apply(module.init(key, width, options, depth=depth, length=length), x, options)
+        def run(key: Any, x: Any, module: Any = module, options: Any = options, own: Any = own_residual) -> Any:
+            params = module.init(key, width, options, depth=depth, length=length)
+            return params, module.apply(params, x, options, **({"skip": x} if own else {}))
 
         try:
-            result = jax.eval_shape(run, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
+            params, result = jax.eval_shape(run, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
         except Exception as error:
             raise UserError(f"config.model.pattern: {name} failed: {fault_of(error)}") from error
+        leaves = jax.tree.leaves(params, is_leaf=lambda x: not isinstance(x, dict))
+        if not (isinstance(params, dict) and all(hasattr(leaf, "shape") for leaf in leaves)):
+            raise UserError(f"config.model.pattern: {name}.init must return nested dicts of arrays, got {params}")
         if not isinstance(result, tuple) or len(result) != 2:
             raise UserError(f"config.model.pattern: {name}.apply must return (y, state), got {result!r}")
         if getattr(result[0], "shape", None) != shape or result[1] is not None:

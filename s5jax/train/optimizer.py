@@ -6,6 +6,7 @@ matches counts. A pattern is a regular expression for a leaf's whole path, as `-
 leaves out is as in the config. Rates and decays are arguments of the training step, see `hyper` in `build.py`.
 """
 
+import dataclasses
 import difflib
 import inspect
 import math
@@ -19,7 +20,7 @@ import optax
 from s5jax import mixers
 from s5jax.train.config import Config, Optim, UserError
 
-__all__ = ["Group", "Optimizer", "check", "group_labels", "groups_of", "path_name", "rate_at", "rules_of"]
+__all__ = ["Optimizer", "check", "group_labels", "groups_of", "parameters_of", "path_name", "rate_at", "with_defaults"]
 
 FIELDS = ("b1", "b2", "eps")  # arguments of optimizers that are fields of the config
 Rules = tuple[tuple[str, dict[str, Any]], ...]
@@ -31,10 +32,10 @@ _FROZEN: dict[str, Any] = {"name": "frozen", "frozen": True}
 
 GROUPINGS: dict[str, Rules] = {
     "standard": (("@dynamics", _SSM),),
-    "BandCdecay": ((".*/seq/B", _SSM_DECAY), ("@dynamics", _SSM)),
-    "BfastandCdecay": ((".*/seq/B", _REGULAR), ("@dynamics", _SSM)),
-    "noBCdecay": ((".*/seq/(B|C|C1|C2|D)", _SSM), ("@dynamics", _SSM)),
-    "only_C": ((".*/seq/(B|D)", _FROZEN), ("@dynamics", _FROZEN)),
+    "BandCdecay": ((".*/seq/B(_re|_im)?", _SSM_DECAY), ("@dynamics", _SSM)),
+    "BfastandCdecay": ((".*/seq/B(_re|_im)?", _REGULAR), ("@dynamics", _SSM)),
+    "noBCdecay": ((".*/seq/(B|C|C1|C2)(_re|_im)?|.*/seq/D", _SSM), ("@dynamics", _SSM)),
+    "only_C": ((".*/seq/(B(_re|_im)?|D)", _FROZEN), ("@dynamics", _FROZEN)),
     "plain": (),
 }
 """Rules by the published names of groupings. The first four are S5's: the dynamics at `ssm_lr` without decay, B and C
@@ -70,19 +71,27 @@ def groups_of(optim: Optim) -> list[Group]:
 def group_labels(config: Config, params: Any) -> Any:
     """For each parameter the number of its group among `groups_of`, in a tree like theirs.
 
-    Raises UserError if a rule of the config matches no parameter.
+    Raises UserError if a rule of the config or of its grouping matches no parameter, or lr_min exceeds a rate.
     """
-    rules = rules_of(config.optim)
+    optim, rules = config.optim, rules_of(config.optim)
+    if optim.dt_global or optim.grouping not in ("standard", "plain"):
+        from s5jax.train import trial
+
+        trial.check_grouping(optim, params)
 
     def label(path: tuple[Any, ...], _: Any) -> int:
         name = path_name(path)
         return next((i for i, (pattern, _) in enumerate(rules) if _matches(pattern, name, config)), len(rules))
 
     labels = jax.tree_util.tree_map_with_path(label, params)
-    unused = {*range(len(config.optim.rules))} - {*jax.tree.leaves(labels)}
+    used = {*jax.tree.leaves(labels)}
+    unused = {*range(len(optim.rules))} - used
     if unused:
-        fault = "matches no parameter that an earlier rule has left; --dry_run shows their names"
+        fault = "matches no parameter that an earlier rule has left; without it --dry_run shows their names"
         raise UserError(f"config.optim.rules: {rules[min(unused)][0]!r} {fault}")
+    for group in (groups_of(optim)[i] for i in sorted(used)):
+        if 0 < group.lr < optim.lr_min:
+            raise UserError(f"config.optim.lr_min {optim.lr_min} exceeds {group.lr}, the rate of group {group.name}")
     return labels
 
 
@@ -134,9 +143,10 @@ class Optimizer:
 
     def __init__(self, optim: Optim, labels: Any):
         self.optim, self.labels, self.groups = optim, labels, groups_of(optim)
-        parameters = _parameters(optim.name)
+        parameters = parameters_of(optim.name)
         self._decoupled = "weight_decay" in parameters
-        self._arguments = {name: getattr(optim, name) for name in FIELDS if name in parameters} | optim.arguments
+        given = {name: getattr(optim, name) for name in FIELDS if name in parameters}
+        self._arguments = {name: value for name, value in given.items() if value is not None} | optim.arguments
 
     def _transformation(self, lr: Any, weight_decay: Any, clip_norm: Any) -> optax.GradientTransformation:
         make = getattr(optax, self.optim.name)
@@ -157,8 +167,8 @@ class Optimizer:
 
     def init(self, params: Any) -> Any:
         """The state before the first step."""
-        rates = np.zeros(len(self.groups))
-        return self._transformation(rates, rates, self.optim.clip_norm or None).init(params)
+        rates = np.array([group.lr for group in self.groups])  # rprop's state starts from them
+        return self._transformation(rates, np.zeros(len(rates)), self.optim.clip_norm or None).init(params)
 
     def update(self, grads: Any, state: Any, params: Any, hyper: dict[str, Any]) -> tuple[Any, Any]:
         """Updates of the parameters, and the next state.
@@ -170,23 +180,26 @@ class Optimizer:
 
 
 def check(optim: Optim) -> None:
-    """Raises UserError if optax has no such optimizer, or it does not take the arguments that the config gives."""
-    parameters = _parameters(optim.name)
-    for name in FIELDS:
-        if name not in parameters and getattr(optim, name) != getattr(Optim, name):
-            raise UserError(f"config.optim.{name}: optax.{optim.name} has no such argument")
-    for name in optim.arguments:
-        if name not in parameters or name == "weight_decay":
-            known = ", ".join(key for key in parameters if key != "weight_decay")
-            raise UserError(f"config.optim.arguments: optax.{optim.name} has no argument {name!r}; it has {known}")
+    """Raises UserError if optax has no such optimizer, or it does not work with the arguments that the config gives."""
+    if (optim.name, optim.arguments) != (Optim.name, {}):
+        from s5jax.train import trial
+
+        trial.try_optimizer(optim)
 
 
-def _parameters(name: str) -> dict[str, inspect.Parameter]:
+def with_defaults(optim: Optim) -> Optim:
+    """With optax's defaults in the fields that are left out, so that a run's config says what it was trained with."""
+    parameters = parameters_of(optim.name)
+    left_out = [name for name in FIELDS if name in parameters and getattr(optim, name) is None]
+    return dataclasses.replace(optim, **{name: parameters[name].default for name in left_out})
+
+
+def parameters_of(name: str) -> dict[str, inspect.Parameter]:
     """The arguments of an optimizer of optax, without its rate."""
-    make = getattr(optax, name, None)
+    make = None if name.startswith(("_", "scale_by_")) else getattr(optax, name, None)
     parameters = dict(inspect.signature(make).parameters) if inspect.isfunction(make) else {}
     if not parameters.pop("learning_rate", None):
-        close = difflib.get_close_matches(name, ["adamw", "adam", "lion", "sgd", "rmsprop", "lamb", "adafactor"], 1)
+        close = difflib.get_close_matches(name, ["adamw", "adam", "lion", "sgd", "rmsprop", "radam", "adagrad"], 1)
         hint = f"; did you mean {close[0]}?" if close else "; adamw, adam, lion and sgd are some"
         raise UserError(f"config.optim.name: optax has no optimizer {name!r}{hint}")
     return parameters

@@ -1,26 +1,29 @@
 """The data of a run that do not come with the package: which they are, and that they stay the same."""
 
 import pathlib
+from typing import Any
 
 from s5jax.data import store
-from s5jax.data.task import Task
-from s5jax.train.config import Config, UserError
-from s5jax.train.workdir import read_json, write_json
+from s5jax.data.task import DataError, Task
+from s5jax.train.config import UserError
+from s5jax.train.workdir import read_json
 
-__all__ = ["claim"]
+__all__ = ["check"]
 
 
-def claim(workdir: pathlib.Path, config: Config, task: Task) -> str | None:
-    """See `workdir.claim_data`."""
-    name, data_dir, facts = config.task.name, config.task.data_dir, dict(task.facts)
-    if not facts:
-        origin = store.read_manifest(data_dir, name)["origin"]
-        facts = {"sha256": store.fingerprint(data_dir, name), "origin": origin}
-    path, now = workdir / "data.json", {"task": name, "sha256": facts["sha256"]}
-    if not path.exists():
-        write_json(path, {**now, **facts})
-    elif not now.items() <= read_json(path).items():
-        where = f" in {data_dir}" if "origin" in facts else ""
+def check(workdir: pathlib.Path, task: Task, name: str, data_dir: str) -> dict[str, Any]:
+    """See `workdir.check_data`; `name` is that of the store, where the task has one."""
+    found, where = {"task": name, **task.facts}, ""
+    if not task.facts:
+        where = f" in {data_dir}"
+        try:
+            found["sha256"] = store.fingerprint(data_dir, name)
+            found["origin"] = store.read_manifest(data_dir, name)["origin"]
+        except DataError as error:
+            raise UserError(str(error)) from error
+    path = workdir / "data.json"
+    before = read_json(path) if path.exists() else found
+    if any(before.get(key) != found[key] for key in ("task", "sha256")):
         fault = f"are not those that {workdir} was made with (by their SHA-256)"
         raise UserError(f"the data of task {name}{where} {fault}: say where those are, or take another workdir")
-    return facts.get("origin")
+    return before

@@ -9,7 +9,6 @@ from jaxtyping import Array
 
 from s5jax.objectives import Metrics
 from s5jax.train.build import Experiment
-from s5jax.train.config import UserError
 from s5jax.train.feed import Feed, Feeder, gather, make_mesh
 from s5jax.train.step import Hyper, TrainState, eval_step, train_step
 
@@ -59,20 +58,15 @@ class Program:
         return self.step_at(feed.length)(state, (feed.examples, feed.places), self.experiment.hyper(step))
 
     def evaluate(self, state: TrainState, name: str, *, stride: int = 1) -> dict[str, float]:
-        """The objective's metrics over every example of a split.
+        """The objective's metrics over every example of a split, but for those in which nothing of it counts.
 
         The model gets every `stride`-th sample, with step sizes multiplied by `stride`; UserError if the task's data
         cannot be read so.
         """
-        task = self.experiment.task
-        if stride > 1:
-            given = sorted({"rate", "reset", "weights"} & task.splits[name].arrays.keys())
-            if stride > task.length:
-                raise UserError(f"stride {stride} must lie in 1..{task.length}, the samples of a sequence")
-            if task.num_tokens is not None:
-                raise UserError(f"stride {stride} is for samples of a signal, but task {task.name} gives tokens")
-            if given:
-                raise UserError(f"stride {stride} does not fit task {task.name}, which has a {given[0]} for each step")
+        if stride != 1:
+            from s5jax.train import evaluation
+
+            evaluation.check_stride(self.experiment.config, self.experiment.task, name, stride)
         sums: list[Metrics] = []
         for feed, counted in self.feeder.evaluation(name):
             hyper: Hyper = {"objective": self.experiment.of_objective}
@@ -82,6 +76,4 @@ class Program:
             state = state._replace(memory=memory)
             sums.append(metrics)
         totals: dict[str, Any] = {key: np.sum([s[key] for s in sums], axis=0, dtype=np.float64) for key in sums[0]}
-        return self.experiment.report(
-            {key: float(total / weight) if weight else float("nan") for key, (total, weight) in totals.items()}
-        )
+        return self.experiment.report({key: float(total / weight) for key, (total, weight) in totals.items() if weight})

@@ -5,6 +5,7 @@ A config file's `get_config(arg)` returns an `ml_collections.ConfigDict`. `resol
 """
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import importlib
@@ -86,7 +87,8 @@ def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> Non
         _check_names(SECTIONS, sections[:1], "config")
         at = config
         for depth, section in enumerate(sections, 1):
-            if at.get(section, None) is None and (depth == 1 or sections[0] in ("mixers", "evaluators")):
+            open_ended = sections[0] in ("mixers", "evaluators") or sections == ["optim", "arguments"]
+            if at.get(section, None) is None and (depth == 1 or open_ended):
                 with at.unlocked():
                     at[section] = ml_collections.ConfigDict()
             at = at.get(section, None)
@@ -125,12 +127,11 @@ def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
             task["options"] = _options(module, options, "config.task", own)
         values["task"] = _build(TaskConfig, task, "config.task")
     model = values["model"] = _build(models.Options, values.get("model", {}), "config.model")
-    given = _dict(values.get("mixers", {}), "config.mixers")
-    values["mixers"] = {name: section("mixers", name, _at(given, name)) for name in model.pattern}
-    for name in given:  # of a recipe whose pattern was changed: not used, but not nonsense either
-        if name not in model.pattern and not any(used.startswith(f"{name}.") for used in model.pattern):
-            section("mixers", name, given[name])
-    evaluators = _dict(values.get("evaluators", {}), "config.evaluators")
+    given = _by_name(_dict(values.get("mixers", {}), "config.mixers"), model.pattern)
+    values["mixers"] = {name: section("mixers", name, given.get(name, {})) for name in model.pattern}
+    for name in given.keys() - values["mixers"]:  # of a recipe whose pattern was changed: not used, but not nonsense
+        section("mixers", name, given[name])
+    evaluators = _by_name(_dict(values.get("evaluators", {}), "config.evaluators"))
     values["evaluators"] = {name: section("evaluators", name, given) for name, given in evaluators.items()}
     if values.get("objective") is not None:
         options = dict(_dict(values["objective"], "config.objective"))
@@ -140,7 +141,7 @@ def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
         values["objective"] = section("objective", name, options) if name else of_task
     config = _build(Config, values, "config")
     _check_ranges(config)
-    return config
+    return dataclasses.replace(config, optim=optimizers.with_defaults(config.optim))
 
 
 def _fields(cls: Any) -> list[str]:
@@ -153,11 +154,14 @@ def _dict(values: Any, where: str) -> dict[str, Any]:
     return values
 
 
-def _at(given: dict[str, Any], name: str) -> Any:
-    """The section of a mixer: of one whose name has dots it may be nested, as the command line has it."""
-    for part in [name] if name in given else name.split("."):
-        given = given.get(part, {}) if isinstance(given, dict) else given
-    return given
+def _by_name(given: dict[str, Any], known: Sequence[str] = ()) -> dict[str, Any]:
+    """Sections by the names of modules: those of names with dots may be nested, as the command line has them."""
+    found: dict[str, Any] = {}
+    for name, values in given.items():
+        nested = isinstance(values, dict) and values and all(isinstance(value, dict) for value in values.values())
+        within = {f"{name}.{part}": value for part, value in values.items()} if nested and name not in known else {}
+        found |= _by_name(within, known) or {name: values}
+    return found
 
 
 def section(kind: str, name: Any, values: Any) -> Section:
@@ -170,6 +174,8 @@ def section(kind: str, name: Any, values: Any) -> Section:
 
 def _options(module: types.ModuleType, values: dict[str, Any], where: str, own: list[str]) -> Any:
     options = getattr(module, "Options", NoOptions)
+    if not (dataclasses.is_dataclass(options) and options.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+        raise UserError(f"{where}: Options of {module.__name__} must be a frozen dataclass")
     _check_names([*own, *_fields(options)], values, where)
     return _build(options, values, where)
 
@@ -224,12 +230,16 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if value not in parts:
             raise UserError(f"{where} must be one of {', '.join(map(str, parts))}; got {value!r}")
         return value
-    if origin is types.UnionType and value is None:
-        return None
+    if origin in (types.UnionType, typing.Union):
+        for part in parts:
+            with contextlib.suppress(UserError):
+                return _value(part, value, where)
+        raise UserError(f"{where} takes {str(hint).replace('typing.', '')}, got {value!r} ({type(value).__name__})")
     if origin is tuple:
         if isinstance(value, str | dict) or not isinstance(value, Sequence):
-            example = "\"('s5', 'attention')\"" if parts[0] is str else '"(1.0, 2.0)"'
-            raise UserError(f"{where} takes a tuple such as {example}, got {value!r}")
+            examples = {str: "('s5', 'attention')", float: "(1.0, 2.0)"}
+            example = examples.get(parts[0], "(('@dynamics', {'lr': 0.001}),)")
+            raise UserError(f'{where} takes a tuple such as "{example}", got {value!r}')
         parts = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
         if len(parts) != len(value):
             raise UserError(f"{where} takes {len(parts)} values, got {value!r}")
@@ -254,8 +264,6 @@ def _check_ranges(config: Config) -> None:
             least = int(name in ("epochs", "batch_size", "micro_batches", "every_steps"))
             if isinstance(value, int | float) and value < least:
                 raise UserError(f"config.{prefix}{name} must be at least {least}, got {value}")
-    if optim.lr_min > min(optim.lr, optim.ssm_lr):
-        raise UserError(f"config.optim.lr_min {optim.lr_min} exceeds lr or ssm_lr")
     if optim.grouping == "only_C" and optim.dt_global:
         raise UserError("config.optim.dt_global trains step sizes, which grouping only_C does not: choose one")
     if train.batch_size % optim.micro_batches:

@@ -31,6 +31,11 @@ class TrainState(NamedTuple):
     memory: Any = None
     """The model's state after the batch before, where it is carried on to the next."""
 
+    @property
+    def evaluated(self) -> dict[str, Any]:
+        """The `params` and `batch_stats` that are evaluated: their average where there is one."""
+        return self.average or {"params": self.params, "batch_stats": self.batch_stats}
+
 
 def train_step(
     state: TrainState,
@@ -113,7 +118,7 @@ def eval_step(
     is a factor on time, where the batch has none. Second comes the model's state after the batch, if `state.memory` is
     one from before it.
     """
-    trained = state.average or {"params": state.params, "batch_stats": state.batch_stats}
+    trained = state.evaluated
     model = nnx.merge(graphdef, trained["params"], trained["batch_stats"])
     outputs, memory = _read(
         model, batch, _started(state, batch, hyper, graphdef), {} if rate is None else {"rate": rate}

@@ -14,7 +14,7 @@ from s5jax.train import checkpoint
 from s5jax.train.build import build, load_task
 from s5jax.train.config import Config, UserError
 from s5jax.train.step import TrainState
-from s5jax.train.workdir import claim_data, read_config, read_json
+from s5jax.train.workdir import check_data, read_config, read_json
 
 __all__ = ["Trained", "lacking", "load", "load_language_model"]
 
@@ -62,7 +62,7 @@ def load(
     workdir = pathlib.Path(workdir)
     config = read_config(workdir, data_dir)
     task = load_task(config)
-    claim_data(workdir, config, task)
+    check_data(workdir, config, task)
     return _load(workdir, which, config, task)
 
 
@@ -87,6 +87,6 @@ def load_language_model(
 def _load(workdir: pathlib.Path, which: Literal["best", "latest"], config: Config, task: Task) -> Trained:
     experiment, start = build(config, task)
     state = jax.device_put(checkpoint.read(workdir, which, start, config))
-    trained = {"params": state.params, "batch_stats": state.batch_stats} if state.average is None else state.average
+    trained = state.evaluated
     model = nnx.merge(experiment.graphdef, trained["params"], trained["batch_stats"])
     return Trained(config, task, model, state, start)

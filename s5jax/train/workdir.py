@@ -1,7 +1,8 @@
 """The directory of a run: what it holds besides checkpoints, and whose it is.
 
 config.json      the config as run, every field
-run.json         versions, commit, hashes of code from elsewhere, device, parameter count, how long it took
+run.json         what it was started with: versions, commit, hashes of code from elsewhere, device, parameter count;
+                 how long it took; what had changed when it was resumed
 data.json        prepared data: their SHA-256, and where they are from
 metrics.jsonl    a line of metrics per report; holds nothing that depends on time or machine
 eigenvalues/     <step>.npz with the eigenvalues and step sizes of every mixer, where the config asks for them
@@ -28,7 +29,7 @@ from s5jax.data.task import Task
 from s5jax.train.config import Config, UserError, differences
 from s5jax.train.resolve import load_module, resolve
 
-__all__ = ["claim", "claim_data", "describe_run", "now", "read_config", "read_json", "record", "write_json"]
+__all__ = ["check_data", "claim", "describe_run", "now", "read_config", "read_json", "record", "write_json"]
 
 DEPENDENCIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
 
@@ -57,21 +58,25 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
         yield
 
 
-def claim_data(workdir: pathlib.Path, config: Config, task: Task) -> str | None:
-    """Notes in data.json which data a run is made with; raises UserError if these are no longer the same.
+def check_data(workdir: pathlib.Path, config: Config, task: Task) -> dict[str, Any] | None:
+    """Which data a run is made with, as data.json has it; `None` for data that come with the package.
 
-    Returns where they are from, in a line; `None` for data that come with the package.
+    Raises UserError if they are not those that it was started with.
     """
-    if not task.facts and not hasattr(load_module("task", config.task.name), "FORMAT"):
+    module = load_module("task", config.task.name)
+    if not task.facts and not hasattr(module, "FORMAT"):
         return None
     from s5jax.train import prepared
 
-    return prepared.claim(workdir, config, task)
+    name = config.task.name if task.facts else module.FORMAT.name
+    return prepared.check(workdir, task, name, config.task.data_dir)
 
 
-def record(workdir: pathlib.Path, config: Config) -> None:
-    """Writes config.json, once the config has proved to be one that can be run."""
+def record(workdir: pathlib.Path, config: Config, data: dict[str, Any] | None) -> None:
+    """Writes config.json and data.json, once the config has proved to be one that can be run."""
     write_json(workdir / "config.json", config.to_dict())
+    if data:
+        write_json(workdir / "data.json", data)
 
 
 def read_config(workdir: pathlib.Path, data_dir: pathlib.Path | str | None = None) -> Config:
@@ -98,23 +103,29 @@ def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
 
 
 def describe_run(workdir: pathlib.Path, config: Config, params: Any, num_devices: int) -> dict[str, Any]:
-    """Writes run.json, what a run depends on besides its config, and returns it with `warnings` for the user."""
+    """Writes run.json, what a run depends on besides its config, and returns it with `warnings` for the user.
+
+    It says what the run was started with, and under `resumed` when it went on, and what had changed then.
+    """
     path, files = workdir / "run.json", {}
-    before = read_json(path) if path.exists() else {}
     if config.foreign_modules:
         from s5jax.train import modules
 
         files = modules.files_of(config)
     ours = {"s5jax": s5jax.__version__, "python": platform.python_version()}
     run = {
-        "started": before.get("started", now()),
+        "started": now(),
         "parameters": sum(x.size for x in jax.tree.leaves(params)),
         "device": f"{num_devices} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "git_commit": _git_commit(),
         "code": {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()},
         "versions": ours | {name: importlib.metadata.version(name) for name in DEPENDENCIES},
     }
-    changed = [name for name, value in before.get("code", {}).items() if run["code"].get(name, value) != value]
+    first = read_json(path) if path.exists() else run
+    changed = [name for name, value in first["code"].items() if run["code"].get(name, value) != value]
+    if first is not run:
+        other = {name: value for name, value in run.items() if first.get(name) != value}
+        run = {**first, "resumed": [*first.get("resumed", []), {"started": now(), **other}]}
     write_json(path, run)
     return {**run, "warnings": [f"{name} has changed since this run started" for name in changed]}
 

@@ -102,6 +102,13 @@ def test_contradictions_are_named(arguments, message):
         make_task(**arguments)
 
 
+@pytest.mark.parametrize("weight", [np.nan, np.inf, -1.0])
+def test_weights_are_finite_and_not_negative(weight):
+    split = Split(np.zeros((3, 5, 1)), np.arange(3), weights=np.array([1.0, weight, 0.0]))
+    with pytest.raises(DataError, match="mine, split train: some weights are negative, NaN or infinite"):
+        Task(name="mine", splits=dict.fromkeys(("train", "val", "test"), split), length=5, num_classes=3)
+
+
 REGRESSION = {"num_classes": 0, "targets": 2, "tolerance": 0.1}
 
 

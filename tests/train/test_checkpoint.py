@@ -154,6 +154,33 @@ def test_a_checkpoint_of_another_config_is_refused(saved, state, tmp_path):
     assert int(read(tmp_path, "latest", state, elsewhere).step) == 5
 
 
+def test_a_checkpoint_from_before_a_field_existed_can_be_read(state, tmp_path, monkeypatch):
+    stored = CONFIG.to_dict()
+    del stored["mixers"]["s5"]["scan_method"], stored["model"]["residual"]
+    monkeypatch.setattr(type(CONFIG), "to_dict", lambda self: stored)
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
+        checkpoints.save(state, {"best_step": 0})
+    monkeypatch.undo()
+    assert int(read(tmp_path, "best", state, CONFIG).step) == 0
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
+        assert checkpoints.restore_latest(state)[1] == {"best_step": 0}
+
+
+def test_a_checkpoint_of_other_arrays_is_refused(saved, state):
+    """As when the code of a mixer has changed since."""
+    decoder = state.params["decoder"]
+    for changed, message in (
+        ({**decoder, "kernel": decoder["kernel"][:, :3]}, r"decoder/kernel: its shape is \(4, 10\), but \(4, 3\) is"),
+        ({**decoder, "more": decoder["bias"]}, r"decoder/more: its shape is none, but \(10,\) is needed here"),
+        ({"kernel": decoder["kernel"]}, r"decoder/bias: its shape is \(10,\), but none is needed here"),
+    ):
+        other = state._replace(params={**state.params, "decoder": changed})
+        with pytest.raises(UserError, match=message):
+            read(saved, "latest", other, CONFIG)
+        with Checkpoints(saved, CONFIG) as checkpoints, pytest.raises(UserError, match=message):
+            checkpoints.restore(2, other)
+
+
 def test_arrays_are_stored_by_name(saved):
     """As the tree is, so that any program with orbax can read them."""
     with ocp.training.Checkpointer(saved / "checkpoints") as checkpoints:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import types
+from typing import Literal, Optional
 
 import pytest
 import tiny
@@ -26,7 +27,7 @@ def test_a_config_survives_its_own_json():
 
 
 def test_left_out_fields_have_defaults():
-    assert configs.resolve(MINIMAL).optim == Optim()
+    assert configs.resolve(MINIMAL).optim == Optim(b1=0.9, b2=0.999, eps=1e-8)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,7 @@ def test_left_out_fields_have_defaults():
         ("--config.model.pattern=('nowhere.s5',)", "config.model.pattern: 'nowhere.s5' does not exist"),
         ("--config.model.pattern=('json.tool',)", "config.model.pattern: json.tool has no function apply"),
         ("--config.model.pattern=s5", """config.model.pattern takes a tuple such as "('s5', 'attention')", got 's5'"""),
+        ("--config.optim.rules=foo", """takes a tuple such as "(('@dynamics', {'lr': 0.001}),)", got 'foo'"""),
         ("--config.model.pattern=()", "config.model: pattern must name at least one mixer, got ()"),
         ("--config.model.pattern=(5,)", "config.model.pattern[0] takes str, got 5 (int)"),
         ("--config.model.pattern=('s5','s5')", "config.model: pattern has 2 mixers, more than depth 1"),
@@ -81,10 +83,14 @@ def test_left_out_fields_have_defaults():
         ("--config.model.dropout=1.0", "config.model: dropout must lie in [0, 1), got 1.0"),
         ("--config.optim.lr=-1", "config.optim.lr must be at least 0, got -1"),
         ("--config.optim.lr=1e999", "config.optim.lr takes float, got inf"),
-        ("--config.optim.lr_min=1.0", "config.optim.lr_min 1.0 exceeds lr or ssm_lr"),
         ("--config.optim.name=adamm", "config.optim.name: optax has no optimizer 'adamm'; did you mean adam?"),
         ("--config.optim.name=chain", "config.optim.name: optax has no optimizer 'chain'"),
         ("--config.optim.arguments={'momentun':0.9}", "config.optim.arguments: optax.adamw has no argument 'momentun'"),
+        ("--config.optim.arguments={'mu_dtype':'float99'}", "config.optim: optax.adamw cannot be used so: TypeError: "),
+        ("--config.optim.name=lbfgs", "config.optim: optax.lbfgs cannot be used so: "),
+        ("--config.optim.name=lamb", "config.optim.name: optax.lamb scales by the norm of a whole array, but here an"),
+        ("--config.optim.name=scale_by_rprop", "config.optim.name: optax has no optimizer 'scale_by_rprop'"),
+        ("--config.optim.name=_deprecated_dpsgd", "config.optim.name: optax has no optimizer '_deprecated_dpsgd'"),
         ("--config.optim.average=1", "config.optim.average must lie in [0, 1), got 1.0"),
         ("--config.optim.micro_batches=3", "batch_size 64 is not divisible by config.optim.micro_batches 3"),
         ("--config.optim.rules=(('.*','lr'),)", "config.optim.rules[0][1] is a section of fields, got 'lr'"),
@@ -105,6 +111,33 @@ def test_mistakes_on_the_command_line(argument, message):
         tiny.config(argument)
     assert message in str(error.value)
     assert str(error.value).count("\n") == 0
+
+
+def test_arguments_of_an_optimizer_are_fields_too():
+    config = tiny.config("--config.optim.name=sgd", "--config.optim.arguments.momentum=0.9")
+    assert config.optim.arguments == {"momentum": 0.9}
+
+
+def test_sections_of_modules_whose_names_have_dots(tmp_path, monkeypatch):
+    """Nested, as the command line and a ConfigDict have them; those of mixers that are not in the pattern, too."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "nest").mkdir()
+    (tmp_path / "nest/probe.py").write_text("from s5jax.evaluators.eigenvalues import *")
+    (tmp_path / "nest/mix.py").write_text("from s5jax.mixers.lru import *")
+    fields = ["--config.evaluators.nest.probe.every_steps=5", "--config.evaluators.stride.stride=3"]
+    config = tiny.config(*fields)
+    assert {name: section.module for name, section in config.evaluators.items()} == {
+        "nest.probe": "nest.probe", "stride": "stride",
+    }  # fmt: skip
+    assert config.evaluators["nest.probe"].options.every_steps == 5
+    assert configs.resolve(config.to_dict()) == config
+    values = {**MINIMAL, "mixers": {"nest": {"mix": {"r_min": 0.5}}}, "evaluators": {"nest": {"probe": {}}}}
+    assert configs.resolve(values).mixers.keys() == {"s5"}
+    assert configs.resolve(values).evaluators.keys() == {"nest.probe"}
+    used = configs.resolve({**values, "model": {"pattern": ("nest.mix",)}})
+    assert used.mixers["nest.mix"].options.r_min == 0.5
+    with pytest.raises(UserError, match=r"unknown field config\.mixers\.nest\.mix\.rmin"):
+        configs.resolve({**values, "mixers": {"nest": {"mix": {"rmin": 0.5}}}})
 
 
 def test_a_section_that_a_config_leaves_out_can_be_set():
@@ -154,6 +187,41 @@ def test_a_mixer_that_cannot_be_imported_harms_nobody_else(tmp_path, monkeypatch
     )
     with pytest.raises(UserError, match=message):
         tiny.config("--config.model.pattern=('broken',)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Unions:
+    count: int | None = 3
+    place: int | tuple[float, ...] | Literal["auto"] = "auto"
+    old: Optional[float] = None  # noqa: UP045
+
+
+def test_options_of_several_types():
+    module = types.ModuleType("mine")
+    module.Options = Unions
+    options = lambda **values: configs._options(module, values, "config.mine", [])  # noqa: E731
+    assert options(count=None, place=(1, 2), old=2) == Unions(count=None, place=(1.0, 2.0), old=2.0)
+    assert options(count=5, place=4) == Unions(count=5, place=4) and options(place="auto") == Unions()
+    with pytest.raises(UserError, match=r"config.mine.count takes int \| None, got 'many' \(str\)"):
+        options(count="many")
+    with pytest.raises(UserError, match=r"config.mine.place takes .*int.*tuple.*, got 'x' \(str\)"):
+        options(place="x")
+
+
+@pytest.mark.parametrize("decorate", [lambda cls: cls, dataclasses.dataclass])
+def test_options_must_be_a_frozen_dataclass(decorate):
+    class Options:
+        count: int = 3
+
+    module = types.ModuleType("mine")
+    module.Options = decorate(Options)
+    with pytest.raises(UserError, match=r"config\.mine: Options of mine must be a frozen dataclass"):
+        configs._options(module, {}, "config.mine", [])
+
+
+def test_an_optimizer_is_tried_whatever_is_frozen():
+    with pytest.raises(UserError, match=r"config\.optim: optax\.lbfgs cannot be used so"):
+        tiny.config("--config.optim.name=lbfgs", "--config.optim.grouping=only_C")
 
 
 def test_missing_sections():
@@ -231,6 +299,17 @@ def test_a_workdir_from_before_a_field_existed_is_the_same_config_s(tmp_path):
         pass
 
 
+def test_what_a_run_was_started_with_stays_written_down(tmp_path, monkeypatch):
+    commits = iter("abba")
+    monkeypatch.setattr(workdir, "_git_commit", lambda: next(commits))
+    for _ in range(4):
+        run = workdir.describe_run(tmp_path, tiny.config(), {}, 1)
+    assert run.pop("warnings") == [] and run == workdir.read_json(tmp_path / "run.json")
+    assert run["git_commit"] == "a"
+    assert [resumed.get("git_commit") for resumed in run["resumed"]] == ["b", "b", None]
+    assert all("started" in resumed and "device" not in resumed for resumed in run["resumed"])
+
+
 def test_options_of_the_task_s_objective_need_no_module():
     config = tiny.config("--config.objective.label_smoothing=0.25")
     assert build(config, load_task(config))[0].of_objective["label_smoothing"] == 0.25
@@ -238,7 +317,7 @@ def test_options_of_the_task_s_objective_need_no_module():
     for field, message in [
         ("label_smoothin=0.1", r"unknown field config\.objective\.label_smoothin; did you mean label_smoothing\?"),
         ("label_smoothing=1.0", r"config\.objective: label_smoothing must lie in \[0, 1\)"),
-        ("class_weights=(1.0,2.0)", "config.objective: class_weights has 2 numbers for 10 classes"),
+        ("class_weights=(1.0,2.0)", "does not fit task digits: ValueError: class_weights has 2 numbers"),
     ]:
         config = tiny.config(f"--config.objective.{field}")
         with pytest.raises(UserError, match=message):

@@ -184,11 +184,7 @@ def test_what_follows_from_the_loss(text):
     [
         (
             ("--config.mixers.s5.bidirectional=true",),
-            "carry_state needs a causal model, but the mixer s5 reads in both",
-        ),
-        (
-            ("--config.mixers.s5.bidirectional=true", "--config.train.carry_state=false"),
-            "objective next_token needs a causal model, but the mixer s5 reads in both",
+            "next_token needs a causal model, but s5 reads in both directions",
         ),
         (("--config.optim.micro_batches=2",), "config.optim.micro_batches cannot be combined with config.train.carry"),
         (("--config.model.pattern=('s5','attention')",), "carry_state: attention without a window needs a max_length"),

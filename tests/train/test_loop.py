@@ -8,6 +8,7 @@ import tiny
 from flax import nnx
 
 from s5jax.data.task import Split, Task
+from s5jax.evaluators import Context, eigenvalues
 from s5jax.evaluators.stability import mixers_of
 from s5jax.mixers import s5
 from s5jax.train import checkpoint, log, loop, program
@@ -171,6 +172,19 @@ def test_eigenvalues_are_recorded_before_during_and_after(tmp_path):
                 np.testing.assert_allclose(recorded[f"{name}/step_size"], jax.numpy.exp(ssm["log_step"]), rtol=1e-6)
     with np.load(files[0]) as first, np.load(files[1]) as second:
         assert (first["layers_1/eigenvalues"] != second["layers_1/eigenvalues"]).any()
+
+
+def test_eigenvalues_and_warnings_are_those_of_the_weights_that_are_evaluated(tmp_path):
+    config = tiny.config("--config.optim.average=0.5")
+    task = load_task(config)
+    _, state = build(config, task)
+    spoiled = jax.tree.map(lambda x: 7 * x, state.params)
+    state = state._replace(params=spoiled)
+    eigenvalues.evaluate(Context(config, task, tmp_path, 3, dict), state, eigenvalues.Options())
+    (own,) = mixers_of(config, state.average["params"]).values()
+    with np.load(tmp_path / "eigenvalues/00000003.npz") as recorded:
+        np.testing.assert_array_equal(recorded["layers_0/eigenvalues"], s5.eigenvalues(own[2], own[1]))
+    assert state.evaluated is state.average and state._replace(average=None).evaluated["params"] is spoiled
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):

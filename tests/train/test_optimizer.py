@@ -3,10 +3,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 
+from s5jax.mixers import lru
 from s5jax.train import optimizer as optimizers
+from s5jax.train.build import build, load_task
 from s5jax.train.config import Optim, UserError
 
 PARAMS = {
@@ -23,9 +26,9 @@ PARAMS = {
 }
 
 
-def labels_of(optim, params=PARAMS):
+def labels_of(optim, params=PARAMS, *fields):
     """The names of the groups."""
-    config = dataclasses.replace(tiny.config(), optim=optim)
+    config = dataclasses.replace(tiny.config(*fields), optim=optim)
     names = [group.name for group in optimizers.groups_of(optim)]
     return jax.tree.map(lambda i: names[i], optimizers.group_labels(config, params))
 
@@ -63,6 +66,57 @@ def test_groups_follow_the_published_table(grouping, dt_global):
     assert seq["Lambda_im"] == seq["Lambda_re"] and seq["C2"] == seq["C1"]
     assert labels["encoder"]["layers"][0]["norm"]["scale"] == "regular"
     assert labels["encoder"]["encoder"]["kernel"] == labels["decoder"]["B"] == "regular"
+
+
+@pytest.mark.parametrize(
+    ("grouping", "expected"),
+    [
+        ("standard", ("ssm", "ssm", "regular", "regular")),
+        ("BandCdecay", ("ssm", "ssm_decay", "regular", "regular")),
+        ("BfastandCdecay", ("ssm", "regular", "regular", "regular")),
+        ("noBCdecay", ("ssm", "ssm", "ssm", "ssm")),
+        ("only_C", ("frozen", "frozen", "regular", "frozen")),
+    ],
+)
+def test_groups_of_a_mixer_that_stores_real_and_imaginary_parts(grouping, expected):
+    pattern, options = "--config.model.pattern=('lru',)", lru.Options(state_size=4, bidirectional=True)
+    seq = lru.init(jax.random.key(0), 2, options)
+    labels = labels_of(Optim(grouping=grouping), {"encoder": {"layers": {0: {"seq": seq}}}}, pattern)
+    seq = labels["encoder"]["layers"][0]["seq"]
+    assert tuple(seq[name] for name in ("nu_log", "B_re", "C_re", "D")) == expected
+    assert seq["B_im"] == seq["B_re"] and seq["C_im"] == seq["C2_re"] == seq["C2_im"] == seq["C_re"]
+
+
+@pytest.mark.parametrize(
+    ("optim", "message"),
+    [
+        (
+            Optim(grouping="BandCdecay"),
+            r"optim\.grouping=BandCdecay changes nothing: no mixer of the model has B",
+        ),
+        (Optim(dt_global=True), r"config\.optim\.dt_global=True changes nothing: no mixer of the model has log_step"),
+    ],
+)
+def test_a_preset_that_changes_nothing_is_refused(optim, message):
+    params = {"encoder": {"layers": {0: {"seq": {"query": jnp.ones(2)}}}}}
+    with pytest.raises(UserError, match=message):
+        labels_of(optim, params, "--config.model.pattern=('attention',)")
+
+
+def test_the_least_rate_is_compared_with_the_rates_that_occur():
+    with pytest.raises(UserError, match=r"config\.optim\.lr_min 0\.002 exceeds 0\.001, the rate of group ssm"):
+        labels_of(Optim(lr_min=0.002))
+    labels_of(Optim(lr_min=0.002, grouping="plain"))
+    with pytest.raises(UserError, match=r"lr_min 0\.002 exceeds 0\.0001, the rate of group rule 1"):
+        labels_of(Optim(lr_min=0.002, grouping="plain", rules=((".*/seq/D", {"lr": 1e-4}),)))
+
+
+def test_a_group_whose_rate_is_zero_stays_there():
+    rules = "--config.optim.rules=(('.*/seq/D', {'lr': 0.0}),)"
+    config = tiny.config(rules, "--config.optim.lr_min=1e-4")
+    experiment, _ = build(config, load_task(config))
+    assert experiment.rates(40)[0] == experiment.rates(tiny.STEPS)[0] == 0
+    assert experiment.rates(tiny.STEPS)[-1] == pytest.approx(1e-4)
 
 
 def test_one_step_of_each_group_against_adamw_by_hand():
@@ -127,7 +181,7 @@ def test_rules_come_first_and_the_first_that_matches_counts():
 
 @pytest.mark.parametrize("pattern", ["encoder/layers/1/seq/B", "B", "@dynamic"])
 def test_a_rule_that_matches_nothing_is_refused(pattern):
-    with pytest.raises(UserError, match="matches no parameter that an earlier rule has left; --dry_run shows"):
+    with pytest.raises(UserError, match="matches no parameter that an earlier rule has left; without it --dry_run"):
         labels_of(Optim(rules=((pattern, {"lr": 0.1}),)))
 
 
@@ -148,6 +202,40 @@ def test_first_step_of_other_optimizers(fields, by_hand):
     updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params, hyper)
     expected = by_hand(np.float64(grads["kernel"]), np.float64(params["kernel"]))
     np.testing.assert_allclose(updates["kernel"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "lion", "adan", "yogi", "adagrad", "sgd"])
+def test_what_a_config_leaves_out_is_optax_s_default(name):
+    params, grads = {"kernel": jnp.float32([2.0, -1.0])}, {"kernel": jnp.float32([3.0, -0.25])}
+    optimizer, hyper = optimizer_of(Optim(name=name, lr=0.1, weight_decay=0.0), params)
+    theirs = getattr(optax, name)(0.1, **({"weight_decay": 0.0} if name in ("adamw", "lion", "adan") else {}))
+    state, other = optimizer.init(params), theirs.init(params)
+    for _ in range(3):
+        updates, state = optimizer.update(grads, state, params, hyper)
+        expected, other = theirs.update(grads, other, params)
+        np.testing.assert_allclose(updates["kernel"], expected["kernel"], rtol=1e-6)
+        grads = jax.tree.map(lambda g: 0.5 * g - 0.1, grads)
+
+
+@pytest.mark.parametrize(
+    ("name", "defaults"),
+    [("adamw", (0.9, 0.999, 1e-8)), ("adam", (0.9, 0.999, 1e-8)), ("lion", (0.9, 0.99, None)), ("sgd", (None,) * 3)],
+)
+def test_a_run_s_config_says_what_was_left_out(name, defaults):
+    optim = tiny.config(f"--config.optim.name={name}").optim
+    assert (optim.b1, optim.b2, optim.eps) == defaults
+    assert tiny.config("--config.optim.b2=0.5").optim == dataclasses.replace(tiny.config().optim, b2=0.5)
+
+
+def test_rates_that_an_optimizer_starts_from_are_those_of_the_groups():
+    """rprop's are its first steps, which optax makes one update late; the gradients' signs change them."""
+    optimizer, hyper = optimizer_of(Optim(name="rprop", lr=0.1, ssm_lr=0.01, weight_decay=0.0))
+    _, state = optimizer.update(PARAMS, optimizer.init(PARAMS), PARAMS, hyper)
+    updates, state = optimizer.update(PARAMS, state, PARAMS, hyper)
+    np.testing.assert_allclose(updates["decoder"]["B"], -0.1, rtol=1e-6)
+    np.testing.assert_allclose(updates["encoder"]["layers"][0]["seq"]["B"], -0.01, rtol=1e-6)
+    updates, _ = optimizer.update(PARAMS, state, PARAMS, hyper)
+    np.testing.assert_allclose(updates["decoder"]["B"], -0.12, rtol=1e-6)
 
 
 def test_an_argument_that_an_optimizer_lacks_is_refused():

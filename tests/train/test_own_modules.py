@@ -1,11 +1,15 @@
 """Mixers and tasks from outside the package: named with dots, found from the current folder, held to the contract."""
 
+import itertools
 import json
 import subprocess
 import sys
 
 import pytest
 import tiny
+
+from s5jax.train.build import build, load_task
+from s5jax.train.config import UserError
 
 MIXER = '''
 """A moving average."""
@@ -81,6 +85,9 @@ def load(options):
 '''
 
 
+numbers = itertools.count()
+
+
 @pytest.fixture
 def project(tmp_path):
     """A folder of a user's with a package of his."""
@@ -89,6 +96,45 @@ def project(tmp_path):
     (tmp_path / "mine/average.py").write_text(MIXER)
     (tmp_path / "mine/halves.py").write_text(TASK)
     return tmp_path
+
+
+@pytest.fixture
+def build_own(tmp_path, monkeypatch):
+    """A model of a mixer of this text, in a module that no other test has imported."""
+
+    def make(text, *fields):
+        name = f"mixer_of_mine{next(numbers)}"
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "average.py").write_text(text)
+        pattern = f"--config.model.pattern=('{name}.average',)"
+        config = tiny.config(*([field.replace("NAME", name) for field in fields] or [pattern]))
+        return build(config, load_task(config))
+
+    monkeypatch.syspath_prepend(tmp_path)
+    return make
+
+
+def test_a_mixer_of_ones_own_may_add_its_own_residual(build_own):
+    text = MIXER.replace("CAUSAL = True", "CAUSAL = OWN_RESIDUAL = True")
+    text = text.replace("options, *, lengths", "options, *, skip, lengths")
+    text = text.replace("(y, 0, 1), None", "(y, 0, 1) + skip, None")
+    _, state = build_own(text)
+    assert state.params["encoder"]["layers"][0]["seq"]["logit"].shape == (1, 4)
+
+
+def test_parameters_are_nested_dicts(build_own):
+    text = MIXER.replace("CAUSAL = True", 'import collections\nParams = collections.namedtuple("Params", "logit")')
+    text = text.replace('{"logit": jnp.full((width,), options.start, jnp.float32)}', "Params(jnp.zeros(width))")
+    with pytest.raises(UserError, match=r"average\.init must return nested dicts of arrays, got Params\(logit="):
+        build_own(text.replace('params["logit"]', "params.logit"))
+
+
+def test_each_section_of_a_mixer_is_checked(build_own):
+    text = MIXER.replace("    start =", "    assert options.start < 5, options.start\n    start =")
+    fields = ["model.depth=2", "model.pattern=('one','two')", "mixers.one.module=NAME.average", "mixers.one.start=7.0"]
+    fields += ["mixers.two.module=NAME.average"]
+    with pytest.raises(UserError, match=r"average failed: AssertionError: 7\.0"):
+        build_own(text, *(f"--config.{field}" for field in fields))
 
 
 def train(project, *fields):
@@ -117,6 +163,10 @@ def test_a_task_and_a_mixer_of_ones_own(project):
     assert again.returncode == 0, again.stderr
     assert "warning: mine.average has changed since this run started" in again.stdout
     assert "mine.halves has changed" not in again.stdout
+    after = json.loads((project / "run/run.json").read_text())
+    assert after["code"] == run["code"] and after["started"] == run["started"]
+    (resumed,) = after["resumed"]
+    assert resumed["code"]["mine.average"] != run["code"]["mine.average"] and "versions" not in resumed
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,22 @@ def test_an_s5_that_grows_is_told_of_clipping():
         "may be unstable: Re(lambda) >= 0 in 2 of 2 modes of layers_0 (largest Re 0.25);"
         " config.mixers.s5.clip_eigs=True keeps them below"
     )
+    state.params["encoder"]["layers"][0]["seq"]["Lambda_re"] = jnp.array([[-1.0, jnp.nan]])
+    assert "Re(lambda) >= 0 in 1 of 2 modes of layers_0 (largest Re nan)" in report_unstable(config, state.params)
+    state.params["encoder"]["layers"][0]["seq"]["Lambda_re"] = jnp.array([[0.0, 0.25]])
     clipped = tiny.config("--config.mixers.s5.clip_eigs=true")
     assert report_unstable(clipped, state.params) is None
+
+
+def test_each_mixer_of_a_hybrid_has_its_own_hint():
+    fields = ["--config.model.depth=2", "--config.model.pattern=('s5','s4d')", "--config.mixers.s4d.state_size=4"]
+    config = tiny.config(*fields, "--config.mixers.s4d.real_transform=none")
+    _, state = build(config, digits.load())
+    layers = state.params["encoder"]["layers"]
+    layers[0]["seq"]["Lambda_re"] = jnp.abs(layers[0]["seq"]["Lambda_re"])
+    layers[1]["seq"]["A_real"] = -layers[1]["seq"]["A_real"]
+    hint = "; config.mixers.s5.clip_eigs=True keeps them below; config.mixers.s4d.real_transform=exp keeps them below"
+    assert report_unstable(config, state.params).endswith(hint)
 
 
 @pytest.mark.slow

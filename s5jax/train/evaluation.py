@@ -1,0 +1,59 @@
+"""The evaluators that a config names: checked before a run starts, called when they are due, and what they report."""
+
+import math
+from typing import Any
+
+from s5jax.data.task import Task
+from s5jax.evaluators import Context
+from s5jax.evaluators import stride as strides
+from s5jax.train.config import Config, UserError
+from s5jax.train.resolve import load_module
+
+__all__ = ["check", "check_stride", "due", "report"]
+
+
+def check(config: Config, task: Task) -> None:
+    """Raises UserError if an evaluator does not fit the model or the task."""
+    for name, section in config.evaluators.items():
+        module = load_module("evaluators", section.module)
+        try:
+            module.check(config, task, section.options) if hasattr(module, "check") else None
+        except ValueError as error:
+            raise UserError(f"config.evaluators.{name}: {error}") from error
+
+
+def check_stride(config: Config, task: Task, split: str, stride: int) -> None:
+    """Raises UserError if a split of the task, or the model, cannot be evaluated with this stride."""
+    try:
+        strides.check_stride(config, task, split, stride)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def due(config: Config, step: int, *, evaluating: bool, ending: bool) -> list[str]:
+    """The evaluators that are due after `step` steps, by their names in the config."""
+
+    def is_due(section: Any) -> bool:
+        every = getattr(section.options, "every_steps", 0)
+        at_start = getattr(load_module("evaluators", section.module), "AT_START", False)
+        return ending or ((step % every == 0 if every else evaluating) if step else at_start)
+
+    return [name for name, section in config.evaluators.items() if is_due(section)]
+
+
+def report(names: list[str], context: Context, state: Any) -> dict[str, float]:
+    """What these evaluators report. Raises UserError if it is not finite numbers."""
+    values: dict[str, float] = {}
+    for name in names:
+        section = context.config.evaluators[name]
+        reported = load_module("evaluators", section.module).evaluate(context, state, section.options)
+        where = f"config.evaluators.{name}, step {context.step}"
+        try:
+            numbers = {str(key): float(value) for key, value in reported.items()}
+        except (AttributeError, TypeError, ValueError):
+            raise UserError(f"{where}: an evaluator must return {{name: number}}, got {reported!r}") from None
+        for key, value in numbers.items():
+            if not math.isfinite(value):
+                raise UserError(f"{where}: {key} is {value}, not a finite number")
+        values |= numbers
+    return values
