@@ -1,9 +1,23 @@
 """What defines a model besides its mixers and its task."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
-__all__ = ["Options"]
+__all__ = ["Options", "check_least", "check_share"]
+
+
+def check_least(section: Any, least: int, *names: str) -> None:
+    """Raises ValueError if one of these fields is less than `least`."""
+    for name in names:
+        if getattr(section, name) < least:
+            raise ValueError(f"{name} must be at least {least}, got {getattr(section, name)}")
+
+
+def check_share(section: Any, *names: str) -> None:
+    """Raises ValueError if one of these fields is not in [0, 1)."""
+    for name in names:
+        if not 0 <= getattr(section, name) < 1:
+            raise ValueError(f"{name} must lie in [0, 1), got {getattr(section, name)}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,15 +60,9 @@ class Options:
     """Compile each repetition of the pattern on its own instead of one for all: slower to compile, at times faster."""
 
     def __post_init__(self) -> None:
-        for name in ("depth", "d_model"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("dropout", "bn_momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        for name in ("norm_epsilon", "mlp"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        check_least(self, 1, "depth", "d_model")
+        check_least(self, 0, "norm_epsilon", "mlp")
+        check_share(self, "dropout", "bn_momentum")
         if not self.pattern:
             raise ValueError("pattern must name at least one mixer, got ()")
         if len(self.pattern) > self.depth:

@@ -11,7 +11,7 @@ from flax import nnx
 
 from s5jax import mixers
 from s5jax.data import batches
-from s5jax.data.task import DataError, Task
+from s5jax.data.task import Task
 from s5jax.models.model import Model
 from s5jax.train import optimizer as optimizers
 from s5jax.train.config import Config, Section, UserError
@@ -98,12 +98,13 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     params, batch_stats = (nnx.to_pure_dict(state) for state in states)
 
     train, steps_per_epoch = config.train, batches.steps_per_epoch(len(task.splits["train"]), config.train.batch_size)
-    total_steps = train.epochs * steps_per_epoch
-    warmup_steps = round(train.warmup_epochs * steps_per_epoch)
-    schedule_steps = round((train.schedule_epochs or train.epochs) * steps_per_epoch)
+    durations = (train.duration, train.warmup, train.schedule)
+    total_steps, warmup_steps, schedule_steps = (d.steps(steps_per_epoch, train.batch_size) for d in durations)
+    schedule_steps = schedule_steps or total_steps
     if warmup_steps >= min(total_steps, schedule_steps):
         steps = f"{total_steps} steps" if total_steps <= schedule_steps else f"{schedule_steps} steps of the schedule"
-        raise UserError(f"config.train.warmup_epochs {train.warmup_epochs}: all {steps} would be warm-up")
+        warmup = f"config.train.{train.warmup.key('warmup')} {train.warmup.amount}"
+        raise UserError(f"{warmup}: all {steps} would be warm-up")
     optimizer = optimizers.Optimizer(config.optim, optimizers.group_labels(config, params))
     try:
         of_objective = module.hyper(task, options)
@@ -133,16 +134,11 @@ def load_task(config: Config, *, blank: bool = False) -> Task:
     name, train = config.task.name, config.train
     try:
         task = _load(config, blank)
-    except DataError as error:
-        raise UserError(str(error)) from error
-    except OSError as error:
-        raise UserError(f"task {name} cannot be loaded: {error}") from error
     except Exception as error:
-        if "." not in name or isinstance(error, UserError):
-            raise
         from s5jax.train import modules
 
-        raise UserError(f"task {name} cannot be loaded: {modules.fault_of(error)}") from error
+        modules.explain_task(name, error)
+        raise
     if not isinstance(task, Task):
         raise UserError(f"task {name}: load() must return a Task, got {task!r}")
     if (config.model.encoder == "dense") != (task.num_tokens is None):

@@ -1,11 +1,14 @@
-"""The modules that configs name: which there are, where foreign ones lie, and what is wrong with one, in a line.
+"""What configs name, modules and optimizers of optax: which there are, and what is wrong with one, in a line.
 
-Foreign are those from outside the package, named with dots. A run without any, and without a mistake, needs none of
-this.
+Foreign modules come from outside the package; their names have dots. A run with adamw, without rules, without foreign
+modules and without a mistake does not import this file.
 """
 
 import contextlib
+import dataclasses
+import difflib
 import importlib
+import inspect
 import pathlib
 import pkgutil
 import re
@@ -16,11 +19,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from s5jax.train.config import Config, UserError
-from s5jax.train.resolve import PACKAGES
+from s5jax.data.task import DataError
+from s5jax.models.options import check_least
+from s5jax.train.config import Config, Optim, UserError
+from s5jax.train.resolve import PACKAGES, build
 
-__all__ = ["check_mixers", "fault_of", "faults_told", "files_of", "known", "refusal"]
+__all__ = ["check_mixers", "check_optimizer", "explain_task", "fault_of", "faults_told", "files_of", "known", "refusal"]
 
 
 def known(kind: str) -> list[str]:
@@ -87,6 +93,16 @@ def fault_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}{place}"
 
 
+def explain_task(name: str, error: Exception) -> None:
+    """Raises UserError for an exception in loading a task, unless it is a fault of ours."""
+    if isinstance(error, DataError):
+        raise UserError(str(error)) from error
+    if isinstance(error, OSError):
+        raise UserError(f"task {name} cannot be loaded: {error}") from error
+    if "." in name and not isinstance(error, UserError):
+        raise UserError(f"task {name} cannot be loaded: {fault_of(error)}") from error
+
+
 def check_mixers(config: Config, length: int) -> None:
     """Raises UserError where a foreign mixer fails, or does not return what it should, at a length."""
     depth, width = config.model.depth, config.model.d_model
@@ -109,3 +125,39 @@ def check_mixers(config: Config, length: int) -> None:
                 f"config.model.pattern: {name}.apply must return y of the shape of x, {shape}, and no state if none was"
                 f" given; got {getattr(result[0], 'shape', result[0])} and {result[1]!r}"
             )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What a rule of `optim.rules` may set; what it leaves out is as in `optim`."""
+
+    lr: float = 0.0
+    weight_decay: float = 0.0
+    frozen: bool = False
+
+    def __post_init__(self) -> None:
+        check_least(self, 0, "lr", "weight_decay")
+
+
+def check_optimizer(optim: Optim) -> None:
+    """Raises UserError for a mistake in the rules, or if optax has no such optimizer or it lacks an argument."""
+    for i, (pattern, values) in enumerate(optim.rules):
+        build(Rule, values, f"config.optim.rules[{i}]")
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"config.optim.rules[{i}]: {pattern!r} is not a regular expression: {error}") from None
+    make = getattr(optax, optim.name, None)
+    parameters = dict(inspect.signature(make).parameters) if inspect.isfunction(make) else {}
+    if not parameters.pop("learning_rate", None):
+        common = ["adamw", "adam", "lion", "sgd", "rmsprop", "lamb", "adafactor"]
+        close = difflib.get_close_matches(optim.name, common, 1)
+        hint = f"; did you mean {close[0]}?" if close else "; adamw, adam, lion and sgd are some"
+        raise UserError(f"config.optim.name: optax has no optimizer {optim.name!r}{hint}")
+    for name in ("b1", "b2", "eps"):
+        if name not in parameters and getattr(optim, name) != getattr(Optim, name):
+            raise UserError(f"config.optim.{name}: optax.{optim.name} has no such argument")
+    for name in optim.arguments:
+        if name not in parameters or name == "weight_decay":
+            known = ", ".join(key for key in parameters if key != "weight_decay")
+            raise UserError(f"config.optim.arguments: optax.{optim.name} has no argument {name!r}; it has {known}")

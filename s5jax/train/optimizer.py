@@ -6,7 +6,6 @@ matches counts. A pattern is a regular expression for a leaf's whole path, as `-
 leaves out is as in the config. Rates and decays are arguments of the training step, see `hyper` in `build.py`.
 """
 
-import difflib
 import inspect
 import math
 import re
@@ -19,7 +18,7 @@ import optax
 from s5jax import mixers
 from s5jax.train.config import Config, Optim, UserError
 
-__all__ = ["Group", "Optimizer", "check", "group_labels", "groups_of", "path_name", "rate_at", "rules_of"]
+__all__ = ["Group", "Optimizer", "group_labels", "groups_of", "path_name", "rate_at", "rules_of"]
 
 FIELDS = ("b1", "b2", "eps")  # arguments of optimizers that are fields of the config
 Rules = tuple[tuple[str, dict[str, Any]], ...]
@@ -134,7 +133,7 @@ class Optimizer:
 
     def __init__(self, optim: Optim, labels: Any):
         self.optim, self.labels, self.groups = optim, labels, groups_of(optim)
-        parameters = _parameters(optim.name)
+        parameters = inspect.signature(getattr(optax, optim.name)).parameters
         self._decoupled = "weight_decay" in parameters
         self._arguments = {name: getattr(optim, name) for name in FIELDS if name in parameters} | optim.arguments
 
@@ -167,26 +166,3 @@ class Optimizer:
         """
         transformation = self._transformation(hyper["lr"], hyper["weight_decay"], hyper.get("clip_norm"))
         return transformation.update(grads, state, params)
-
-
-def check(optim: Optim) -> None:
-    """Raises UserError if optax has no such optimizer, or it does not take the arguments that the config gives."""
-    parameters = _parameters(optim.name)
-    for name in FIELDS:
-        if name not in parameters and getattr(optim, name) != getattr(Optim, name):
-            raise UserError(f"config.optim.{name}: optax.{optim.name} has no such argument")
-    for name in optim.arguments:
-        if name not in parameters or name == "weight_decay":
-            known = ", ".join(key for key in parameters if key != "weight_decay")
-            raise UserError(f"config.optim.arguments: optax.{optim.name} has no argument {name!r}; it has {known}")
-
-
-def _parameters(name: str) -> dict[str, inspect.Parameter]:
-    """The arguments of an optimizer of optax, without its rate."""
-    make = getattr(optax, name, None)
-    parameters = dict(inspect.signature(make).parameters) if inspect.isfunction(make) else {}
-    if not parameters.pop("learning_rate", None):
-        close = difflib.get_close_matches(name, ["adamw", "adam", "lion", "sgd", "rmsprop", "lamb", "adafactor"], 1)
-        hint = f"; did you mean {close[0]}?" if close else "; adamw, adam, lion and sgd are some"
-        raise UserError(f"config.optim.name: optax has no optimizer {name!r}{hint}")
-    return parameters

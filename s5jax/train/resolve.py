@@ -1,7 +1,7 @@
 """The one border between config files and the program.
 
 A config file's `get_config(arg)` returns an `ml_collections.ConfigDict`. `resolve` turns it into the dataclasses of
-`config.py`, and whatever is wrong with it is said here, with the field's name and the choices.
+`config.py`; each mistake in it is reported here, in a line with the field's name and the choices.
 """
 
 import ast
@@ -15,18 +15,16 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import ml_collections
 
 from s5jax.models import options as models
-from s5jax.train import optimizer as optimizers
-from s5jax.train.config import Config, Section, TaskConfig, UserError
+from s5jax.train.config import DURATIONS, Config, Duration, Optim, Section, TaskConfig, Train, UserError
 
-__all__ = ["load_config", "load_module", "override", "resolve", "section"]
+__all__ = ["assign", "build", "load_config", "load_file", "load_module", "override", "resolve", "section"]
 
-SECTIONS = [field.name for field in dataclasses.fields(Config)]
 NoOptions = dataclasses.make_dataclass("NoOptions", [], frozen=True)
 PACKAGES = {
     "mixers": ("s5jax.mixers", "apply"),
@@ -37,19 +35,13 @@ PACKAGES = {
 """Where the modules of a section are, and the function that they have."""
 
 
-def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
-    """What `get_config(arg)` of a config file returns, for "FILE.py" or "FILE.py:ARG".
-
-    A file below a directory `configs` may import its neighbours from there: `from configs import common`.
-    """
-    file, _, arg = file_and_arg.partition(":")
+def load_file(file: str) -> types.ModuleType:
+    """A config file as a module. Below a directory `configs` it may import from there: `from configs import common`."""
     path = pathlib.Path(file)
-    if not path.is_file():
-        hint = "run from the repository's root: --config=configs/digits.py:s5"
-        raise UserError(f"config file {file} does not exist ({hint})")
-    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path) if path.is_file() else None
     if spec is None or spec.loader is None:
-        raise UserError(f"config file {file} is not a Python file")
+        hint = "does not exist (run from the repository's root: --config=configs/digits.py:s5)"
+        raise UserError(f"config file {file} {'is not a Python file' if path.is_file() else hint}")
     module = importlib.util.module_from_spec(spec)
     for directory in path.absolute().parents:
         if directory.name == "configs" and str(directory.parent) not in sys.path:
@@ -62,6 +54,13 @@ def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
         raise UserError(f"config file {file} cannot be run: {modules.fault_of(error)}") from error
     if not hasattr(module, "get_config"):
         raise UserError(f"config file {file} does not define get_config()")
+    return module
+
+
+def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
+    """What `get_config(arg)` of a config file returns, for "FILE.py" or "FILE.py:ARG"."""
+    file, _, arg = file_and_arg.partition(":")
+    module = load_file(file)
     try:
         config = module.get_config(arg) if arg else module.get_config()
     except Exception as error:
@@ -72,32 +71,41 @@ def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
     return config
 
 
+def assign(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
+    """Sets a field by its dotted name, such as "optim.lr", in place.
+
+    A duration replaces the same duration in another unit. With another task, the fields of the old one go.
+    """
+    *sections, field = name.split(".")
+    _check_names(_fields(Config), sections[:1], "config")
+    at = config
+    for depth, section in enumerate(sections, 1):
+        if at.get(section, None) is None and (depth == 1 or sections[0] in ("mixers", "evaluators")):
+            with at.unlocked():
+                at[section] = ml_collections.ConfigDict()
+        at = at.get(section, None)
+        if not isinstance(at, ml_collections.ConfigDict):
+            raise UserError(f"config.{name}: config.{'.'.join(sections[:depth])} is not a section")
+    if name == "task.name" and value != at.get("name", None):
+        config.task = at = ml_collections.ConfigDict({name: at[name] for name in _fields(TaskConfig) if name in at})
+    with at.unlocked(), at.ignore_type():
+        for key in list(at) if sections == ["train"] and field in DURATIONS else []:
+            if key in DURATIONS and DURATIONS[key][0] == DURATIONS[field][0]:
+                del at[key]
+        at[field] = value
+
+
 def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> None:
-    """Applies command line arguments of the form `--config.section.field=value` in place."""
-    # With another task than the file's, the file's fields of it do not apply: its name first.
+    """Applies command line arguments of the form `--config.section.field=value`, in place."""
+    # The task's name first: it removes the fields of the file's task.
     for argument in sorted(arguments, key=lambda argument: not argument.startswith("--config.task.name=")):
-        name, equals, text = argument.removeprefix("--").partition("=")
+        name, equals, text = argument.removeprefix("--config.").partition("=")
         if not argument.startswith("--config."):
             hint = "--help lists them, and fields are set by --config.section.field=value"
             raise UserError(f"unknown option {argument}; {hint}")
         if not equals:
-            raise UserError(f"{argument} needs a value: --{name}=value")
-        *sections, field = name.split(".")[1:]
-        _check_names(SECTIONS, sections[:1], "config")
-        at = config
-        for depth, section in enumerate(sections, 1):
-            if at.get(section, None) is None and (depth == 1 or sections[0] in ("mixers", "evaluators")):
-                with at.unlocked():
-                    at[section] = ml_collections.ConfigDict()
-            at = at.get(section, None)
-            if not isinstance(at, ml_collections.ConfigDict):
-                raise UserError(f"--{name}: config.{'.'.join(sections[:depth])} is not a section")
-        value = _parse(text)
-        if name == "config.task.name" and value != at.get("name"):
-            own = _fields(TaskConfig)
-            config.task = at = ml_collections.ConfigDict({name: at[name] for name in own if name in at})
-        with at.unlocked(), at.ignore_type():
-            at[field] = value
+            raise UserError(f"{argument} needs a value: --config.{name}=value")
+        assign(config, name, _parse(text))
     pattern = config.get("model", {}).get("pattern", models.Options.pattern)
     pattern = [pattern] if isinstance(pattern, str) else list(pattern)
     for argument in arguments:  # options of a mixer that the model does not have would do nothing
@@ -114,20 +122,20 @@ def _parse(text: str) -> Any:
 
 
 def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
-    """The frozen config. Raises UserError where a field, a value or a module is not one that can be."""
+    """The frozen config. Raises UserError for an unknown field, a wrong value or a module that does not exist."""
     values = values.to_dict() if isinstance(values, ml_collections.ConfigDict) else dict(values)
-    _check_names(SECTIONS, values, "config")
+    _check_names(_fields(Config), values, "config")
     if isinstance(values.get("task"), dict):
         task, own = dict(values["task"]), [name for name in _fields(TaskConfig) if name != "options"]
         module = load_module("task", task.get("name"))
         options = {name: task.pop(name) for name in list(task) if name not in own}
         if options or hasattr(module, "Options"):
             task["options"] = _options(module, options, "config.task", own)
-        values["task"] = _build(TaskConfig, task, "config.task")
-    model = values["model"] = _build(models.Options, values.get("model", {}), "config.model")
+        values["task"] = build(TaskConfig, task, "config.task")
+    model = values["model"] = build(models.Options, values.get("model", {}), "config.model")
     given = _dict(values.get("mixers", {}), "config.mixers")
     values["mixers"] = {name: section("mixers", name, _at(given, name)) for name in model.pattern}
-    for name in given:  # of a recipe whose pattern was changed: not used, but not nonsense either
+    for name in given:  # a recipe's mixer that another pattern does not use is checked, too
         if name not in model.pattern and not any(used.startswith(f"{name}.") for used in model.pattern):
             section("mixers", name, given[name])
     evaluators = _dict(values.get("evaluators", {}), "config.evaluators")
@@ -138,9 +146,31 @@ def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
         # Without a name it is the task's, which is known when its data are loaded.
         of_task = Section(module="", options=options) if options else None
         values["objective"] = section("objective", name, options) if name else of_task
-    config = _build(Config, values, "config")
-    _check_ranges(config)
+    values["train"] = _train(values.get("train", {}))
+    config = build(Config, values, "config")
+    optim, batch_size = config.optim, config.train.batch_size
+    if batch_size % optim.micro_batches:
+        parts = f"config.optim.micro_batches {optim.micro_batches}"
+        raise UserError(f"config.train.batch_size {batch_size} is not divisible by {parts}")
+    if optim.rules or optim.arguments or optim.name != Optim.name:
+        from s5jax.train import modules
+
+        modules.check_optimizer(optim)
     return config
+
+
+def _train(values: Any) -> Train:
+    known = [*DURATIONS, *(field.name for field in dataclasses.fields(Train) if field.type is not Duration)]
+    _check_names(known, _dict(values, "config.train"), "config.train")
+    fields: dict[str, Any] = {}
+    for key, value in values.items():
+        name, unit = DURATIONS.get(key, (key, None))
+        if name in fields:
+            raise UserError(f"config.train.{key} is given in another unit, too: choose one")
+        if unit:
+            value = Duration(_value(float if unit == "epochs" else int, value, f"config.train.{key}"), unit)
+        fields[name] = value
+    return build(Train, fields, "config.train")
 
 
 def _fields(cls: Any) -> list[str]:
@@ -154,14 +184,14 @@ def _dict(values: Any, where: str) -> dict[str, Any]:
 
 
 def _at(given: dict[str, Any], name: str) -> Any:
-    """The section of a mixer: of one whose name has dots it may be nested, as the command line has it."""
+    """The section of a mixer. If its name has dots it may be nested, as the command line has it."""
     for part in [name] if name in given else name.split("."):
         given = given.get(part, {}) if isinstance(given, dict) else given
     return given
 
 
 def section(kind: str, name: Any, values: Any) -> Section:
-    """A module of a kind, named or in the field `module`, with its options from plain values."""
+    """A mixer, an evaluator or the objective: its module and its options, from plain values."""
     where = f"config.{kind}" if kind == "objective" else f"config.{kind}.{name}"
     values = dict(_dict(values, where))
     name = values.pop("module", name)
@@ -171,7 +201,7 @@ def section(kind: str, name: Any, values: Any) -> Section:
 def _options(module: types.ModuleType, values: dict[str, Any], where: str, own: list[str]) -> Any:
     options = getattr(module, "Options", NoOptions)
     _check_names([*own, *_fields(options)], values, where)
-    return _build(options, values, where)
+    return build(options, values, where)
 
 
 def load_module(kind: str, name: Any) -> types.ModuleType:
@@ -189,7 +219,7 @@ def load_module(kind: str, name: Any) -> types.ModuleType:
     raise modules.refusal(kind, name, fault) from fault
 
 
-def _check_names(known: list[str], names: Any, where: str) -> None:
+def _check_names(known: list[str], names: Iterable[Any], where: str) -> None:
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(str(name), known, 1)
@@ -197,8 +227,8 @@ def _check_names(known: list[str], names: Any, where: str) -> None:
             raise UserError(f"unknown field {where}.{name}{hint} (the fields of {where}: {', '.join(known)})")
 
 
-def _build(cls: type, values: Any, where: str) -> Any:
-    """An instance of a dataclass from nested dicts, every name and type checked."""
+def build(cls: type, values: Any, where: str) -> Any:
+    """An instance of a dataclass from nested dicts, with every name and type checked."""
     _check_names(_fields(cls), _dict(values, where), where)
     hints = typing.get_type_hints(cls)
     arguments = {}
@@ -207,7 +237,7 @@ def _build(cls: type, values: Any, where: str) -> Any:
         if hint is Any or dataclasses.is_dataclass(value) or name in ("mixers", "evaluators"):
             arguments[name] = value
         else:
-            make: Any = _build if dataclasses.is_dataclass(hint) else _value
+            make: Any = build if dataclasses.is_dataclass(hint) else _value
             arguments[name] = make(hint, value, at)
     try:
         return cls(**arguments)
@@ -241,41 +271,3 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if type(value) is not hint or (hint is float and not math.isfinite(value)):
         raise UserError(f"{where} takes {hint.__name__}, got {value!r} ({type(value).__name__})")
     return value
-
-
-def _check_ranges(config: Config) -> None:
-    optim, train = config.optim, config.train
-    if not 0 <= config.seed < 2**32:
-        raise UserError(f"config.seed must lie in 0..{2**32 - 1}, got {config.seed}")
-    if not 0 <= optim.average < 1:
-        raise UserError(f"config.optim.average must lie in [0, 1), got {optim.average}")
-    for prefix in ("", "task.", "optim.", "train.", "log."):
-        for name, value in vars(getattr(config, prefix[:-1]) if prefix else config).items():
-            least = int(name in ("epochs", "batch_size", "micro_batches", "every_steps"))
-            if isinstance(value, int | float) and value < least:
-                raise UserError(f"config.{prefix}{name} must be at least {least}, got {value}")
-    if optim.lr_min > min(optim.lr, optim.ssm_lr):
-        raise UserError(f"config.optim.lr_min {optim.lr_min} exceeds lr or ssm_lr")
-    if optim.grouping == "only_C" and optim.dt_global:
-        raise UserError("config.optim.dt_global trains step sizes, which grouping only_C does not: choose one")
-    if train.batch_size % optim.micro_batches:
-        parts = f"config.optim.micro_batches {optim.micro_batches}"
-        raise UserError(f"config.train.batch_size {train.batch_size} is not divisible by {parts}")
-    if train.warmup_epochs >= train.epochs:
-        raise UserError(f"config.train.warmup_epochs {train.warmup_epochs} leaves nothing of {train.epochs} epochs")
-    if 0 < train.schedule_epochs <= train.warmup_epochs:
-        why = f"is all warm-up, {train.warmup_epochs} epochs: it counts from the first step"
-        raise UserError(f"config.train.schedule_epochs {train.schedule_epochs} {why}")
-    optimizers.check(optim)
-    for i, (pattern, values) in enumerate(optim.rules):
-        where = f"config.optim.rules[{i}]"
-        _check_names(["lr", "weight_decay", "frozen"], values, where)
-        for name, value in values.items():
-            if name == "frozen":
-                _value(bool, value, f"{where}.frozen")
-            elif _value(float, value, f"{where}.{name}") < 0:
-                raise UserError(f"{where}.{name} must be at least 0, got {value}")
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise UserError(f"{where}: {pattern!r} is not a regular expression: {error}") from None

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny
 
+from s5jax.train import modules
 from s5jax.train import optimizer as optimizers
 from s5jax.train.config import Optim, UserError
 
@@ -152,7 +153,7 @@ def test_first_step_of_other_optimizers(fields, by_hand):
 
 def test_an_argument_that_an_optimizer_lacks_is_refused():
     with pytest.raises(UserError, match=r"config\.optim\.b2: optax\.sgd has no such argument"):
-        optimizers.check(Optim(name="sgd", b2=0.9))
+        modules.check_optimizer(Optim(name="sgd", b2=0.9))
 
 
 def schedule(optim, base, warmup, total):
