@@ -49,35 +49,24 @@ def table(task: str, rows: dict[str, Row]) -> dict[str, Row]:
     return {model: {"task.name": task} | MODELS[model] | row for model, row in rows.items()}
 
 
-def flags(row: Row) -> list[str]:
-    """The flags of a row; `debug`, which shrinks, is the last."""
-    return sorted({key.partition(":")[0] for key in row if ":" in key}, key=lambda flag: (flag == "debug", flag))
-
-
 def choose(recipes: dict[str, Row], arg: str) -> ConfigDict:
-    """The config of a row, with the flags asked for.
-
-    Args:
-      recipes: rows by the names of their models.
-      arg: words with commas between them, in any order: at most one model (none: the first), and flags.
-
-    Raises:
-      ValueError: a word is neither, or there are two models.
-    """
+    """The config of a row. `arg`: at most one model (none: the first) and flags, with commas between, in any order."""
     words = [word.strip() for word in arg.split(",")]
     models = [model for model in recipes if model in words] or list(recipes)[:1]
     row = recipes[models[0]]
+    # `debug`, which shrinks, is the last.
+    flags = sorted({key.partition(":")[0] for key in row if ":" in key}, key=lambda flag: (flag == "debug", flag))
     for word in words:
-        if word not in (*recipes, *flags(row)):
-            known = f"the models are {', '.join(recipes)}; the flags are {', '.join(flags(row))}"
+        if word not in (*recipes, *flags):
+            known = f"the models are {', '.join(recipes)}; the flags are {', '.join(flags)}"
             raise ValueError(f"{word!r} is neither a model nor a flag; {known}")
     if len(models) > 1:
         raise ValueError(f"one model at a time: {arg!r} names {', '.join(models)}")
     config = ConfigDict({section: {} for section in ("task", "model", "mixers", "optim", "train", "log")})
-    for flag in ("", *(flag for flag in flags(row) if flag in words)):
+    for flag in ("", *(flag for flag in flags if flag in words)):
         for key, value in row.items():
             of, _, field = key.rpartition(":")
+            section, _, name = field.partition(".")
             if of == flag:
-                section, _, name = field.partition(".")
                 assign(config, f"mixers.{row['model.pattern'][0]}.{name}" if section == "mixer" else field, value)
     return config

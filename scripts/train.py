@@ -20,14 +20,10 @@ def main() -> int:
     )
     parser.add_argument("-h", "--help", action="store_true", help="show this text")
     parser.add_argument(
-        "--config", metavar="FILE[:ARG]", help="config file, and the argument of its get_config(): MODEL[,FLAG...]"
+        "--config", metavar="FILE[:ARG]", help="config file, and what its get_config() gets: MODEL,FLAG,..."
     )
-    parser.add_argument(
-        "--workdir", type=pathlib.Path, metavar="DIR", help="the run's directory: created, or resumed if it exists"
-    )
-    parser.add_argument(
-        "--dry_run", action="store_true", help="print the config, the parameters and a step's memory; train nothing"
-    )
+    parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="the run's folder: created, or resumed")
+    parser.add_argument("--dry_run", action="store_true", help="print config, parameters and memory; train nothing")
     arguments, overrides = parser.parse_known_args()
     try:
         if arguments.help:

@@ -1,4 +1,4 @@
-"""What defines a model besides its mixers and its task."""
+"""The options of a model, besides those of its mixers."""
 
 import dataclasses
 from typing import Any, Literal
@@ -27,16 +27,17 @@ class Options:
     depth: int = 6
     """Residual blocks."""
     d_model: int = 128
-    """H, features."""
+    """H, the number of features."""
     pattern: tuple[str, ...] = ("s5",)
-    """Mixers of the blocks, repeated over the depth: `("s5", "attention")` alternates the two."""
+    """Names of the blocks' mixers, repeated over the depth: `("s5", "attention")` alternates the two."""
     encoder: Literal["dense", "one_hot", "embedding"] = "dense"
     """`dense` on values, `one_hot` (then dense, as published) or `embedding` on tokens."""
     activation: Literal["none", "gelu", "full_glu", "half_glu1", "half_glu2"] = "half_glu1"
-    """What follows the mixer, see `block.Block`."""
+    """What follows the mixer: see `block.Block`."""
     gelu: Literal["tanh", "exact"] = "tanh"
     """How gelu is computed: its tanh approximation, as in published S5, or exactly, as in published S4."""
     norm: Literal["batch", "layer", "none"] = "batch"
+    """Norm of a block."""
     norm_epsilon: float = 0.0
     """Added to the variance; 0: 1e-5 for `batch`, 1e-6 for `layer`."""
     prenorm: bool = True
@@ -50,7 +51,7 @@ class Options:
     dropout: float = 0.0
     """Probability that a feature is dropped, for all steps of a sequence together."""
     pooling: Literal["mean", "last"] = "mean"
-    """Over the valid steps of a sequence."""
+    """Mean over the valid steps of a sequence, or the last of them."""
     mask_padding: bool = True
     """Keep padding out of the mixers and the batch statistics too; otherwise, as published, out of pooling alone."""
     remat: Literal["none", "pointwise", "full"] = "pointwise"

@@ -1,4 +1,4 @@
-"""From a config to what training works with: the task, the model, the optimizer, and the state that they start from."""
+"""Builds from a config what training needs: the task, the model, the optimizer, and their first state."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ __all__ = ["Experiment", "RandomKeys", "build", "load_task", "random_keys"]
 
 
 class RandomKeys(NamedTuple):
-    """A stream for each purpose."""
+    """Independent random keys, one for each purpose."""
 
     init: jax.Array
     order: jax.Array
@@ -35,7 +35,7 @@ def random_keys(seed: int) -> RandomKeys:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What stays the same while a state is trained. Its numbers reach the training step as `hyper`."""
+    """All that is constant during training. Its numbers are arguments of the training step: see `hyper`."""
 
     config: Config
     task: Task
@@ -43,7 +43,7 @@ class Experiment:
     optimizer: optimizers.Optimizer
     objective: Any
     of_objective: dict[str, jax.Array]
-    """Numbers that `objective`, the function of the objective's module, takes."""
+    """Numbers that `objective`, the function, takes."""
     steps_per_epoch: int
     total_steps: int
     warmup_steps: int
@@ -57,7 +57,7 @@ class Experiment:
 
     @functools.cached_property
     def constants(self) -> dict[str, Any]:
-        """What of `hyper` is the same at every step."""
+        """The part of `hyper` that is the same at every step."""
         config, decays = self.config, [group.weight_decay for group in self.optimizer.groups]
         values = {"weight_decay": np.array(decays, np.float32), "objective": self.of_objective}
         numbers = {
@@ -69,7 +69,7 @@ class Experiment:
         return {**values, "key": random_keys(config.seed).dropout} if config.model.dropout else values
 
     def hyper(self, step: int) -> dict[str, Any]:
-        """The numbers of a training step that change no shape: a change of one needs no compilation.
+        """The numbers of a training step that determine no shape, so that changing one compiles nothing.
 
         `lr` and `weight_decay` of each of the optimizer's groups; `clip_norm`, `average`, `dropout` with the run's
         `key`, where these are not zero; and those of the objective.
@@ -78,7 +78,7 @@ class Experiment:
 
 
 def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
-    """The experiment of a config, and the state that it starts from, on the default device.
+    """The experiment of a config and its first state, on the default device.
 
     Raises UserError if parts of the config do not fit each other or the task.
     """
@@ -86,7 +86,10 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
         from s5jax.train import modules
 
         modules.check_mixers(config, task.length)
-    module, options = _objective(config, task)
+    objective = config.objective or Section(module="", options={})
+    if not objective.module:
+        objective = section("objective", task.objective, objective.options)
+    module = load_module("objective", objective.module)
     of_mixers = {name: (mixer.module, mixer.options) for name, mixer in config.mixers.items()}
     head = "pair" if task.pairs else "step" if task.per_step else "sequence"
     about: dict[str, Any] = {"head": head, "length": task.length, "rngs": nnx.Rngs(random_keys(config.seed).init)}
@@ -107,7 +110,7 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
         raise UserError(f"{warmup}: all {steps} would be warm-up")
     optimizer = optimizers.Optimizer(config.optim, optimizers.group_labels(config, params))
     try:
-        of_objective = module.hyper(task, options)
+        of_objective = module.hyper(task, objective.options)
     except ValueError as error:
         raise UserError(f"config.objective: {error}") from error
     parts = (config, task, graphdef, optimizer, module.objective, of_objective)
@@ -117,19 +120,11 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     return experiment, TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), average)
 
 
-def _objective(config: Config, task: Task) -> tuple[Any, Any]:
-    """The module of the objective, and its options."""
-    chosen = config.objective or Section(module="", options={})
-    if not chosen.module:
-        chosen = section("objective", task.objective, chosen.options)
-    return load_module("objective", chosen.module), chosen.options
-
-
 def load_task(config: Config, *, blank: bool = False) -> Task:
     """Loads the task's data and checks that the model can read them.
 
-    With `blank`, zeros of the official sizes, which take no memory, stand for prepared data. Raises UserError if the
-    data have not been prepared, are damaged, or are not for this config.
+    With `blank`, zeros of the official sizes, which take no memory, replace prepared data. Raises UserError if the data
+    are not prepared, are damaged, or do not fit this config.
     """
     name, train = config.task.name, config.train
     try:

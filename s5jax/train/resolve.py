@@ -146,7 +146,6 @@ def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
         # Without a name it is the task's, which is known when its data are loaded.
         of_task = Section(module="", options=options) if options else None
         values["objective"] = section("objective", name, options) if name else of_task
-    values["train"] = _train(values.get("train", {}))
     config = build(Config, values, "config")
     optim, batch_size = config.optim, config.train.batch_size
     if batch_size % optim.micro_batches:
@@ -159,22 +158,10 @@ def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
     return config
 
 
-def _train(values: Any) -> Train:
-    known = [*DURATIONS, *(field.name for field in dataclasses.fields(Train) if field.type is not Duration)]
-    _check_names(known, _dict(values, "config.train"), "config.train")
-    fields: dict[str, Any] = {}
-    for key, value in values.items():
-        name, unit = DURATIONS.get(key, (key, None))
-        if name in fields:
-            raise UserError(f"config.train.{key} is given in another unit, too: choose one")
-        if unit:
-            value = Duration(_value(float if unit == "epochs" else int, value, f"config.train.{key}"), unit)
-        fields[name] = value
-    return build(Train, fields, "config.train")
-
-
 def _fields(cls: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(cls)]
+    """The names that a section takes: those of durations say the unit."""
+    durations = DURATIONS if cls is Train else ()
+    return [*durations, *(field.name for field in dataclasses.fields(cls) if field.type is not Duration)]
 
 
 def _dict(values: Any, where: str) -> dict[str, Any]:
@@ -231,14 +218,14 @@ def build(cls: type, values: Any, where: str) -> Any:
     """An instance of a dataclass from nested dicts, with every name and type checked."""
     _check_names(_fields(cls), _dict(values, where), where)
     hints = typing.get_type_hints(cls)
-    arguments = {}
-    for name, value in values.items():
-        hint, at = hints[name], f"{where}.{name}"
-        if hint is Any or dataclasses.is_dataclass(value) or name in ("mixers", "evaluators"):
-            arguments[name] = value
-        else:
-            make: Any = build if dataclasses.is_dataclass(hint) else _value
-            arguments[name] = make(hint, value, at)
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        name, unit = DURATIONS[key] if cls is Train and key in DURATIONS else (key, None)
+        if name in arguments:
+            raise UserError(f"{where}.{key} is given in another unit, too: choose one")
+        if unit:
+            value = Duration(_value(float if unit == "epochs" else int, value, f"{where}.{key}"), unit)
+        arguments[name] = _value(hints[name], value, f"{where}.{key}")
     try:
         return cls(**arguments)
     except TypeError:
@@ -250,12 +237,14 @@ def build(cls: type, values: Any, where: str) -> Any:
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any or dataclasses.is_dataclass(value) or (origin is types.UnionType and value is None):
+        return value
+    if dataclasses.is_dataclass(hint):
+        return build(hint, value, where)
     if origin is Literal:
         if value not in parts:
             raise UserError(f"{where} must be one of {', '.join(map(str, parts))}; got {value!r}")
         return value
-    if origin is types.UnionType and value is None:
-        return None
     if origin is tuple:
         if isinstance(value, str | dict) or not isinstance(value, Sequence):
             example = "\"('s5', 'attention')\"" if parts[0] is str else '"(1.0, 2.0)"'
