@@ -14,7 +14,7 @@ from s5jax.data import batches
 from s5jax.data.task import Task
 from s5jax.models.model import Model
 from s5jax.train import optimizer as optimizers
-from s5jax.train.config import Config, Section, UserError
+from s5jax.train.config import Config, Section, UserError, explained
 from s5jax.train.resolve import load_module, section
 from s5jax.train.step import TrainState
 
@@ -93,10 +93,8 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     of_mixers = {name: (mixer.module, mixer.options) for name, mixer in config.mixers.items()}
     head = "pair" if task.pairs else "step" if task.per_step else "sequence"
     about: dict[str, Any] = {"head": head, "length": task.length, "rngs": nnx.Rngs(random_keys(config.seed).init)}
-    try:
+    with explained(f"config.mixers, with model.d_model {config.model.d_model}"):
         model = Model(config.model, of_mixers, task.input_size, module.outputs(task), **about)
-    except ValueError as error:  # the options of a mixer may fit no model of this width
-        raise UserError(f"config.mixers, with model.d_model {config.model.d_model}: {error}") from error
     graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
     params, batch_stats = (nnx.to_pure_dict(state) for state in states)
 
@@ -109,10 +107,8 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
         warmup = f"config.train.{train.warmup.key('warmup')} {train.warmup.amount}"
         raise UserError(f"{warmup}: all {steps} would be warm-up")
     optimizer = optimizers.Optimizer(config.optim, optimizers.group_labels(config, params))
-    try:
+    with explained("config.objective"):
         of_objective = module.hyper(task, objective.options)
-    except ValueError as error:
-        raise UserError(f"config.objective: {error}") from error
     parts = (config, task, graphdef, optimizer, module.objective, of_objective)
     experiment = Experiment(*parts, steps_per_epoch, total_steps, warmup_steps, schedule_steps)
     average = {"params": params, "batch_stats": batch_stats} if config.optim.average else None
@@ -147,10 +143,8 @@ def load_task(config: Config, *, blank: bool = False) -> Task:
         raise UserError(f"config.train.buckets cuts padding, which {needs}")
     given = {key: split.arrays.get(key) for key in ("mask", "reset", "rate")}
     for mixer in config.mixers.values():  # one might ignore something that the data have
-        try:
+        with explained(f"config.model.pattern, with the data of task {name}"):
             mixers.check(mixers.find(mixer.module), mixer.options, **given)
-        except ValueError as error:
-            raise UserError(f"config.model.pattern, with the data of task {name}: {error}") from None
     if train.batch_size > len(split):
         raise UserError(f"config.train.batch_size {train.batch_size} exceeds the {len(split)} training examples")
     return task

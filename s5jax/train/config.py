@@ -3,18 +3,40 @@
 A field that a config leaves out has the default given here. `resolve.py` turns a config file into a `Config`.
 """
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
 from s5jax.models import options as models
 
-__all__ = ["DURATIONS", "Config", "Duration", "Log", "Optim", "Section", "TaskConfig", "Train", "UserError"]
+__all__ = [
+    "DURATIONS",
+    "Config",
+    "Duration",
+    "Log",
+    "Optim",
+    "Section",
+    "TaskConfig",
+    "Train",
+    "UserError",
+    "explained",
+]
 
 Unit = Literal["steps", "epochs", "examples"]
 
 
 class UserError(Exception):
     """A mistake that one or two lines explain: shown without a traceback."""
+
+
+@contextlib.contextmanager
+def explained(where: str) -> Iterator[None]:
+    """Turns a ValueError into a UserError that begins with the field or section at fault."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)

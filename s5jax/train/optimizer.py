@@ -2,8 +2,8 @@
 
 Rules divide the parameters into groups: `(pattern, {"lr": ..., "weight_decay": ..., "frozen": ...})`; the first rule
 that matches counts. A pattern is a regular expression that matches a leaf's whole path, as `--dry_run` shows it
-("encoder/layers/0/seq/B"), or `@name` for a group in the `GROUPS` of the mixers ("@dynamics"). What a rule leaves out is
-as in the config. Rates and decays are arguments of the training step, see `hyper` in `build.py`.
+("encoder/layers/0/seq/B"), or `@name` for a group in the `GROUPS` of the mixers ("@dynamics"). What a rule leaves out
+is as in the config. Rates and decays are arguments of the training step, see `hyper` in `build.py`.
 """
 
 import inspect
@@ -37,7 +37,7 @@ GROUPINGS: dict[str, Rules] = {
     "plain": (),
 }
 """Rules by the published names of groupings. The first four are S5's: the dynamics at `ssm_lr` without decay, B and C
-as the name says, all else at `lr` with decay. "only_C", ours, trains of a mixer only C (arXiv 2310.01698, section 5)."""
+as the name says, all else at `lr` with decay. "only_C", ours, trains only C of a mixer (arXiv 2310.01698, section 5)."""
 
 
 class Group(NamedTuple):

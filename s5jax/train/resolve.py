@@ -21,7 +21,7 @@ from typing import Any, Literal
 import ml_collections
 
 from s5jax.models import options as models
-from s5jax.train.config import DURATIONS, Config, Duration, Optim, Section, TaskConfig, Train, UserError
+from s5jax.train.config import DURATIONS, Config, Duration, Optim, Section, TaskConfig, Train, UserError, explained
 
 __all__ = ["assign", "build", "load_config", "load_file", "load_module", "override", "resolve", "section"]
 
@@ -226,13 +226,11 @@ def build(cls: type, values: Any, where: str) -> Any:
         if unit:
             value = Duration(_value(float if unit == "epochs" else int, value, f"{where}.{key}"), unit)
         arguments[name] = _value(hints[name], value, f"{where}.{key}")
-    try:
+    unset = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
+    if not arguments.keys() >= set(unset):
+        raise UserError(f"{where} lacks {', '.join(name for name in unset if name not in arguments)}")
+    with explained(where):
         return cls(**arguments)
-    except TypeError:
-        unset = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
-        raise UserError(f"{where} lacks {', '.join(name for name in unset if name not in arguments)}") from None
-    except ValueError as error:
-        raise UserError(f"{where}: {error}") from error
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
