@@ -10,18 +10,8 @@ from typing import Any, Literal, get_args
 
 from s5jax.models import options as models
 
-__all__ = [
-    "DURATIONS",
-    "Config",
-    "Duration",
-    "Log",
-    "Optim",
-    "Section",
-    "TaskConfig",
-    "Train",
-    "UserError",
-    "explained",
-]
+__all__ = ["Config", "Duration", "Log", "Optim", "Section", "TaskConfig", "Train", "UserError"]
+__all__ += ["DURATIONS", "explained"]
 
 Unit = Literal["steps", "epochs", "examples"]
 

@@ -37,7 +37,7 @@ GROUPINGS: dict[str, Rules] = {
     "plain": (),
 }
 """Rules by the published names of groupings. The first four are S5's: the dynamics at `ssm_lr` without decay, B and C
-as the name says, all else at `lr` with decay. "only_C", ours, trains only C of a mixer (arXiv 2310.01698, section 5)."""
+as the name says, all else at `lr` with decay. Our "only_C" trains only C of a mixer (arXiv 2310.01698, section 5)."""
 
 
 class Group(NamedTuple):

@@ -226,9 +226,9 @@ def build(cls: type, values: Any, where: str) -> Any:
         if unit:
             value = Duration(_value(float if unit == "epochs" else int, value, f"{where}.{key}"), unit)
         arguments[name] = _value(hints[name], value, f"{where}.{key}")
-    unset = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
-    if not arguments.keys() >= set(unset):
-        raise UserError(f"{where} lacks {', '.join(name for name in unset if name not in arguments)}")
+    needed = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
+    if not arguments.keys() >= set(needed):
+        raise UserError(f"{where} lacks {', '.join(name for name in needed if name not in arguments)}")
     with explained(where):
         return cls(**arguments)
 
