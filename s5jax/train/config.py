@@ -33,7 +33,7 @@ def explained(where: str) -> Iterator[None]:
 class Duration:
     """A part of training."""
 
-    amount: float
+    amount: int | float
     unit: Unit = "epochs"
 
     def key(self, name: str) -> str:

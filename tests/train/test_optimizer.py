@@ -161,7 +161,7 @@ def schedule(optim, base, warmup, total):
 
 
 def test_warmup_and_cosine():
-    rate = schedule(Optim(lr_min=0.1), 1.0, 4, 12)
+    rate = schedule(Optim(lr=1.0, ssm_lr=1.0, lr_min=0.1), 1.0, 4, 12)
     expected = [0.25 + 0.75 * t / 4 for t in range(4)]
     expected += [0.1 + 0.9 * (1 + np.cos(np.pi * (t - 4) / 8)) / 2 for t in range(4, 13)]
     np.testing.assert_allclose([rate(t) for t in range(13)], expected, rtol=1e-12)
@@ -172,7 +172,7 @@ def test_warmup_and_cosine():
 
 def test_published_schedule_by_a_loop_that_sets_the_rate_after_each_step():
     W, T, base, least = 3, 10, 0.4, 0.01
-    at = schedule(Optim(schedule="s5_published", lr_min=least), base, W, T)
+    at = schedule(Optim(lr=base, ssm_lr=base, schedule="s5_published", lr_min=least), base, W, T)
     rate = base
     for t in range(T):
         assert at(t) == pytest.approx(rate, rel=1e-12), t
