@@ -16,7 +16,7 @@ from configs import common
 def get_config(arg: str = "s4d-legs") -> ConfigDict:
     """The recipe for a model, one of `common.MODELS`, with or without "-frozen"."""
     model = arg.removesuffix("-frozen")
-    rows = {name: {} for name in common.MODELS} | {"dss": {"mixer.dss_length": 64}}
+    rows: dict[str, common.Row] = {name: {} for name in common.MODELS} | {"dss": {"mixer.dss_length": 64}}
     config = common.choose(common.table("digits", rows), model)
     (ssm,) = config.mixers.values()
     ssm.state_size = 32  # the last spike of S4D-LegS is at 325.4 rad/time

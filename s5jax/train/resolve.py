@@ -237,7 +237,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any or dataclasses.is_dataclass(value) or (origin is types.UnionType and value is None):
         return value
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return build(hint, value, where)
     if origin is Literal:
         if value not in parts:
