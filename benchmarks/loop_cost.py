@@ -41,7 +41,7 @@ def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         values = resolve.load_config(f"{cases.ROOT}/configs/lra/listops.py:s5")
         total = STEPS * (2 * repeats + 2)
-        sizes = {"train": total * values.train.batch_size // 2, "val": 50, "test": 50}
+        sizes = {"train": total * resolve.resolve(values).train.batch_size // 2, "val": 50, "test": 50}
         request = preparation.Request(data_dir=pathlib.Path(folder), generate=True, sizes=sizes)
         preparation.prepare("listops", request, say=lambda _: None, quiet=True)
         settings = {"task.data_dir": folder, "num_devices": 1, "train.epochs": 2, "log.every_steps": STEPS}

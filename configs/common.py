@@ -1,77 +1,72 @@
-"""What recipes are composed of: a task, a model, and what their published code has in common.
+"""What the tables of recipes share: the published models, and the choice of a row.
 
-A recipe calls `get_config(task, model, length)` and sets what differs. For flags besides a model see `argument.py`.
+A row is a dict of fields, by their names on the command line; `mixer` stands for the section of the model's only mixer.
+A field with a flag in front, "published:model.mask_padding", holds where the flag is asked for.
 """
+
+from typing import Any
 
 from ml_collections import ConfigDict
 
-MODELS = ("s5", "s5-ptd", "s4d-lin", "s4d-inv", "s4d-legs", "s4d-real", "dss", "s4-ptd", "s4-legs", "s4-fout")
-"""The models that any recipe takes: --config=FILE:MODEL."""
+from s5jax.train.resolve import assign
+
+Row = dict[str, Any]
+
+DEBUG = {
+    "debug:task.limit": 64,
+    "debug:model.depth": 2,
+    "debug:model.d_model": 8,
+    "debug:train.batch_size": 8,
+    "debug:train.epochs": 2,
+    "debug:train.warmup_epochs": 1,
+    "debug:train.schedule_epochs": 0,
+    "debug:train.eval_every_epochs": 1,
+    "debug:log.every_steps": 4,
+}
+"""Shrinks any model to seconds on a CPU; sequences keep their length. A row adds what its mixer needs at this width."""
+
+_SSM = DEBUG | {"mixer.bidirectional": True, "published:model.mask_padding": False, "debug:mixer.state_size": 8}
+S5 = _SSM | {"model.pattern": ("s5",), "mixer.C_init": "lecun_normal", "published:optim.schedule": "s5_published"}
+S4 = _SSM | {"model.pattern": ("s4",), "model.activation": "full_glu", "model.bn_momentum": 0.9}
+S4D = S4 | {"model.pattern": ("s4d",)}
+DSS = {"mixer.B_init": "constant", "mixer.B_trained": False, "mixer.discretization": "dss"}  # arXiv 2203.14343
+MODELS: dict[str, Row] = {
+    "s5": S5,
+    "s5-ptd": S5 | {"mixer.init": "ptd-conjugate"},
+    "s4d-lin": S4D,
+    "s4d-inv": S4D | {"mixer.init": "inv"},
+    "s4d-legs": S4D | {"mixer.init": "legs"},
+    "s4d-real": S4D | {"mixer.init": "real"},
+    "dss": S4D | {"mixer.init": "legs"} | DSS,  # needs `mixer.dss_length`, the length of the task's sequences
+    "s4-ptd": S4D | {"mixer.init": "ptd-conjugate"},
+    "s4-legs": S4,
+    "s4-fout": S4 | {"mixer.init": "fout"},
+}
 
 
-def get_config(task: str, model: str, length: int) -> ConfigDict:
-    """What a model on a task has besides its sizes and rates; fields that are not set here have their defaults.
+def table(task: str, rows: dict[str, Row]) -> dict[str, Row]:
+    """The recipes of a task: what each row says is added to the row's model, one of MODELS."""
+    return {model: {"task.name": task} | MODELS[model] | row for model, row in rows.items()}
 
-    Args:
-      task: a file of s5jax/data.
-      model: one of MODELS.
-      length: of the task's sequences, in samples.
 
-    Raises:
-      ValueError: there is no such model.
-    """
-    name, options = get_mixer(model, length)
-    config = ConfigDict({"task": {"name": task}, "mixers": {name: options}})
-    config.model = ConfigDict({"pattern": (name,)})
-    if name != "s5":
-        config.model.activation = "full_glu"
-        config.model.bn_momentum = 0.9
-    config.optim, config.train, config.log = ConfigDict(), ConfigDict(), ConfigDict()
+def choose(recipes: dict[str, Row], arg: str) -> ConfigDict:
+    """The config of a row. `arg`: at most one model (none: the first) and flags, with commas between, in any order."""
+    words = [word.strip() for word in arg.split(",")]
+    models = [model for model in recipes if model in words] or list(recipes)[:1]
+    row = recipes[models[0]]
+    # `debug`, which shrinks, is the last.
+    flags = sorted({key.partition(":")[0] for key in row if ":" in key}, key=lambda flag: (flag == "debug", flag))
+    for word in words:
+        if word not in (*recipes, *flags):
+            known = f"the models are {', '.join(recipes)}; the flags are {', '.join(flags)}"
+            raise ValueError(f"{word!r} is neither a model nor a flag; {known}")
+    if len(models) > 1:
+        raise ValueError(f"one model at a time: {arg!r} names {', '.join(models)}")
+    config = ConfigDict({section: {} for section in ("task", "model", "mixers", "optim", "train", "log")})
+    for flag in ("", *(flag for flag in flags if flag in words)):
+        for key, value in row.items():
+            of, _, field = key.rpartition(":")
+            section, _, name = field.partition(".")
+            if of == flag:
+                assign(config, f"mixers.{row['model.pattern'][0]}.{name}" if section == "mixer" else field, value)
     return config
-
-
-def epochs_of(steps: int, num_examples: int, batch_size: int) -> float:
-    """How many epochs of whole batches a published number of steps is."""
-    return steps / (num_examples // batch_size)
-
-
-def mixer(config: ConfigDict) -> ConfigDict:
-    """The options of the config's only mixer."""
-    (name,) = config.model.pattern
-    return config.mixers[name]
-
-
-def get_mixer(model: str, length: int) -> tuple[str, ConfigDict]:
-    """The mixer of a model, one of MODELS, and its options for sequences of a length in samples."""
-    if model == "s5":
-        return "s5", _s5("normal")
-    if model == "s5-ptd":
-        return "s5", _s5("ptd-conjugate")
-    if model == "s4-ptd":
-        return "s4d", _s4d("ptd-conjugate")
-    if model == "dss":
-        return "s4d", _dss(length)
-    family, _, init = model.partition("-")
-    if model in MODELS and family == "s4d":
-        return "s4d", _s4d(init)
-    if model in MODELS and family == "s4":
-        return "s4", _s4(init)
-    raise ValueError(f"no recipe for the model {model!r}; there are {', '.join(MODELS)}")
-
-
-def _s5(init: str) -> ConfigDict:
-    return ConfigDict({"init": init, "C_init": "lecun_normal", "bidirectional": True})
-
-
-def _s4d(init: str) -> ConfigDict:
-    return ConfigDict({"init": init, "bidirectional": True})
-
-
-def _dss(length: int) -> ConfigDict:
-    """The diagonal of HiPPO's normal part, B = 1, each mode a softmax over time (arXiv 2203.14343, section 3)."""
-    dss = {"B_init": "constant", "B_trained": False, "discretization": "dss", "dss_length": length}
-    return ConfigDict({**_s4d("legs"), **dss})
-
-
-def _s4(init: str) -> ConfigDict:
-    return ConfigDict({"init": init, "bidirectional": True})

@@ -1,24 +1,26 @@
 """Sequential digits: 1,797 real handwritten digits of 8 x 8 pixels, read pixel by pixel (L = 64).
 
-    python scripts/train.py --config=configs/digits.py:s5 --workdir=runs/digits
+    python scripts/train.py --config=configs/digits.py:MODEL --workdir=runs/digits
 
-MODEL after the colon is one of s5, s5-ptd, s4d-lin, s4d-inv, s4d-legs, s4d-real, dss, s4-ptd, s4-legs, s4-fout.
+Half a minute to a minute and a half on two CPU cores; test accuracies here are in README.md, 0.986 for `s5`. Ours,
+untuned; nothing is published.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs.common import MODELS, choose, table
+
+SIZES = {
+    "mixer.state_size": 32,
+    "model.depth": 4,
+    "model.d_model": 64,
+    "model.dropout": 0.1,
+    "train.batch_size": 32,
+    "train.eval_every_epochs": 5,
+    "log.every_steps": 20,
+}
+RECIPES = table("digits", dict.fromkeys(MODELS, SIZES) | {"dss": SIZES | {"mixer.dss_length": 64}})
 
 
 def get_config(arg: str = "s5") -> ConfigDict:
-    """The recipe for a model, one of `common.MODELS`."""
-    config = common.get_config("digits", arg, length=64)
-    ssm = common.mixer(config)
-    ssm.state_size = 32
-    config.model.depth = 4
-    config.model.d_model = 64
-    config.model.dropout = 0.1
-    config.train.batch_size = 32
-    config.train.eval_every_steps = 195  # 5 epochs
-    config.log.every_steps = 20
-    return config
+    return choose(RECIPES, arg)

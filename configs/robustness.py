@@ -16,8 +16,9 @@ from configs import common
 def get_config(arg: str = "s4d-legs") -> ConfigDict:
     """The recipe for a model, one of `common.MODELS`, with or without "-frozen"."""
     model = arg.removesuffix("-frozen")
-    config = common.get_config("digits", model, length=64)
-    ssm = common.mixer(config)
+    rows: dict[str, common.Row] = {name: {} for name in common.MODELS} | {"dss": {"mixer.dss_length": 64}}
+    config = common.choose(common.table("digits", rows), model)
+    (ssm,) = config.mixers.values()
     ssm.state_size = 32  # the last spike of S4D-LegS is at 325.4 rad/time
     ssm.bidirectional = False
     if model in ("s4d-legs", "s4-legs"):

@@ -20,8 +20,9 @@ from configs import common
 
 def get_config(arg: str = "s4-ptd") -> ConfigDict:
     """The recipe for a model, one of `common.MODELS`."""
-    config = common.get_config("sinusoid", arg, length=256)
-    ssm = common.mixer(config)
+    rows: dict[str, common.Row] = {name: {} for name in common.MODELS} | {"dss": {"mixer.dss_length": 256}}
+    config = common.choose(common.table("sinusoid", rows), arg)
+    (ssm,) = config.mixers.values()
     ssm.state_size = 16  # the fastest mode of `s4d-legs` is then at 80.97
     ssm.dt_min = ssm.dt_max = 0.02  # the data's sampling interval
     ssm.bidirectional = False

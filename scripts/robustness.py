@@ -10,7 +10,8 @@ from typing import Any
 import tqdm
 
 from s5jax.analysis import robustness
-from s5jax.train.config import UserError, differences
+from s5jax.train.compare import differences
+from s5jax.train.config import UserError
 from s5jax.train.trained import Trained, load
 
 EXAMPLES = """examples:

@@ -1,4 +1,4 @@
-"""Trains a model from a config file, or goes on training it where an earlier run stopped."""
+"""Train a model from a config file, or resume a run that stopped."""
 
 import time
 
@@ -12,43 +12,28 @@ import sys
 from s5jax.train import resolve
 from s5jax.train.config import UserError
 
-EXAMPLES = """examples:
-  python scripts/train.py --config=configs/digits.py:s5 --workdir=runs/digits
-  python scripts/train.py --config=configs/digits.py:s4d-lin --workdir=runs/slow --config.optim.lr=0.001
-  python scripts/train.py --config=configs/lra/image.py:s5,debug --workdir=runs/debug   # after scripts/prepare_data.py
-  python scripts/train.py --config=configs/digits.py:s5 --dry_run
-  python scripts/train.py --config=configs/digits.py:s5 --workdir=runs/mine --config.model.pattern="('mine.mixer',)"
-
-After the colon stands the model, one of s5, s5-ptd, s4d-lin, s4d-inv, s4d-legs, s4d-real, dss, s4-ptd, s4-legs,
-s4-fout. The recipes of benchmark tasks also take flags, with commas between: debug (seconds on a CPU), published.
-Modules of your own, a mixer or a task, are named with dots and found from the current folder.
-Kill it at any moment and run the same command again: it goes on from the last checkpoint, to the same result.
-
-"""
-
 
 def main() -> int:
     sys.path.insert(0, os.getcwd())  # for modules of the user's
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=_help() if {"-h", "--help"} & set(sys.argv) else None,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, add_help=False
     )
+    parser.add_argument("-h", "--help", action="store_true", help="show this text")
     parser.add_argument(
-        "--config",
-        required=True,
-        metavar="FILE[:ARG]",
-        help="config file, and the argument of its get_config(), usually the model",
+        "--config", metavar="FILE[:ARG]", help="config file, and what its get_config() gets: MODEL,FLAG,..."
     )
-    parser.add_argument(
-        "--workdir", type=pathlib.Path, metavar="DIR", help="the run's directory; made, or resumed if it exists"
-    )
-    parser.add_argument(
-        "--dry_run", action="store_true", help="print the config, the parameters and a step's memory; train nothing"
-    )
+    parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="the run's folder: created, or resumed")
+    parser.add_argument("--dry_run", action="store_true", help="print config, parameters and memory; train nothing")
     arguments, overrides = parser.parse_known_args()
     try:
+        if arguments.help:
+            from s5jax.train.inspect import describe_fields, describe_recipe
+
+            parser.epilog = describe_recipe(arguments.config) + describe_fields()
+            parser.print_help()
+            return 0
+        if arguments.config is None:
+            raise UserError("--config=FILE:MODEL is missing, for example --config=configs/digits.py:s5")
         values = resolve.load_config(arguments.config)
         resolve.override(values, overrides)
         config = resolve.resolve(values)
@@ -77,12 +62,6 @@ def main() -> int:
 
         print(f"learning curves: {plot_learning_curves(arguments.workdir)}")
     return 0
-
-
-def _help() -> str:
-    from s5jax.train.inspect import describe_fields
-
-    return EXAMPLES + describe_fields()
 
 
 if __name__ == "__main__":

@@ -99,6 +99,15 @@ def test_help_teaches(call):
         "(none, gelu, full_glu",
     ):
         assert text in output
+    assert "s4-fout" not in output
+    status, output, _ = call("train.py", "--help", "--config=configs/lra/listops.py")
+    assert status == 0 and "--config=configs/lra/listops.py:MODEL: s5, s5-ptd, " in output and "flags, " in output
+    for text in (
+        "optim.b2=0.999",
+        "Decay of the running mean of its square.",
+        "train.warmup_epochs=1  (or train.warmup_s",
+    ):
+        assert text in output
     assert "best" in call("evaluate.py", "--help")[1]
     assert "--config.evaluators.eigenvalues.every_steps=" in call("eigenvalues.py", "--help")[1]
 
@@ -107,8 +116,9 @@ def test_help_teaches(call):
     ("arguments", "message"),
     [
         (("train.py", "--config=configs/digits.py:s5", "--config.optim.lrr=1"), "did you mean lr?"),
+        (("train.py",), "--config=FILE:MODEL is missing"),
         (("train.py", "--config=configs/none.py"), "config file configs/none.py does not exist"),
-        (("train.py", "--config=configs/digits.py:s6"), "no recipe for the model 's6'"),
+        (("train.py", "--config=configs/digits.py:s6"), "'s6' is neither a model nor a flag"),
         (("evaluate.py",), "is not a run's directory"),
         (("stream.py",), "is not a run's directory"),
         (("bode.py",), "is not a run's directory"),

@@ -1,14 +1,11 @@
 """ListOps (Long Range Arena): the value, 0 to 9, of nested MIN, MAX, MED and SM (L = 2048, token ids).
 
     python scripts/prepare_data.py listops --data_dir=data
-    python scripts/train.py --config=configs/lra/listops.py:s5 --workdir=runs/listops
-
-After the colon: a model, and any of `debug` (seconds on a CPU) and `published` (S5's published schedule, padding in
-the scan and the norms), with commas between.
+    python scripts/train.py --config=configs/lra/listops.py:MODEL --workdir=runs/listops
 
 Published test accuracy, in %: s5 62.15 (arXiv 2208.04933, as two later papers quote it); s4d-legs 60.47,
 s4d-lin 60.52, s4-legs 59.60 (the table in annotated-s4); s4d-inv 60.18 (as the paper on S4D-DFouT quotes it).
-`s5` has 188,490 parameters.
+Here: not run yet. `s5` has 188,490 parameters.
 
 Numbers: S5's bin/run_experiments; for S4D and S4 the "v3" configs of state-spaces/s4; for S4-PTD and S5-PTD
 AnnanYu/Approximate_Diagonal. Published S5-PTD keeps all modes, and its blocks of two states are unperturbed (real
@@ -18,64 +15,55 @@ perturbed to make a pair.
 
 from ml_collections import ConfigDict
 
-from configs import argument, common
+from configs.common import choose, table
+
+S5 = {
+    "seed": 6554595,
+    "mixer.state_size": 16,
+    "mixer.blocks": 8,
+    "model.encoder": "one_hot",
+    "model.depth": 8,
+    "model.activation": "half_glu2",
+    "model.remat": "full",  # the gate's products are cheap: on a CPU, computing them again is faster than keeping them
+    "optim.lr": 0.003,
+    "optim.weight_decay": 0.04,
+    "optim.grouping": "BfastandCdecay",
+    "debug:mixer.blocks": 4,
+}
+S4_ALL = {"seed": 2222, "model.encoder": "embedding", "model.depth": 8, "model.prenorm": False}
+S4 = S4_ALL | {
+    "optim.lr": 0.01,
+    "optim.dt_global": True,
+    "train.warmup_steps": 1_000,
+    "train.schedule_steps": 80_000,
+}
+S4_PTD = S4_ALL | {
+    "mixer.n_ssm": 1,
+    "mixer.dt_max": 1.0,
+    "model.d_model": 256,
+    "optim.lr": 0.002,
+    "optim.ssm_lr": 0.0004,
+    "train.epochs": 80,
+    "train.warmup_steps": 12_000,
+    "train.schedule_steps": 1_200_000,
+}
+
+RECIPES = table(
+    "listops",
+    {
+        "s5": S5,
+        "s5-ptd": S5 | {"optim.weight_decay": 0.05, "train.epochs": 35},
+        "s4d-lin": S4,
+        "s4d-inv": S4,
+        "s4d-legs": S4,
+        "s4d-real": S4,
+        "dss": S4 | {"mixer.dss_length": 2048},
+        "s4-ptd": S4_PTD,
+        "s4-legs": S4,
+        "s4-fout": S4,
+    },
+)
 
 
 def get_config(arg: str = "s5") -> ConfigDict:
-    """The recipe for a model, one of `common.MODELS`, and flags of `argument.FLAGS`."""
-    model, flags = argument.parse(arg)
-    config = common.get_config("listops", model, length=2048)
-    ssm = common.mixer(config)
-    if model.startswith("s5"):
-        config.seed = 6554595
-        ssm.state_size = 16
-        ssm.blocks = 8
-        ssm.C_init = "lecun_normal"
-        config.model.encoder = "one_hot"
-        config.model.depth = 8
-        config.model.d_model = 128
-        config.model.activation = "half_glu2"
-        config.model.remat = "full"  # its products are small: on a CPU faster than what keeping them takes
-        config.model.dropout = 0.0
-        config.optim.lr = 0.003
-        config.optim.ssm_lr = 0.001
-        config.optim.weight_decay = 0.04
-        config.optim.grouping = "BfastandCdecay"
-        config.train.epochs = 40
-        config.train.warmup_epochs = 1.0
-        config.train.batch_size = 50
-        if model == "s5-ptd":
-            config.optim.weight_decay = 0.05
-            config.train.epochs = 35
-    elif model == "s4-ptd":
-        config.seed = 2222
-        ssm.state_size = 64
-        ssm.n_ssm = 1
-        ssm.dt_max = 1.0
-        config.model.encoder = "embedding"
-        config.model.depth = 8
-        config.model.d_model = 256
-        config.model.prenorm = False
-        config.optim.lr = 0.002
-        config.optim.ssm_lr = 0.0004
-        config.optim.weight_decay = 0.05
-        config.train.epochs = 80
-        config.train.warmup_epochs = common.epochs_of(12_000, 96_000, 50)
-        config.train.schedule_epochs = common.epochs_of(1_200_000, 96_000, 50)
-        config.train.batch_size = 50
-    else:
-        config.seed = 2222
-        ssm.state_size = 64
-        config.model.encoder = "embedding"
-        config.model.depth = 8
-        config.model.d_model = 128
-        config.model.prenorm = False
-        config.optim.lr = 0.01
-        config.optim.ssm_lr = 0.001
-        config.optim.weight_decay = 0.05
-        config.optim.dt_global = True
-        config.train.epochs = 40
-        config.train.warmup_epochs = common.epochs_of(1_000, 96_000, 50)
-        config.train.schedule_epochs = common.epochs_of(80_000, 96_000, 50)
-        config.train.batch_size = 50
-    return argument.apply_flags(config, flags)
+    return choose(RECIPES, arg)

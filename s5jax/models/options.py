@@ -1,11 +1,25 @@
-"""What defines a model besides its mixers and its task."""
+"""The options of a model, besides those of its mixers."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from s5jax.ssm.parameters import check_choices
 
-__all__ = ["Options"]
+__all__ = ["Options", "check_least", "check_share"]
+
+
+def check_least(section: Any, least: int, *names: str) -> None:
+    """Raises ValueError if one of these fields is less than `least`."""
+    for name in names:
+        if getattr(section, name) < least:
+            raise ValueError(f"{name} must be at least {least}, got {getattr(section, name)}")
+
+
+def check_share(section: Any, *names: str) -> None:
+    """Raises ValueError if one of these fields is not in [0, 1)."""
+    for name in names:
+        if not 0 <= getattr(section, name) < 1:
+            raise ValueError(f"{name} must lie in [0, 1), got {getattr(section, name)}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,16 +30,17 @@ class Options:
     depth: int = 6
     """Residual blocks."""
     d_model: int = 128
-    """H, features."""
+    """H, the number of features."""
     pattern: tuple[str, ...] = ("s5",)
-    """Mixers of the blocks, repeated over the depth: `("s5", "attention")` alternates the two."""
+    """Names of the blocks' mixers, repeated over the depth: `("s5", "attention")` alternates the two."""
     encoder: Literal["dense", "one_hot", "embedding"] = "dense"
     """`dense` on values, `one_hot` (then dense, as published) or `embedding` on tokens."""
     activation: Literal["none", "gelu", "full_glu", "half_glu1", "half_glu2"] = "half_glu1"
-    """What follows the mixer, see `block.Block`."""
+    """What follows the mixer: see `block.Block`."""
     gelu: Literal["tanh", "exact"] = "tanh"
     """How gelu is computed: its tanh approximation, as in published S5, or exactly, as in published S4."""
     norm: Literal["batch", "layer", "none"] = "batch"
+    """Norm of a block."""
     norm_epsilon: float = 0.0
     """Added to the variance; 0: 1e-5 for `batch`, 1e-6 for `layer`."""
     prenorm: bool = True
@@ -39,7 +54,7 @@ class Options:
     dropout: float = 0.0
     """Probability that a feature is dropped, for all steps of a sequence together."""
     pooling: Literal["mean", "last"] = "mean"
-    """Over the valid steps of a sequence."""
+    """Mean over the valid steps of a sequence, or the last of them."""
     mask_padding: bool = True
     """Keep padding out of the mixers and the batch statistics too; otherwise, as published, out of pooling alone."""
     remat: Literal["none", "pointwise", "full"] = "pointwise"
@@ -50,15 +65,9 @@ class Options:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        for name in ("depth", "d_model"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("dropout", "bn_momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        for name in ("norm_epsilon", "mlp"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        check_least(self, 1, "depth", "d_model")
+        check_least(self, 0, "norm_epsilon", "mlp")
+        check_share(self, "dropout", "bn_momentum")
         if not self.pattern:
             raise ValueError("pattern must name at least one mixer, got ()")
         if len(self.pattern) > self.depth:

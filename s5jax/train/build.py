@@ -1,4 +1,4 @@
-"""From a config to what training works with: the task, the model, the optimizer, and the state that they start from."""
+"""Builds from a config what training needs: the task, the model, the optimizer, and their first state."""
 
 import collections
 import dataclasses
@@ -12,10 +12,10 @@ from flax import nnx
 
 from s5jax import mixers
 from s5jax.data import batches
-from s5jax.data.task import DataError, Task
+from s5jax.data.task import Task
 from s5jax.models.model import Model
 from s5jax.train import optimizer as optimizers
-from s5jax.train.config import Config, Section, UserError
+from s5jax.train.config import Config, Section, UserError, explained
 from s5jax.train.resolve import load_module, section
 from s5jax.train.step import TrainState
 
@@ -23,7 +23,7 @@ __all__ = ["Experiment", "RandomKeys", "build", "load_task", "random_keys"]
 
 
 class RandomKeys(NamedTuple):
-    """A stream for each purpose."""
+    """Independent random keys, one for each purpose."""
 
     init: jax.Array
     order: jax.Array
@@ -36,7 +36,7 @@ def random_keys(seed: int) -> RandomKeys:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What stays the same while a state is trained. Its numbers reach the training step as `hyper`."""
+    """All that is constant during training. Its numbers are arguments of the training step: see `hyper`."""
 
     config: Config
     task: Task
@@ -44,7 +44,7 @@ class Experiment:
     optimizer: optimizers.Optimizer
     objective: Any
     of_objective: dict[str, jax.Array]
-    """Numbers that `objective`, the function of the objective's module, takes."""
+    """Numbers that `objective`, the function, takes."""
     steps_per_epoch: int
     total_steps: int
     warmup_steps: int
@@ -60,7 +60,7 @@ class Experiment:
 
     @functools.cached_property
     def constants(self) -> dict[str, Any]:
-        """What of `hyper` is the same at every step."""
+        """The part of `hyper` that is the same at every step."""
         config, decays = self.config, [group.weight_decay for group in self.optimizer.groups]
         values = {"weight_decay": np.array(decays, np.float32), "objective": self.of_objective}
         numbers = {
@@ -72,7 +72,7 @@ class Experiment:
         return {**values, "key": random_keys(config.seed).dropout} if config.model.dropout else values
 
     def hyper(self, step: int) -> dict[str, Any]:
-        """The numbers of a training step that change no shape: a change of one needs no compilation.
+        """The numbers of a training step that determine no shape, so that changing one compiles nothing.
 
         `lr` and `weight_decay` of each of the optimizer's groups; `clip_norm`, `average`, `dropout` with the run's
         `key`, where these are not zero; and those of the objective.
@@ -88,16 +88,19 @@ class Experiment:
 
 
 def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
-    """The experiment of a config, and the state that it starts from, on the default device.
+    """The experiment of a config and its first state, on the default device.
 
     Raises UserError if parts of the config do not fit each other or the task.
     """
-    module, options = _objective(config, task)
+    objective = config.objective or Section(module="", options={})
+    if not objective.module:
+        objective = section("objective", task.objective, objective.options)
+    module = load_module("objective", objective.module)
     if config.foreign_modules or config.objective:
         from s5jax.train import modules
 
         modules.check_mixers(config, task.length)
-        modules.check_objective(module, options, task, config.train.batch_size)
+        modules.check_objective(module, objective.options, task, config.train.batch_size)
     if config.evaluators:
         from s5jax.train import evaluation
 
@@ -109,10 +112,8 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     of_mixers = {name: (mixer.module, mixer.options) for name, mixer in config.mixers.items()}
     head = "pair" if task.pairs else "step" if task.per_step else "sequence"
     about: dict[str, Any] = {"head": head, "length": task.length, "rngs": nnx.Rngs(random_keys(config.seed).init)}
-    try:
+    with explained(f"config.mixers, with model.d_model {config.model.d_model}"):
         model = Model(config.model, of_mixers, task.input_size, module.outputs(task), **about)
-    except ValueError as error:  # the options of a mixer may fit no model of this width
-        raise UserError(f"config.mixers, with model.d_model {config.model.d_model}: {error}") from error
     memory = None
     if config.train.carry_state:
         from s5jax.train import carried
@@ -122,14 +123,15 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     params, batch_stats = (nnx.to_pure_dict(state) for state in states)
 
     train, steps_per_epoch = config.train, batches.steps_per_epoch(len(task.splits["train"]), config.train.batch_size)
-    total_steps = train.epochs * steps_per_epoch
-    warmup_steps = round(train.warmup_epochs * steps_per_epoch)
-    schedule_steps = round((train.schedule_epochs or train.epochs) * steps_per_epoch)
+    durations = (train.duration, train.warmup, train.schedule)
+    total_steps, warmup_steps, schedule_steps = (d.steps(steps_per_epoch, train.batch_size) for d in durations)
+    schedule_steps = schedule_steps or total_steps
     if warmup_steps >= min(total_steps, schedule_steps):
         steps = f"{total_steps} steps" if total_steps <= schedule_steps else f"{schedule_steps} steps of the schedule"
-        raise UserError(f"config.train.warmup_epochs {train.warmup_epochs}: all {steps} would be warm-up")
+        warmup = f"config.train.{train.warmup.key('warmup')} {train.warmup.amount}"
+        raise UserError(f"{warmup}: all {steps} would be warm-up")
     optimizer = optimizers.Optimizer(config.optim, optimizers.group_labels(config, params))
-    numbers = module.hyper(task, options)
+    numbers = module.hyper(task, objective.options)
     parts = (config, task, graphdef, optimizer, module.objective, numbers)
     of_module = getattr(module, "summary", None)
     experiment = Experiment(*parts, steps_per_epoch, total_steps, warmup_steps, schedule_steps, of_module)
@@ -139,33 +141,20 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     return experiment, TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state, average, memory)
 
 
-def _objective(config: Config, task: Task) -> tuple[Any, Any]:
-    """The module of the objective, and its options."""
-    chosen = config.objective or Section(module="", options={})
-    if not chosen.module:
-        chosen = section("objective", task.objective, chosen.options)
-    return load_module("objective", chosen.module), chosen.options
-
-
 def load_task(config: Config, *, blank: bool = False) -> Task:
     """Loads the task's data and checks that the model can read them.
 
-    With `blank`, zeros of the official sizes, which take no memory, stand for prepared data. Raises UserError if the
-    data have not been prepared, are damaged, or are not for this config.
+    With `blank`, zeros of the official sizes, which take no memory, replace prepared data. Raises UserError if the data
+    are not prepared, are damaged, or do not fit this config.
     """
     name, train = config.task.name, config.train
     try:
         task = _load(config, blank)
-    except DataError as error:
-        raise UserError(str(error)) from error
-    except OSError as error:
-        raise UserError(f"task {name} cannot be loaded: {error}") from error
     except Exception as error:
-        if "." not in name or isinstance(error, UserError):
-            raise
         from s5jax.train import modules
 
-        raise UserError(f"task {name} cannot be loaded: {modules.fault_of(error)}") from error
+        modules.explain_task(name, error)
+        raise
     if not isinstance(task, Task):
         raise UserError(f"task {name}: load() must return a Task, got {task!r}")
     if (config.model.encoder == "dense") != (task.num_tokens is None):
@@ -181,10 +170,8 @@ def load_task(config: Config, *, blank: bool = False) -> Task:
     given = {key: arrays.get(key) for key in ("mask", "reset", "rate")}
     for mixer in config.mixers.values():  # one might ignore something that the data have
         module = mixers.find(mixer.module)
-        try:
+        with explained(f"config.model.pattern, with the data of task {name}"):
             mixers.check(module, mixer.options, **given)
-        except ValueError as error:
-            raise UserError(f"config.model.pattern, with the data of task {name}: {error}") from None
         if train.buckets and mixers.ability(module, "PADDING", mixer.options) == "zeros":
             raise UserError(f"config.train.buckets: what {mixer.module} computes depends on how far a batch is padded")
     if train.batch_size > len(split):

@@ -1,24 +1,54 @@
-"""What a config says: frozen dataclasses, which are the schema of config files and of the command line.
+"""What a config says: frozen dataclasses, the schema of config files and of the command line.
 
-A field that a config leaves out has the default given here. `resolve.py` makes a `Config` of a file.
+A field that a config leaves out has the default given here. `resolve.py` turns a config file into a `Config`.
 """
 
+import contextlib
 import dataclasses
-import json
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
 
 from s5jax.models import options as models
 
-__all__ = ["Config", "Log", "Optim", "Section", "TaskConfig", "Train", "UserError", "differences"]
+__all__ = ["Config", "Duration", "Log", "Optim", "Section", "TaskConfig", "Train", "UserError"]
+__all__ += ["DURATIONS", "explained"]
+
+Unit = Literal["steps", "epochs", "examples"]
 
 
 class UserError(Exception):
     """A mistake that one or two lines explain: shown without a traceback."""
 
 
+@contextlib.contextmanager
+def explained(where: str) -> Iterator[None]:
+    """Turns a ValueError into a UserError that begins with the field or section at fault."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Duration:
+    """A part of training."""
+
+    amount: int | float
+    unit: Unit = "epochs"
+
+    def key(self, name: str) -> str:
+        """Its name in a config, which ends in its unit: `warmup_steps`, `warmup_epochs`; `epochs` for `duration`."""
+        return self.unit if name == "duration" else f"{name}_{self.unit}"
+
+    def steps(self, steps_per_epoch: int, batch_size: int) -> int:
+        """The nearest number of steps, at least 1 if the duration is not 0."""
+        per_unit = {"steps": 1, "epochs": steps_per_epoch, "examples": 1 / batch_size}[self.unit]
+        return max(1, round(self.amount * per_unit)) if self.amount else 0
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Section:
-    """A mixer, an evaluator or the objective: a module of the package, or with dots any, and its `Options`."""
+    """A mixer, an evaluator or the objective: a module of the package or, with dots in its name, any module."""
 
     module: str
     options: Any
@@ -26,14 +56,18 @@ class Section:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskConfig:
-    """The data set `s5jax/data/<name>.py`, or with dots any module, with its `Options` if it has any."""
+    """The data set."""
 
     name: str
+    """The task: a module of the package or, with dots, any module. Its `Options` are fields of this section, too."""
     options: Any = None
     data_dir: str = "data"
-    """Where `scripts/prepare_data.py` has put it, in a folder `prepared`; of no meaning for data that are built in."""
+    """Directory whose folder `prepared` `scripts/prepare_data.py` has written; unused by built-in data."""
     limit: int = 0
-    """Examples of each split that are used, always the same random ones; 0: all."""
+    """Number of examples of each split to use, always the same random ones; 0: all."""
+
+    def __post_init__(self) -> None:
+        models.check_least(self, 0, "limit")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,66 +77,105 @@ class Optim:
     name: str = "adamw"
     """An optimizer of optax: adamw, adam, lion, sgd, ..."""
     lr: float = 0.004
+    """Highest rate of all parameters outside the mixers' dynamics."""
     ssm_lr: float = 0.001
-    """Base rate of the mixers' dynamics; `lr` is that of all other parameters."""
+    """Highest rate of the mixers' dynamics."""
     weight_decay: float = 0.05
-    """Decoupled, as a multiple of the rate; L2 regularisation where the optimizer knows no decay."""
+    """Decoupled, as a multiple of the rate; L2 regularisation for optimizers without weight decay."""
     b1: float | None = None
+    """Decay of the running mean of the gradient. None: optax's default, 0.9 for adam and adamw."""
     b2: float | None = None
+    """Decay of the running mean of its square. None: optax's default, 0.999 for adam and adamw."""
     eps: float | None = None
-    """As optax has them where they are left out: 0.9, 0.999 and 1e-8 of adam and adamw."""
+    """Added to the root of that mean. None: optax's default, 1e-8 for adam and adamw."""
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Further arguments of the optimizer: {'momentum': 0.9}."""
     grouping: Literal["standard", "BandCdecay", "BfastandCdecay", "noBCdecay", "only_C", "plain"] = "standard"
     """Which parameters have which rate and decay: see `optimizer.GROUPINGS`."""
     rules: tuple[tuple[str, dict[str, Any]], ...] = ()
-    """Rules in front of those of the grouping: (pattern, {'lr': 0.001, 'weight_decay': 0.0, 'frozen': False})."""
+    """Rules before those of the grouping: (pattern, {'lr': 0.001, 'weight_decay': 0.0, 'frozen': False})."""
     dt_global: bool = False
-    """Train log_step like any parameter outside the dynamics: at lr, decayed."""
+    """Train log_step like any parameter outside the dynamics: at lr, with decay."""
     schedule: Literal["warmup_cosine", "s5_published", "constant"] = "warmup_cosine"
+    """How the rates change: see `optimizer.rate_at`."""
     lr_min: float = 0.0
-    """Rate that the cosine of the schedule ends at: see `optimizer.rate_at`."""
+    """Rate at the end of the cosine."""
     clip_norm: float = 0.0
-    """Largest global norm of the gradient; 0: unbounded."""
+    """Largest global norm of the gradient; 0: no clipping."""
     micro_batches: int = 1
-    """Parts that a batch is read in, one after the other, to save memory. The update is that of the whole batch, but
-    for batch norm, whose statistics are each part's, and the draws of dropout."""
+    """Parts of a batch whose gradients are computed one after the other and accumulated, to save memory. The update is
+    that of the whole batch, but for batch norm, whose statistics are each part's, and the draws of dropout."""
     average: float = 0.0
-    """Share that the average of the weights, which is evaluated then, keeps at each step; 0: no average."""
+    """Decay of the running mean of the weights, which is evaluated instead of them; 0: no mean."""
+
+    def __post_init__(self) -> None:
+        models.check_least(self, 0, "lr", "ssm_lr", "weight_decay", "lr_min", "clip_norm")
+        models.check_least(self, 1, "micro_batches")
+        models.check_share(self, "average", *(name for name in ("b1", "b2") if getattr(self, name) is not None))
+        if self.grouping == "only_C" and self.dt_global:
+            raise ValueError("dt_global trains step sizes, which grouping only_C does not: choose one")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
-    epochs: int = 40
-    warmup_epochs: float = 1.0
+    """Length of training, batches, evaluations and checkpoints. Each duration can be given in any unit."""
+
+    duration: Duration = Duration(40.0)
+    """Length of training, in a config `epochs`, `steps` or `examples`."""
+    warmup: Duration = Duration(1.0)
+    """Linear rise of the rates at the start."""
+    schedule: Duration = Duration(0.0)
+    """Length of the rates' schedule, with the warm-up; 0: all of training. What follows: see `optimizer.rate_at`."""
     batch_size: int = 50
-    """Examples a step, over all devices."""
+    """Examples in a step, over all devices."""
     patience: int = 0
-    """Evaluations without a better one before training stops, by the task's judge and, of equals, loss; 0: never."""
-    eval_every_steps: int = 0
-    """Steps between evaluations on the validation split; 0: one each epoch."""
-    checkpoint_every_steps: int = 0
-    """Steps between checkpoints besides those at evaluations; 0: no others."""
-    schedule_epochs: float = 0.0
-    """Epochs that the schedule of the rates spans, warm-up included; 0: all. For what follows see `rate_at`."""
+    """Evaluations without a better one before training stops; 0: never. The task's metric decides, then the loss."""
+    eval_every: Duration = Duration(1.0)
+    """Time between evaluations on the validation split."""
+    checkpoint_every: Duration = Duration(0.0)
+    """Time between checkpoints besides those at evaluations; 0: no others."""
     buckets: int = 0
-    """Lengths that padded batches are cut to, so that short sequences cost less; 0: all have the full length."""
+    """Number of lengths that padded batches are cut to, so that short sequences cost less; 0: no cutting."""
     carry_state: bool = False
     """Start each batch from the state at the end of the one before, and each epoch anew; the gradient stops there. For
     tasks whose sequences are consecutive pieces of a text, in evaluation too."""
     resident_gib: float = 8.0
-    """GiB of stored inputs up to which a split stays on every device; a larger one is streamed from disk."""
+    """Splits of at most so many GiB are kept on every device; larger ones are streamed from disk."""
+
+    def __post_init__(self) -> None:
+        models.check_least(self, 1, "batch_size")
+        models.check_least(self, 0, "patience", "buckets", "resident_gib")
+        for name, value in vars(self).items():
+            positive = name in ("duration", "eval_every")
+            if isinstance(value, Duration) and (value.amount < 0 or (positive and not value.amount)):
+                least = "positive" if positive else "at least 0"
+                raise ValueError(f"{value.key(name)} must be {least}, got {value.amount}")
+
+
+DURATIONS: dict[str, tuple[str, Unit]] = {
+    Duration(0, unit).key(field.name): (field.name, unit)
+    for field in dataclasses.fields(Train)
+    for unit in get_args(Unit)
+    if field.type is Duration
+}
+"""What the durations of `train` are called in a config: the name and the unit of each key."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Log:
+    """Where metrics go besides metrics.jsonl."""
+
     every_steps: int = 50
-    """Steps between two lines of training metrics, which are means over them."""
+    """Steps between two lines of training metrics, which are means over these steps."""
     wandb: Literal["off", "offline", "online"] = "off"
     """Weights & Biases; offline runs lie in the workdir for `wandb sync`."""
     wandb_project: str = "s5jax"
+    """The project there."""
     tensorboard: bool = False
     """Write event files to <workdir>/tensorboard."""
+
+    def __post_init__(self) -> None:
+        models.check_least(self, 1, "every_steps")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,22 +185,27 @@ class Config:
     task: TaskConfig
     model: models.Options = models.Options()
     mixers: dict[str, Section] = dataclasses.field(default_factory=dict)
-    """For each name in model.pattern the options of that mixer, and its `module` where that is not the name."""
+    """For each name in model.pattern the options of that mixer, and its `module` if the name is another."""
     objective: Section | None = None
     """Instead of the task's objective, or with other options: `module` and the fields of its `Options`."""
     optim: Optim = Optim()
     train: Train = Train()
     evaluators: dict[str, Section] = dataclasses.field(default_factory=dict)
-    """What evaluations compute besides the objective: by name the options of each, and its `module` likewise."""
+    """What evaluations compute besides the objective: by name, the options of each and its `module`."""
     log: Log = Log()
     seed: int = 0
-    """Of initialisation, order of examples, and dropout."""
+    """Seed of initialisation, order of examples, and dropout."""
     num_devices: int = 0
-    """Devices to spread a batch over; 0: all there are."""
+    """Devices that share a batch; 0: all."""
+
+    def __post_init__(self) -> None:
+        models.check_least(self, 0, "num_devices")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must lie in 0..{2**32 - 1}, got {self.seed}")
 
     @property
     def foreign_modules(self) -> set[str]:
-        """Those that the config names which are not of this package: their names have dots."""
+        """The modules that the config names from outside the package: their names have dots."""
         sections = [*self.mixers.values(), *self.evaluators.values(), *([self.objective] if self.objective else [])]
         return {name for name in (self.task.name, *(section.module for section in sections)) if "." in name}
 
@@ -135,26 +213,12 @@ class Config:
         """Nested plain values; `resolve` takes them back."""
         values = dataclasses.asdict(self)
         values["task"] |= values["task"].pop("options") or {}
+        for name, value in vars(self.train).items():
+            if isinstance(value, Duration):
+                del values["train"][name]
+                values["train"][value.key(name)] = value.amount
         for sections in (values["mixers"], values["evaluators"], values):
             for name, section in sections.items():
                 if isinstance(section, dict) and section.keys() == {"module", "options"}:
                     sections[name] = {"module": section["module"], **section["options"]}
         return values
-
-
-def differences(old: Any, new: Any) -> str:
-    """The fields in which two configs differ, as `to_dict` gives them, in words; "" where there are none.
-
-    Where the data lie, and whether on the device, makes no difference.
-    """
-
-    def compare(old: Any, new: Any, name: str) -> list[str]:
-        if isinstance(old, dict) and isinstance(new, dict):
-            fields = ((old.get(key), new.get(key), f"{name}.{key}") for key in sorted(old.keys() | new.keys()))
-            return [line for field in fields for line in compare(*field)]
-        if old == new or name in ("config.task.data_dir", "config.train.resident_gib"):
-            return []
-        return [f"\n  {name}: {old!r} there, {new!r} now"]
-
-    found = compare(json.loads(json.dumps(old)), json.loads(json.dumps(new)), "config")
-    return "make these fields agree:" + "".join(found) if found else ""

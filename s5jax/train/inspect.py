@@ -1,6 +1,10 @@
 """What a config means, in words and tables: for `--dry_run` and `--help`."""
 
+import ast
 import dataclasses
+import inspect
+import itertools
+import textwrap
 import typing
 from typing import Any
 
@@ -9,14 +13,29 @@ import jax.numpy as jnp
 
 from s5jax.data import store
 from s5jax.train.build import Experiment, build, load_task
-from s5jax.train.config import Config, TaskConfig, UserError
+from s5jax.train.config import DURATIONS, Config, Duration, TaskConfig, UserError
 from s5jax.train.modules import faults_told, known
 from s5jax.train.optimizer import path_name
 from s5jax.train.program import Program
-from s5jax.train.resolve import load_module
+from s5jax.train.resolve import load_file, load_module
 from s5jax.train.step import TrainState
 
-__all__ = ["describe_fields", "dry_run"]
+__all__ = ["describe_fields", "describe_recipe", "dry_run"]
+
+
+EXAMPLES = """examples:
+  python scripts/train.py --config=configs/digits.py:s5 --workdir=runs/digits
+  python scripts/train.py --config=configs/digits.py:s4d-lin --workdir=runs/slow --config.optim.lr=0.001
+  python scripts/train.py --config=configs/lra/image.py:s5,debug --workdir=runs/debug   # after scripts/prepare_data.py
+  python scripts/train.py --config=configs/digits.py:s5 --dry_run
+  python scripts/train.py --config=configs/digits.py:s5 --workdir=runs/mine --config.model.pattern="('mine.mixer',)"
+
+After the colon stands a model of the file's table and, with commas between, flags: `debug` shrinks a recipe to
+seconds on a CPU. With --config=FILE, --help lists the models and flags of that file.
+Modules of your own, a mixer or a task, have names with dots and are found from the current folder.
+Kill a run at any moment and repeat the command: it goes on from the last checkpoint, to the same result.
+
+"""
 
 
 def dry_run(config: Config) -> str:
@@ -58,43 +77,73 @@ def _step_memory(program: Program, state: TrainState) -> dict[str, int]:
     }
 
 
+def describe_recipe(file_and_arg: str | None) -> str:
+    """What a config file says about itself, the models and flags of its table, and examples of commands."""
+    if file_and_arg is None:
+        return EXAMPLES
+    file = file_and_arg.partition(":")[0]
+    module = load_file(file)
+    rows: dict[str, dict[str, Any]] = getattr(module, "RECIPES", {})
+    flags = sorted({key.partition(":")[0] for row in rows.values() for key in row if ":" in key})
+    lines = [f"{file}:", "", textwrap.indent((module.__doc__ or "").strip(), "  "), ""]
+    if rows:
+        lines += [f"  models, --config={file}:MODEL: {', '.join(rows)}"]
+        lines += [f"  flags, --config={file}:MODEL,FLAG: {', '.join(flags)}", ""]
+    return "\n".join([*lines, EXAMPLES])
+
+
 def describe_fields() -> str:
-    """All fields of a config with their defaults and choices, and what mixers, objectives and tasks there are."""
+    """All fields of a config with defaults, choices and meaning, of all mixers, objectives, evaluators and tasks."""
     lines = [
-        "fields, set by --config.SECTION.FIELD=VALUE, with the defaults where a config file leaves them out",
-        "(--dry_run shows what a file sets; the comments in configs/*.py and s5jax/train/config.py explain them):",
+        "fields, set by --config.SECTION.FIELD=VALUE, with the defaults for what a config file leaves out",
+        "(--dry_run shows what a file sets):",
     ]
     hints = typing.get_type_hints(Config)
+    top = [field for field in dataclasses.fields(Config) if not dataclasses.is_dataclass(hints[field.name])]
+    lines += _field_lines("", Config, [field.name for field in top if field.type is int])
     for section in dataclasses.fields(Config):
         if section.name in ("mixers", "evaluators", "objective"):
             for name in known(section.name):
                 options = load_module(section.name, name).Options
                 place = f"{section.name}.module={name}" if section.name == "objective" else f"{section.name}.{name}"
                 prefix = section.name if section.name == "objective" else place
-                lines += ["", f"  {place}", *_field_lines(prefix, options)]
+                lines += ["", f"  {place}", *_field_lines(f"{prefix}.", options)]
         elif section.name == "task":
-            lines += ["", *_field_lines("task", TaskConfig), f"  task.name: {', '.join(known('task'))}"]
+            own = ["data_dir", "limit"]
+            lines += ["", f"  task.name: {', '.join(known('task'))}", *_field_lines("task.", TaskConfig, own)]
             for name in known("task"):
                 options = getattr(load_module("task", name), "Options", None)
-                lines += ["", f"  task.name={name}", *_field_lines("task", options)] if options else []
-        elif dataclasses.is_dataclass(hints[section.name]):
-            lines += ["", *_field_lines(section.name, hints[section.name])]
-        else:
-            lines += [f"  {section.name}={section.default}"]
+                lines += ["", f"  task.name={name}", *_field_lines("task.", options)] if options else []
+        elif section not in top:
+            lines += ["", *_field_lines(f"{section.name}.", hints[section.name])]
     return "\n".join(lines)
 
 
-def _field_lines(section: str, cls: Any) -> list[str]:
+def _field_lines(prefix: str, cls: Any, names: list[str] | None = None) -> list[str]:
+    """Two lines or more for each field of a section: its default and choices, and its docstring."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    docs = {
+        field.target.id: " ".join(doc.value.value.split())
+        for field, doc in itertools.pairwise(getattr(tree, "body", []))
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant) and isinstance(doc.value.value, str)
+    }
     hints = typing.get_type_hints(cls)
     lines = []
     for field in dataclasses.fields(cls):
-        if field.name in ("name", "options") and cls is TaskConfig:
+        if names is not None and field.name not in names:
             continue
-        choices = ""
-        if typing.get_origin(hints[field.name]) is typing.Literal:
-            choices = ", ".join(map(str, typing.get_args(hints[field.name])))
         default = "" if field.default is dataclasses.MISSING else field.default
-        lines.append(f"  {section}.{field.name}={default}" + (f"  ({choices})" if choices else ""))
+        line = f"  {prefix}{field.name}={default}"
+        if typing.get_origin(hints[field.name]) is typing.Literal:
+            line += f"  ({', '.join(map(str, typing.get_args(hints[field.name])))})"
+        if isinstance(default, Duration):
+            key = default.key(field.name)
+            others = (prefix + other for other, (name, _) in DURATIONS.items() if name == field.name and other != key)
+            line = f"  {prefix}{key}={default.amount:g}  (or {', '.join(others)})"
+        lines.append(line)
+        if field.name in docs:
+            lines.append(textwrap.fill(docs[field.name], 110, initial_indent=" " * 6, subsequent_indent=" " * 6))
     return lines
 
 

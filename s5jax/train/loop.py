@@ -75,7 +75,8 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
         experiment, state = build(config, task)
         program = Program(experiment)
         total_steps, steps_per_epoch = experiment.total_steps, experiment.steps_per_epoch
-        eval_every, save_every = config.train.eval_every_steps or steps_per_epoch, config.train.checkpoint_every_steps
+        intervals = (config.train.eval_every, config.train.checkpoint_every)
+        eval_every, save_every = (d.steps(steps_per_epoch, config.train.batch_size) for d in intervals)
 
         signals = stack.enter_context(_catch_signals())
         checkpoints = stack.enter_context(Checkpoints(workdir, config))

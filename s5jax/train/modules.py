@@ -1,7 +1,7 @@
-"""The modules that configs name: which there are, where foreign ones lie, and what is wrong with one, in a line.
+"""What configs name, modules and optimizers of optax: which there are, and what is wrong with one, in a line.
 
-Foreign are those from outside the package, named with dots. A run without any, and without a mistake, needs none of
-this.
+Foreign modules come from outside the package; their names have dots. A run with adamw, without rules, without foreign
+modules and without a mistake does not import this file.
 """
 
 import contextlib
@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 
 from s5jax import mixers
-from s5jax.data.task import Task
+from s5jax.data.task import DataError, Task
 from s5jax.train.config import Config, UserError
 from s5jax.train.feed import gather, shapes
 from s5jax.train.resolve import PACKAGES
 
-__all__ = ["check_mixers", "check_objective", "fault_of", "faults_told", "files_of", "known", "refusal"]
+__all__ = ["check_mixers", "check_objective", "explain_task", "fault_of", "faults_told", "files_of", "known", "refusal"]
 
 
 def known(kind: str) -> list[str]:
@@ -111,6 +111,16 @@ def check_objective(module: Any, options: Any, task: Task, batch_size: int) -> N
     for metric, why in judged.items():
         if metric not in found:
             raise UserError(f"config.objective: {name} reports {', '.join(found)}, but not {metric}, which {why}")
+
+
+def explain_task(name: str, error: Exception) -> None:
+    """Raises UserError for an exception in loading a task, unless it is a fault of ours."""
+    if isinstance(error, DataError):
+        raise UserError(str(error)) from error
+    if isinstance(error, OSError):
+        raise UserError(f"task {name} cannot be loaded: {error}") from error
+    if "." in name and not isinstance(error, UserError):
+        raise UserError(f"task {name} cannot be loaded: {fault_of(error)}") from error
 
 
 def check_mixers(config: Config, length: int) -> None:

@@ -1,13 +1,11 @@
 """The optimizer: which parameters have which rate and decay, how rates change, and the update itself.
 
-Parameters fall into groups by rules, `(pattern, {"lr": ..., "weight_decay": ..., "frozen": ...})`; the first that
-matches counts. A pattern is a regular expression for a leaf's whole path, as `--dry_run` shows it
-("encoder/layers/0/seq/B"), or `@name` for the group that mixers call so in their `GROUPS` ("@dynamics"). What a rule
-leaves out is as in the config. Rates and decays are arguments of the training step, see `hyper` in `build.py`.
+Rules divide the parameters into groups: `(pattern, {"lr": ..., "weight_decay": ..., "frozen": ...})`; the first rule
+that matches counts. A pattern is a regular expression that matches a leaf's whole path, as `--dry_run` shows it
+("encoder/layers/0/seq/B"), or `@name` for a group in the `GROUPS` of the mixers ("@dynamics"). What a rule leaves out
+is as in the config. Rates and decays are arguments of the training step, see `hyper` in `build.py`.
 """
 
-import dataclasses
-import difflib
 import inspect
 import math
 import re
@@ -20,7 +18,7 @@ import optax
 from s5jax import mixers
 from s5jax.train.config import Config, Optim, UserError
 
-__all__ = ["Optimizer", "check", "group_labels", "groups_of", "parameters_of", "path_name", "rate_at", "with_defaults"]
+__all__ = ["Group", "Optimizer", "group_labels", "groups_of", "path_name", "rate_at", "rules_of"]
 
 FIELDS = ("b1", "b2", "eps")  # arguments of optimizers that are fields of the config
 Rules = tuple[tuple[str, dict[str, Any]], ...]
@@ -39,11 +37,11 @@ GROUPINGS: dict[str, Rules] = {
     "plain": (),
 }
 """Rules by the published names of groupings. The first four are S5's: the dynamics at `ssm_lr` without decay, B and C
-as the name says, all else at `lr` with decay. Our "only_C" trains C alone of a mixer (arXiv 2310.01698, section 5)."""
+as the name says, all else at `lr` with decay. Our "only_C" trains only C of a mixer (arXiv 2310.01698, section 5)."""
 
 
 class Group(NamedTuple):
-    """Parameters that are updated alike, at the base rate `lr`."""
+    """Parameters with the same highest rate, `lr`, and decay."""
 
     name: str
     lr: float
@@ -58,7 +56,7 @@ def rules_of(optim: Optim) -> Rules:
 
 
 def groups_of(optim: Optim) -> list[Group]:
-    """The group of each rule, in their order, and last that of parameters which no rule names."""
+    """The group of each rule, in their order, and last the group of all other parameters."""
     groups = []
     for i, (_, values) in enumerate((*rules_of(optim), ("", _REGULAR))):
         lr, decay = values.get("lr", optim.lr), values.get("weight_decay", optim.weight_decay)
@@ -69,7 +67,7 @@ def groups_of(optim: Optim) -> list[Group]:
 
 
 def group_labels(config: Config, params: Any) -> Any:
-    """For each parameter the number of its group among `groups_of`, in a tree like theirs.
+    """The number of each parameter's group in `groups_of`, as a tree like `params`.
 
     Raises UserError if a rule of the config or of its grouping matches no parameter, or lr_min exceeds a rate.
     """
@@ -107,7 +105,7 @@ def _matches(pattern: str, name: str, config: Config) -> bool:
 
 
 def path_name(path: tuple[Any, ...]) -> str:
-    """The path of a leaf with slashes between the names."""
+    """The path of a leaf, with slashes between the names."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
@@ -139,11 +137,11 @@ def rate_at(optim: Optim, step: int, warmup_steps: int, total_steps: int, base: 
 
 
 class Optimizer:
-    """The optimizer of optax that a config names, one for each group of `labels`, as from `group_labels`."""
+    """The config's optimizer of optax, one for each group. `labels` are from `group_labels`."""
 
     def __init__(self, optim: Optim, labels: Any):
         self.optim, self.labels, self.groups = optim, labels, groups_of(optim)
-        parameters = parameters_of(optim.name)
+        parameters = inspect.signature(getattr(optax, optim.name)).parameters
         self._decoupled = "weight_decay" in parameters
         given = {name: getattr(optim, name) for name in FIELDS if name in parameters}
         self._arguments = {name: value for name, value in given.items() if value is not None} | optim.arguments
@@ -173,33 +171,7 @@ class Optimizer:
     def update(self, grads: Any, state: Any, params: Any, hyper: dict[str, Any]) -> tuple[Any, Any]:
         """Updates of the parameters, and the next state.
 
-        `hyper` has `lr` and `weight_decay`, a number for each of `groups`, and `clip_norm` where gradients are clipped.
+        `hyper` has `lr` and `weight_decay`, a number for each of `groups`, and `clip_norm` if gradients are clipped.
         """
         transformation = self._transformation(hyper["lr"], hyper["weight_decay"], hyper.get("clip_norm"))
         return transformation.update(grads, state, params)
-
-
-def check(optim: Optim) -> None:
-    """Raises UserError if optax has no such optimizer, or it does not work with the arguments that the config gives."""
-    if (optim.name, optim.arguments) != (Optim.name, {}):
-        from s5jax.train import trial
-
-        trial.try_optimizer(optim)
-
-
-def with_defaults(optim: Optim) -> Optim:
-    """With optax's defaults in the fields that are left out, so that a run's config says what it was trained with."""
-    parameters = parameters_of(optim.name)
-    left_out = [name for name in FIELDS if name in parameters and getattr(optim, name) is None]
-    return dataclasses.replace(optim, **{name: parameters[name].default for name in left_out})
-
-
-def parameters_of(name: str) -> dict[str, inspect.Parameter]:
-    """The arguments of an optimizer of optax, without its rate."""
-    make = None if name.startswith(("_", "scale_by_")) else getattr(optax, name, None)
-    parameters = dict(inspect.signature(make).parameters) if inspect.isfunction(make) else {}
-    if not parameters.pop("learning_rate", None):
-        close = difflib.get_close_matches(name, ["adamw", "adam", "lion", "sgd", "rmsprop", "radam", "adagrad"], 1)
-        hint = f"; did you mean {close[0]}?" if close else "; adamw, adam, lion and sgd are some"
-        raise UserError(f"config.optim.name: optax has no optimizer {name!r}{hint}")
-    return parameters

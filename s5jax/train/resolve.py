@@ -1,7 +1,7 @@
 """The one border between config files and the program.
 
 A config file's `get_config(arg)` returns an `ml_collections.ConfigDict`. `resolve` turns it into the dataclasses of
-`config.py`, and whatever is wrong with it is said here, with the field's name and the choices.
+`config.py`; each mistake in it is reported here, in a line with the field's name and the choices.
 """
 
 import ast
@@ -16,18 +16,16 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import ml_collections
 
 from s5jax.models import options as models
-from s5jax.train import optimizer as optimizers
-from s5jax.train.config import Config, Section, TaskConfig, UserError
+from s5jax.train.config import DURATIONS, Config, Duration, Optim, Section, TaskConfig, Train, UserError, explained
 
-__all__ = ["load_config", "load_module", "override", "resolve", "section"]
+__all__ = ["assign", "build", "load_config", "load_file", "load_module", "override", "resolve", "section"]
 
-SECTIONS = [field.name for field in dataclasses.fields(Config)]
 NoOptions = dataclasses.make_dataclass("NoOptions", [], frozen=True)
 PACKAGES = {
     "mixers": ("s5jax.mixers", "apply"),
@@ -38,19 +36,13 @@ PACKAGES = {
 """Where the modules of a section are, and the function that they have."""
 
 
-def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
-    """What `get_config(arg)` of a config file returns, for "FILE.py" or "FILE.py:ARG".
-
-    A file below a directory `configs` may import its neighbours from there: `from configs import common`.
-    """
-    file, _, arg = file_and_arg.partition(":")
+def load_file(file: str) -> types.ModuleType:
+    """A config file as a module. Below a directory `configs` it may import from there: `from configs import common`."""
     path = pathlib.Path(file)
-    if not path.is_file():
-        hint = "run from the repository's root: --config=configs/digits.py:s5"
-        raise UserError(f"config file {file} does not exist ({hint})")
-    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path) if path.is_file() else None
     if spec is None or spec.loader is None:
-        raise UserError(f"config file {file} is not a Python file")
+        hint = "does not exist (run from the repository's root: --config=configs/digits.py:s5)"
+        raise UserError(f"config file {file} {'is not a Python file' if path.is_file() else hint}")
     module = importlib.util.module_from_spec(spec)
     for directory in path.absolute().parents:
         if directory.name == "configs" and str(directory.parent) not in sys.path:
@@ -63,6 +55,13 @@ def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
         raise UserError(f"config file {file} cannot be run: {modules.fault_of(error)}") from error
     if not hasattr(module, "get_config"):
         raise UserError(f"config file {file} does not define get_config()")
+    return module
+
+
+def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
+    """What `get_config(arg)` of a config file returns, for "FILE.py" or "FILE.py:ARG"."""
+    file, _, arg = file_and_arg.partition(":")
+    module = load_file(file)
     try:
         config = module.get_config(arg) if arg else module.get_config()
     except Exception as error:
@@ -73,33 +72,42 @@ def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
     return config
 
 
+def assign(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
+    """Sets a field by its dotted name, such as "optim.lr", in place.
+
+    A duration replaces the same duration in another unit. With another task, the fields of the old one go.
+    """
+    *sections, field = name.split(".")
+    _check_names(_fields(Config), sections[:1], "config")
+    at = config
+    for depth, section in enumerate(sections, 1):
+        open_ended = sections[0] in ("mixers", "evaluators") or sections == ["optim", "arguments"]
+        if at.get(section, None) is None and (depth == 1 or open_ended):
+            with at.unlocked():
+                at[section] = ml_collections.ConfigDict()
+        at = at.get(section, None)
+        if not isinstance(at, ml_collections.ConfigDict):
+            raise UserError(f"config.{name}: config.{'.'.join(sections[:depth])} is not a section")
+    if name == "task.name" and value != at.get("name", None):
+        config.task = at = ml_collections.ConfigDict({name: at[name] for name in _fields(TaskConfig) if name in at})
+    with at.unlocked(), at.ignore_type():
+        for key in list(at) if sections == ["train"] and field in DURATIONS else []:
+            if key in DURATIONS and DURATIONS[key][0] == DURATIONS[field][0]:
+                del at[key]
+        at[field] = value
+
+
 def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> None:
-    """Applies command line arguments of the form `--config.section.field=value` in place."""
-    # With another task than the file's, the file's fields of it do not apply: its name first.
+    """Applies command line arguments of the form `--config.section.field=value`, in place."""
+    # The task's name first: it removes the fields of the file's task.
     for argument in sorted(arguments, key=lambda argument: not argument.startswith("--config.task.name=")):
-        name, equals, text = argument.removeprefix("--").partition("=")
+        name, equals, text = argument.removeprefix("--config.").partition("=")
         if not argument.startswith("--config."):
             hint = "--help lists them, and fields are set by --config.section.field=value"
             raise UserError(f"unknown option {argument}; {hint}")
         if not equals:
-            raise UserError(f"{argument} needs a value: --{name}=value")
-        *sections, field = name.split(".")[1:]
-        _check_names(SECTIONS, sections[:1], "config")
-        at = config
-        for depth, section in enumerate(sections, 1):
-            open_ended = sections[0] in ("mixers", "evaluators") or sections == ["optim", "arguments"]
-            if at.get(section, None) is None and (depth == 1 or open_ended):
-                with at.unlocked():
-                    at[section] = ml_collections.ConfigDict()
-            at = at.get(section, None)
-            if not isinstance(at, ml_collections.ConfigDict):
-                raise UserError(f"--{name}: config.{'.'.join(sections[:depth])} is not a section")
-        value = _parse(text)
-        if name == "config.task.name" and value != at.get("name"):
-            own = _fields(TaskConfig)
-            config.task = at = ml_collections.ConfigDict({name: at[name] for name in own if name in at})
-        with at.unlocked(), at.ignore_type():
-            at[field] = value
+            raise UserError(f"{argument} needs a value: --config.{name}=value")
+        assign(config, name, _parse(text))
     pattern = config.get("model", {}).get("pattern", models.Options.pattern)
     pattern = [pattern] if isinstance(pattern, str) else list(pattern)
     for argument in arguments:  # options of a mixer that the model does not have would do nothing
@@ -116,20 +124,20 @@ def _parse(text: str) -> Any:
 
 
 def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
-    """The frozen config. Raises UserError where a field, a value or a module is not one that can be."""
+    """The frozen config. Raises UserError for an unknown field, a wrong value or a module that does not exist."""
     values = values.to_dict() if isinstance(values, ml_collections.ConfigDict) else dict(values)
-    _check_names(SECTIONS, values, "config")
+    _check_names(_fields(Config), values, "config")
     if isinstance(values.get("task"), dict):
         task, own = dict(values["task"]), [name for name in _fields(TaskConfig) if name != "options"]
         module = load_module("task", task.get("name"))
         options = {name: task.pop(name) for name in list(task) if name not in own}
         if options or hasattr(module, "Options"):
             task["options"] = _options(module, options, "config.task", own)
-        values["task"] = _build(TaskConfig, task, "config.task")
-    model = values["model"] = _build(models.Options, values.get("model", {}), "config.model")
+        values["task"] = build(TaskConfig, task, "config.task")
+    model = values["model"] = build(models.Options, values.get("model", {}), "config.model")
     given = _by_name(_dict(values.get("mixers", {}), "config.mixers"), model.pattern)
     values["mixers"] = {name: section("mixers", name, given.get(name, {})) for name in model.pattern}
-    for name in given.keys() - values["mixers"]:  # of a recipe whose pattern was changed: not used, but not nonsense
+    for name in given.keys() - values["mixers"]:  # a recipe's mixer that another pattern does not use is checked, too
         section("mixers", name, given[name])
     evaluators = _by_name(_dict(values.get("evaluators", {}), "config.evaluators"))
     values["evaluators"] = {name: section("evaluators", name, given) for name, given in evaluators.items()}
@@ -139,13 +147,22 @@ def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
         # Without a name it is the task's, which is known when its data are loaded.
         of_task = Section(module="", options=options) if options else None
         values["objective"] = section("objective", name, options) if name else of_task
-    config = _build(Config, values, "config")
-    _check_ranges(config)
-    return dataclasses.replace(config, optim=optimizers.with_defaults(config.optim))
+    config = build(Config, values, "config")
+    optim, batch_size = config.optim, config.train.batch_size
+    if batch_size % optim.micro_batches:
+        parts = f"config.optim.micro_batches {optim.micro_batches}"
+        raise UserError(f"config.train.batch_size {batch_size} is not divisible by {parts}")
+    if (optim.name, optim.arguments, optim.rules) != (Optim.name, {}, ()):
+        from s5jax.train import trial
+
+        trial.check(optim)
+    return config
 
 
 def _fields(cls: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(cls)]
+    """The names that a section takes: those of durations say the unit."""
+    durations = DURATIONS if cls is Train else ()
+    return [*durations, *(field.name for field in dataclasses.fields(cls) if field.type is not Duration)]
 
 
 def _dict(values: Any, where: str) -> dict[str, Any]:
@@ -165,7 +182,7 @@ def _by_name(given: dict[str, Any], known: Sequence[str] = ()) -> dict[str, Any]
 
 
 def section(kind: str, name: Any, values: Any) -> Section:
-    """A module of a kind, named or in the field `module`, with its options from plain values."""
+    """A mixer, an evaluator or the objective: its module and its options, from plain values."""
     where = f"config.{kind}" if kind == "objective" else f"config.{kind}.{name}"
     values = dict(_dict(values, where))
     name = values.pop("module", name)
@@ -177,7 +194,7 @@ def _options(module: types.ModuleType, values: dict[str, Any], where: str, own: 
     if not (dataclasses.is_dataclass(options) and options.__dataclass_params__.frozen):  # type: ignore[attr-defined]
         raise UserError(f"{where}: Options of {module.__name__} must be a frozen dataclass")
     _check_names([*own, *_fields(options)], values, where)
-    return _build(options, values, where)
+    return build(options, values, where)
 
 
 def load_module(kind: str, name: Any) -> types.ModuleType:
@@ -195,7 +212,7 @@ def load_module(kind: str, name: Any) -> types.ModuleType:
     raise modules.refusal(kind, name, fault) from fault
 
 
-def _check_names(known: list[str], names: Any, where: str) -> None:
+def _check_names(known: list[str], names: Iterable[Any], where: str) -> None:
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(str(name), known, 1)
@@ -203,29 +220,31 @@ def _check_names(known: list[str], names: Any, where: str) -> None:
             raise UserError(f"unknown field {where}.{name}{hint} (the fields of {where}: {', '.join(known)})")
 
 
-def _build(cls: type, values: Any, where: str) -> Any:
-    """An instance of a dataclass from nested dicts, every name and type checked."""
+def build(cls: type, values: Any, where: str) -> Any:
+    """An instance of a dataclass from nested dicts, with every name and type checked."""
     _check_names(_fields(cls), _dict(values, where), where)
     hints = typing.get_type_hints(cls)
-    arguments = {}
-    for name, value in values.items():
-        hint, at = hints[name], f"{where}.{name}"
-        if hint is Any or dataclasses.is_dataclass(value) or name in ("mixers", "evaluators"):
-            arguments[name] = value
-        else:
-            make: Any = _build if dataclasses.is_dataclass(hint) else _value
-            arguments[name] = make(hint, value, at)
-    try:
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        name, unit = DURATIONS[key] if cls is Train and key in DURATIONS else (key, None)
+        if name in arguments:
+            raise UserError(f"{where}.{key} is given in another unit, too: choose one")
+        if unit:
+            value = Duration(_value(float if unit == "epochs" else int, value, f"{where}.{key}"), unit)
+        arguments[name] = _value(hints[name], value, f"{where}.{key}")
+    needed = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
+    if not arguments.keys() >= set(needed):
+        raise UserError(f"{where} lacks {', '.join(name for name in needed if name not in arguments)}")
+    with explained(where):
         return cls(**arguments)
-    except TypeError:
-        unset = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
-        raise UserError(f"{where} lacks {', '.join(name for name in unset if name not in arguments)}") from None
-    except ValueError as error:
-        raise UserError(f"{where}: {error}") from error
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any or dataclasses.is_dataclass(value) or (origin is types.UnionType and value is None):
+        return value
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return build(hint, value, where)
     if origin is Literal:
         if value not in parts:
             raise UserError(f"{where} must be one of {', '.join(map(str, parts))}; got {value!r}")
@@ -251,39 +270,3 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if type(value) is not hint or (hint is float and not math.isfinite(value)):
         raise UserError(f"{where} takes {hint.__name__}, got {value!r} ({type(value).__name__})")
     return value
-
-
-def _check_ranges(config: Config) -> None:
-    optim, train = config.optim, config.train
-    if not 0 <= config.seed < 2**32:
-        raise UserError(f"config.seed must lie in 0..{2**32 - 1}, got {config.seed}")
-    if not 0 <= optim.average < 1:
-        raise UserError(f"config.optim.average must lie in [0, 1), got {optim.average}")
-    for prefix in ("", "task.", "optim.", "train.", "log."):
-        for name, value in vars(getattr(config, prefix[:-1]) if prefix else config).items():
-            least = int(name in ("epochs", "batch_size", "micro_batches", "every_steps"))
-            if isinstance(value, int | float) and value < least:
-                raise UserError(f"config.{prefix}{name} must be at least {least}, got {value}")
-    if optim.grouping == "only_C" and optim.dt_global:
-        raise UserError("config.optim.dt_global trains step sizes, which grouping only_C does not: choose one")
-    if train.batch_size % optim.micro_batches:
-        parts = f"config.optim.micro_batches {optim.micro_batches}"
-        raise UserError(f"config.train.batch_size {train.batch_size} is not divisible by {parts}")
-    if train.warmup_epochs >= train.epochs:
-        raise UserError(f"config.train.warmup_epochs {train.warmup_epochs} leaves nothing of {train.epochs} epochs")
-    if 0 < train.schedule_epochs <= train.warmup_epochs:
-        why = f"is all warm-up, {train.warmup_epochs} epochs: it counts from the first step"
-        raise UserError(f"config.train.schedule_epochs {train.schedule_epochs} {why}")
-    optimizers.check(optim)
-    for i, (pattern, values) in enumerate(optim.rules):
-        where = f"config.optim.rules[{i}]"
-        _check_names(["lr", "weight_decay", "frozen"], values, where)
-        for name, value in values.items():
-            if name == "frozen":
-                _value(bool, value, f"{where}.frozen")
-            elif _value(float, value, f"{where}.{name}") < 0:
-                raise UserError(f"{where}.{name} must be at least 0, got {value}")
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise UserError(f"{where}: {pattern!r} is not a regular expression: {error}") from None

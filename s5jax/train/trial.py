@@ -1,25 +1,54 @@
 """An optimizer that a config names, tried before a run is built on it. The default one needs no trial."""
 
 import dataclasses
+import difflib
+import inspect
 import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
+from s5jax.models.options import check_least
 from s5jax.train.config import Optim, UserError
 from s5jax.train.modules import fault_of
-from s5jax.train.optimizer import FIELDS, GROUPINGS, Optimizer, parameters_of, path_name
+from s5jax.train.optimizer import FIELDS, GROUPINGS, Optimizer, path_name
+from s5jax.train.resolve import build
 
-__all__ = ["check_grouping", "try_optimizer"]
+__all__ = ["check", "check_grouping"]
 
 LAYERWISE = ("adafactor", "fromage", "lamb", "lars", "novograd")
 
 
-def try_optimizer(optim: Optim) -> None:
-    """Raises UserError if optax has no such optimizer, or it does not work with the arguments that the config gives."""
-    parameters = parameters_of(optim.name)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What a rule of `optim.rules` may set; what it leaves out is as in `optim`."""
+
+    lr: float = 0.0
+    weight_decay: float = 0.0
+    frozen: bool = False
+
+    def __post_init__(self) -> None:
+        check_least(self, 0, "lr", "weight_decay")
+
+
+def check(optim: Optim) -> None:
+    """Raises UserError for a mistake in the rules, or if optax has no such optimizer, or none with such arguments."""
+    for i, (pattern, values) in enumerate(optim.rules):
+        build(Rule, values, f"config.optim.rules[{i}]")
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"config.optim.rules[{i}]: {pattern!r} is not a regular expression: {error}") from None
+    make = None if optim.name.startswith(("_", "scale_by_")) else getattr(optax, optim.name, None)
+    parameters = dict(inspect.signature(make).parameters) if inspect.isfunction(make) else {}
+    if not parameters.pop("learning_rate", None):
+        common = ["adamw", "adam", "lion", "sgd", "rmsprop", "radam", "adagrad"]
+        close = difflib.get_close_matches(optim.name, common, 1)
+        hint = f"; did you mean {close[0]}?" if close else "; adamw, adam, lion and sgd are some"
+        raise UserError(f"config.optim.name: optax has no optimizer {optim.name!r}{hint}")
     for name in FIELDS:
         if name not in parameters and getattr(optim, name) is not None:
             raise UserError(f"config.optim.{name}: optax.{optim.name} has no such argument")

@@ -26,7 +26,7 @@ import jax
 
 import s5jax
 from s5jax.data.task import Task
-from s5jax.train.config import Config, UserError, differences
+from s5jax.train.config import Config, UserError
 from s5jax.train.resolve import load_module, resolve
 
 __all__ = ["check_data", "claim", "describe_run", "now", "read_config", "read_json", "record", "write_json"]
@@ -52,6 +52,8 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(f"workdir {workdir} is in use by another process") from None
         if (workdir / "config.json").exists():
+            from s5jax.train.compare import differences
+
             different = differences(read_config(workdir).to_dict(), config.to_dict())
             if different:
                 raise UserError(f"workdir {workdir} belongs to another config; take another one, or {different}")

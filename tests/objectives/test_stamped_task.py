@@ -17,7 +17,7 @@ from s5jax.data.task import DataError, Split, Task
 from s5jax.mixers import s5
 from s5jax.models.options import Options
 from s5jax.train.build import build
-from s5jax.train.config import Config, Optim, Section, TaskConfig, Train
+from s5jax.train.config import Config, Duration, Optim, Section, TaskConfig, Train
 from s5jax.train.program import Program
 
 L, C, TARGETS = 9, 2, 2
@@ -70,7 +70,7 @@ def config(batch_size=8, micro_batches=1, name="sgd", model=()):
         optim=Optim(
             name=name, lr=LR, weight_decay=0.0, grouping="plain", schedule="constant", micro_batches=micro_batches
         ),
-        train=Train(batch_size=batch_size, epochs=2, warmup_epochs=0.0),
+        train=Train(batch_size=batch_size, duration=Duration(2.0), warmup=Duration(0.0)),
     )
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import types
 from typing import Literal, Optional
 
+import jax
 import pytest
 import tiny
 
@@ -12,7 +13,7 @@ from s5jax.data.task import DataError
 from s5jax.train import modules, workdir
 from s5jax.train import resolve as configs
 from s5jax.train.build import build, load_task
-from s5jax.train.config import Optim, UserError
+from s5jax.train.config import Duration, Optim, UserError
 
 MINIMAL = {"task": {"name": "digits"}}
 MIXERS = "attention, lru, s4, s4d, s5"
@@ -42,8 +43,12 @@ def test_left_out_fields_have_defaults():
         ("--config.ssm.state_size=1", "unknown field config.ssm"),
         ("--config.optim.lr.x=1", "config.optim.lr is not a section"),
         ("--config.optim.lr=fast", "config.optim.lr takes float, got 'fast' (str)"),
-        ("--config.train.epochs=2.5", "config.train.epochs takes int, got 2.5 (float)"),
-        ("--config.train.epochs=true", "config.train.epochs takes int, got True (bool)"),
+        ("--config.train.steps=2.5", "config.train.steps takes int, got 2.5 (float)"),
+        ("--config.train.epochs=true", "config.train.epochs takes float, got True (bool)"),
+        ("--config.train.epochs=0", "config.train: epochs must be positive, got 0.0"),
+        ("--config.train.warmup_steps=-1", "config.train: warmup_steps must be at least 0, got -1"),
+        ("--config.train.warmup=1", "unknown field config.train.warmup; did you mean warmup_steps?"),
+        ("--config.train.duration=1", "unknown field config.train.duration"),
         ("--config.model.prenorm=1", "config.model.prenorm takes bool, got 1 (int)"),
         ("--config.log.wandb_project=7", "config.log.wandb_project takes str, got 7 (int)"),
         ("--config.optim=3", "config.optim is a section of fields, got 3"),
@@ -81,7 +86,7 @@ def test_left_out_fields_have_defaults():
         ("--config.evaluators.strid.stride=2", "config.evaluators: 'strid' does not exist; there are eigenvalues, st"),
         ("--config.evaluators.stride.stride=0", "config.evaluators.stride: stride must be at least 1"),
         ("--config.model.dropout=1.0", "config.model: dropout must lie in [0, 1), got 1.0"),
-        ("--config.optim.lr=-1", "config.optim.lr must be at least 0, got -1"),
+        ("--config.optim.lr=-1", "config.optim: lr must be at least 0, got -1.0"),
         ("--config.optim.lr=1e999", "config.optim.lr takes float, got inf"),
         ("--config.optim.name=adamm", "config.optim.name: optax has no optimizer 'adamm'; did you mean adam?"),
         ("--config.optim.name=chain", "config.optim.name: optax has no optimizer 'chain'"),
@@ -91,16 +96,16 @@ def test_left_out_fields_have_defaults():
         ("--config.optim.name=lamb", "config.optim.name: optax.lamb scales by the norm of a whole array, but here an"),
         ("--config.optim.name=scale_by_rprop", "config.optim.name: optax has no optimizer 'scale_by_rprop'"),
         ("--config.optim.name=_deprecated_dpsgd", "config.optim.name: optax has no optimizer '_deprecated_dpsgd'"),
-        ("--config.optim.average=1", "config.optim.average must lie in [0, 1), got 1.0"),
+        ("--config.optim.average=1", "config.optim: average must lie in [0, 1), got 1.0"),
+        ("--config.optim.b2=1", "config.optim: b2 must lie in [0, 1), got 1.0"),
         ("--config.optim.micro_batches=3", "batch_size 64 is not divisible by config.optim.micro_batches 3"),
         ("--config.optim.rules=(('.*','lr'),)", "config.optim.rules[0][1] is a section of fields, got 'lr'"),
         ("--config.optim.rules=(('.*',{'lrr':1}),)", "unknown field config.optim.rules[0].lrr; did you mean lr?"),
-        ("--config.optim.rules=(('.*',{'lr':-1}),)", "config.optim.rules[0].lr must be at least 0, got -1"),
+        ("--config.optim.rules=(('.*',{'lr':-1}),)", "config.optim.rules[0]: lr must be at least 0, got -1.0"),
         ("--config.optim.rules=(('*',{'lr':1}),)", "config.optim.rules[0]: '*' is not a regular expression"),
-        ("--config.seed=4294967296", "config.seed must lie in 0..4294967295"),
+        ("--config.seed=4294967296", "config: seed must lie in 0..4294967295"),
         ("--config.optim.lr=nan", "config.optim.lr takes float, got 'nan'"),
-        ("--config.train.batch_size=0", "config.train.batch_size must be at least 1, got 0"),
-        ("--config.train.warmup_epochs=9", "config.train.warmup_epochs 9.0 leaves nothing of 4 epochs"),
+        ("--config.train.batch_size=0", "config.train: batch_size must be at least 1, got 0"),
         ("--config.train.epochs", "--config.train.epochs needs a value"),
         ("--epochs=3", "unknown option --epochs=3"),
         ("epochs=3", "unknown option epochs=3"),
@@ -144,6 +149,41 @@ def test_a_section_that_a_config_leaves_out_can_be_set():
     values = configs.ml_collections.ConfigDict(MINIMAL)
     configs.override(values, ["--config.log.every_steps=5", "--config.seed=3"])
     assert configs.resolve(values).log.every_steps == 5 and configs.resolve(values).seed == 3
+
+
+def test_durations_in_any_unit():
+    steps = {"steps": 30, "epochs": 1.5, "examples": 1500}
+    for unit, amount in steps.items():
+        config = tiny.config(f"--config.train.{unit}={amount}", f"--config.train.warmup_{unit}={amount}")
+        assert config.train.duration == config.train.warmup == Duration(amount, unit)
+        assert config.train.duration.steps(steps_per_epoch=20, batch_size=50) == 30
+        assert configs.resolve(config.to_dict()) == config
+        assert config.to_dict()["train"][unit] == amount
+    assert Duration(0.01).steps(20, 50) == 1 and Duration(0.0).steps(20, 50) == 0
+    assert tiny.config("--config.train.eval_every_steps=39").train.eval_every == Duration(39, "steps")
+    last = tiny.config("--config.train.steps=7", "--config.train.epochs=2", "--config.train.checkpoint_every_steps=3")
+    assert (last.train.duration, last.train.checkpoint_every) == (Duration(2.0), Duration(3, "steps"))
+    with pytest.raises(UserError, match=r"config\.train\.steps is given in another unit, too: choose one"):
+        configs.resolve(MINIMAL | {"train": {"epochs": 2, "steps": 7}})
+
+
+def test_the_optimizer_from_the_command_line():
+    optim = {"b1": 0.5, "b2": 0.98, "eps": 1e-6, "clip_norm": 1.0, "micro_batches": 2, "average": 0.999, "lr_min": 1e-5}
+    config = tiny.config(*(f"--config.optim.{name}={value}" for name, value in optim.items()))
+    assert {name: getattr(config.optim, name) for name in optim} == optim
+    build(config, load_task(config))
+
+
+@pytest.mark.parametrize("pattern", [("lru",), ("attention",), ("s5", "attention"), ("s4d", "lru")])
+def test_debug_shrinks_any_pattern(pattern):
+    """Without knowing the mixers: their own options stay."""
+    values = configs.load_config(f"{tiny.ROOT}/configs/digits.py:s5,debug")
+    configs.override(values, [f"--config.model.pattern={pattern!r}", "--config.num_devices=1"])
+    config = configs.resolve(values)
+    assert (config.model.depth, config.model.d_model, config.task.limit) == (2, 8, 64)
+    task = load_task(config)
+    state = jax.eval_shape(lambda: build(config, task)[1])
+    assert set(state.params["encoder"]["layers"]) == set(range(len(pattern)))
 
 
 def test_another_pattern_than_the_file_s_leaves_the_file_s_mixer_alone():

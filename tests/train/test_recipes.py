@@ -19,8 +19,10 @@ from s5jax.train.config import UserError
 MODELS = ("s5", "s5-ptd", "s4d-lin", "s4d-inv", "s4d-legs", "s4d-real", "dss", "s4-ptd", "s4-legs", "s4-fout")
 
 
-def test_an_unknown_model_is_told_which_there_are():
-    with pytest.raises(UserError, match=r"no recipe for the model 's4d-cos'; there are s5, s5-ptd, .*s4-fout"):
+def test_an_unknown_model_lists_the_known_ones():
+    with pytest.raises(
+        UserError, match=r"'s4d-cos' is neither a model nor a flag; the models are s5, .*s4-fout; the flags"
+    ):
         configs.load_config(f"{tiny.ROOT}/configs/digits.py:s4d-cos")
 
 

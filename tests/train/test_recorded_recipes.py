@@ -29,7 +29,7 @@ from s5jax.train.config import Optim
 from s5jax.train.program import Program
 
 ROOT = pathlib.Path(__file__).parents[2]
-WITHOUT_FLAGS = ("digits", "sinusoid", "robustness")
+WITHOUT_FLAGS = ("sinusoid", "robustness")
 LOSSES, LABELS, ORDER, SCHEDULES = (
     json.loads((REFERENCE / f"{name}.json").read_text())
     for name in ("recipes_losses", "recipes_labels", "example_order", "schedules")
@@ -59,7 +59,13 @@ def load_config(pair: str, *fields: str, debug: bool):
     flag = ",debug" if debug and recipe not in WITHOUT_FLAGS else ""
     values = configs.load_config(f"{ROOT}/configs/{recipe}.py:{arg}{flag}")
     if debug and not flag:
-        importlib.import_module("configs.argument").shrink(values)
+        (mixer,) = values.mixers
+        for name, value in importlib.import_module("configs.common").MODELS["s5"].items():
+            if name.startswith("debug:"):
+                configs.assign(values, name.removeprefix("debug:").replace("mixer.", f"mixers.{mixer}."), value)
+    if debug:  # the records' warm-up: the recipe's, but at most an epoch
+        _, _, epoch, _, warmup, _ = LABELS["runs"][pair.removesuffix(",published")]
+        fields = (f"--config.train.warmup_epochs={min(1.0, warmup / epoch)}", *fields)
     configs.override(values, ["--config.num_devices=1", *fields])
     return configs.resolve(values)
 
@@ -136,8 +142,9 @@ def rates_of(config, task):
 def steps_of(config, size: int):
     """Of a whole run: steps of an epoch, all steps, those of the warm-up, those that the schedule spans."""
     train, epoch = config.train, batches.steps_per_epoch(size, config.train.batch_size)
-    spans = round((train.schedule_epochs or train.epochs) * epoch)
-    return [epoch, train.epochs * epoch, round(train.warmup_epochs * epoch), spans]
+    durations = (train.duration, train.warmup, train.schedule)
+    steps, warmup, spans = (duration.steps(epoch, train.batch_size) for duration in durations)
+    return [epoch, steps, warmup, spans or steps]
 
 
 def schedule_of(name: str, lr: float, lr_min: float, warmup: int, total: int):
