@@ -29,11 +29,11 @@ S5 = DEBUG | {
     "optim.clip_norm": 1.0,
     "train.batch_size": 32,
     "train.epochs": 2,
-    "train.warmup_steps": 100,
+    "train.warmup_epochs": 0.1,
     "train.carry_state": True,
     "debug:task.limit": 0,
     "debug:train.steps": 20,
-    "debug:train.warmup_steps": 5,
+    "debug:train.warmup_epochs": 0.01,
     "debug:mixers.s5.state_size": 8,
     "debug:mixers.s5.blocks": 1,
 }
