@@ -69,13 +69,12 @@ def groups_of(optim: Optim) -> list[Group]:
 def group_labels(config: Config, params: Any) -> Any:
     """The number of each parameter's group in `groups_of`, as a tree like `params`.
 
-    Raises UserError if a rule of the config or of its grouping matches no parameter, or lr_min exceeds a rate.
+    Raises UserError if a rule of the config, or dt_global, matches no parameter, or lr_min exceeds a rate.
     """
     optim, rules = config.optim, rules_of(config.optim)
-    if optim.dt_global or optim.grouping not in ("standard", "plain"):
-        from s5jax.train import trial
-
-        trial.check_grouping(optim, params)
+    paths = jax.tree_util.tree_leaves_with_path(params)
+    if optim.dt_global and not any(path_name(path).endswith("/seq/log_step") for path, _ in paths):
+        raise UserError("config.optim.dt_global changes nothing: no mixer of the model has a log_step")
 
     def label(path: tuple[Any, ...], _: Any) -> int:
         name = path_name(path)

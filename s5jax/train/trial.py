@@ -4,7 +4,6 @@ import dataclasses
 import difflib
 import inspect
 import re
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +13,10 @@ import optax
 from s5jax.models.options import check_least
 from s5jax.train.config import Optim, UserError
 from s5jax.train.modules import fault_of
-from s5jax.train.optimizer import FIELDS, GROUPINGS, Optimizer, path_name
+from s5jax.train.optimizer import FIELDS, Optimizer
 from s5jax.train.resolve import build
 
-__all__ = ["check", "check_grouping"]
+__all__ = ["check"]
 
 LAYERWISE = ("adafactor", "fromage", "lamb", "lars", "novograd")
 
@@ -75,13 +74,3 @@ def check(optim: Optim) -> None:
         raise UserError(f"config.optim: optax.{optim.name} cannot be used so: {fault_of(error)}") from error
     if jax.tree.map(lambda x: x.shape, (params, before)) != jax.tree.map(lambda x: x.shape, (updates, after)):
         raise UserError(f"config.optim: optax.{optim.name} cannot be used: its state changes shape in an update")
-
-
-def check_grouping(optim: Optim, params: Any) -> None:
-    """Raises UserError if the grouping, or `dt_global`, is for mixers of another kind than the model has."""
-    names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    fields = {pattern: f"config.optim.grouping={optim.grouping}" for pattern, _ in GROUPINGS[optim.grouping]}
-    fields |= {".*/seq/log_step": "config.optim.dt_global=True"} if optim.dt_global else {}
-    for pattern, field in fields.items():
-        if not pattern.startswith("@") and not any(re.fullmatch(pattern, name) for name in names):
-            raise UserError(f"{field} changes nothing: no mixer of the model has {pattern.rpartition('seq/')[2]}")

@@ -88,20 +88,10 @@ def test_groups_of_a_mixer_that_stores_real_and_imaginary_parts(grouping, expect
     assert seq["B_im"] == seq["B_re"] and seq["C_im"] == seq["C2_re"] == seq["C2_im"] == seq["C_re"]
 
 
-@pytest.mark.parametrize(
-    ("optim", "message"),
-    [
-        (
-            Optim(grouping="BandCdecay"),
-            r"optim\.grouping=BandCdecay changes nothing: no mixer of the model has B",
-        ),
-        (Optim(dt_global=True), r"config\.optim\.dt_global=True changes nothing: no mixer of the model has log_step"),
-    ],
-)
-def test_a_preset_that_changes_nothing_is_refused(optim, message):
+def test_step_sizes_of_a_model_without_any_cannot_be_trained_globally():
     params = {"encoder": {"layers": {0: {"seq": {"query": jnp.ones(2)}}}}}
-    with pytest.raises(UserError, match=message):
-        labels_of(optim, params, "--config.model.pattern=('attention',)")
+    with pytest.raises(UserError, match="dt_global changes nothing: no mixer of the model has a log_step"):
+        labels_of(Optim(dt_global=True), params, "--config.model.pattern=('attention',)")
 
 
 def test_the_least_rate_is_compared_with_the_rates_that_occur():
