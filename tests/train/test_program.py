@@ -277,7 +277,7 @@ def test_fields_of_a_task():
             r"unknown field config\.task\.val_slit; did you mean val_split\? .* name, data_dir, limit, val_split",
         ),
         ({"val_split": 2.0}, r"config\.task: val_split must lie in \[0, 1\), got 2\.0"),
-        ({"limit": -1}, r"config\.task\.limit must be at least 0"),
+        ({"limit": -1}, r"config\.task: limit must be at least 0"),
         (
             {"data_dir": "nowhere"},
             r"task text has not been prepared in nowhere: run `python scripts/prepare_data\.py text",
