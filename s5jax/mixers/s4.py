@@ -144,9 +144,9 @@ System = tuple[Complex[Array, "H N"], Complex[Array, "R H N"], Complex[Array, "H
 def _continuous(params: Params, options: Options) -> System:
     """Lambda, P, B and Delta of every feature."""
     H = params["D"].shape[0]
-    P = jnp.stack([per_feature.of_features(row, H) for row in parameters.unpair(params["P"])])
-    B = per_feature.of_features(parameters.unpair(params["B"]), H)
-    return per_feature.of_features(eigenvalues(params, options), H), P, B, time_step(params, options)
+    P = jnp.stack([per_feature.tile_copies(row, H) for row in parameters.unpair(params["P"])])
+    B = per_feature.tile_copies(parameters.unpair(params["B"]), H)
+    return per_feature.tile_copies(eigenvalues(params, options), H), P, B, time_step(params, options)
 
 
 def _project(p: Complex[Array, "*#batch H N"], x: Complex[Array, "*#batch H N"]) -> Complex[Array, "*batch H 1"]:

@@ -174,9 +174,9 @@ def eigenvalues(params: Params, options: Options) -> Complex[Array, "S N"]:
 def _continuous(params: Params, options: Options) -> tuple[Complex[Array, "H N"], Complex[Array, "H N"]]:
     """A and B of every feature."""
     H = params["D"].shape[0]
-    A = per_feature.of_features(eigenvalues(params, options), H)
+    A = per_feature.tile_copies(eigenvalues(params, options), H)
     if "B" in params:
-        B = per_feature.of_features(parameters.unpair(params["B"]), H)
+        B = per_feature.tile_copies(parameters.unpair(params["B"]), H)
     else:
         B = jnp.broadcast_to(jnp.asarray(_initial_B(options), A.dtype)[None], A.shape)
     if options.discretization == "dss":

@@ -334,7 +334,7 @@ def test_two_directions_have_no_recurrent_mode(name):
 @cases
 def test_a_sequence_without_steps_is_refused(name):
     mixer, params, options = make(name)
-    with pytest.raises(ValueError, match="a sequence has at least one step"):
+    with pytest.raises(ValueError, match="a sequence must have at least one step"):
         mixer.apply(params, jnp.zeros((2, 0, H)), options)
 
 
