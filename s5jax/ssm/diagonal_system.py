@@ -238,9 +238,7 @@ def _forward(a: Array, b: Array, C: Array, reverse: tuple[bool, ...], size: int,
         start, y = carry
         states, places = _block(a, b, start, i, reverse, size, chunk)
         for d, place in enumerate(places):
-            y = _add_to_block(
-                y, jnp.einsum("nlp,hp->nlh", states[:, :, d].reshape(N, size, 2 * P), C[:, d]), place, size
-            )
+            y = _add_block(y, jnp.einsum("nlp,hp->nlh", states[:, :, d].reshape(N, size, 2 * P), C[:, d]), place, size)
         return (jnp.stack([states[:, 0 if r else -1, d] for d, r in enumerate(reverse)], 1), y), start
 
     (_, y), starts = jax.lax.scan(advance, (zero, jnp.zeros((N, L, C.shape[0]), b.dtype)), jnp.arange(blocks))
@@ -272,7 +270,7 @@ def _backward(reverse: tuple[bool, ...], size: int, chunk: int, residuals: Any, 
             dC_i.append(weight_gradient(part, states[:, :, d].reshape(N, size, 2 * P)))
         adjoints, da_i = adjoint(jnp.stack(dstates, 2).reshape(states.shape), after, against=states)
         for d, place in enumerate(places):
-            db = _add_to_block(db, adjoints[:, :, d], place, size)
+            db = _add_block(db, adjoints[:, :, d], place, size)
         after = jnp.stack([adjoints[:, -1 if r else 0, d] for d, r in enumerate(reverse)], 1)
         return (after, da + da_i[None, None], db, dC + jnp.stack(dC_i, 1)), None
 
@@ -288,5 +286,5 @@ def _get_block(x: Array, i: Array, size: int) -> Array:
     return jax.lax.dynamic_slice_in_dim(x, i * size, size, 1)
 
 
-def _add_to_block(x: Array, block: Array, i: Array, size: int) -> Array:
+def _add_block(x: Array, block: Array, i: Array, size: int) -> Array:
     return jax.lax.dynamic_update_slice_in_dim(x, _get_block(x, i, size) + block, i * size, 1)

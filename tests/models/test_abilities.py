@@ -14,8 +14,8 @@ L, B = 7, 3
     ("arguments", "message"),
     [
         ({"mask": jnp.zeros((B, L), bool)}, "averaging takes no mask of missing samples"),
-        ({"reset": jnp.zeros((B, L), bool)}, "averaging takes no reset: it reads one sequence at a time"),
-        ({"rate": 2.0}, "averaging takes no rate: it does not know time"),
+        ({"reset": jnp.zeros((B, L), bool)}, "averaging takes no reset: it expects one sequence per row"),
+        ({"rate": 2.0}, "averaging takes no rate: it has no step size"),
     ],
 )
 def test_what_a_mixer_would_ignore_is_refused(arguments, message):
