@@ -59,8 +59,8 @@ class Options:
     """HiPPO's measure: scaled Legendre, translated Legendre, truncated Fourier, or the first and the last of these for
     alternate copies (arXiv 2206.12037, section 4)."""
     rank: int = 1
-    """Rank of the low-rank part; `legt` needs 2. Further rows of P are random, with real and imaginary parts of standard
-    deviation 0.01."""
+    """Rank of the low-rank part; `legt` needs 2. Further rows of P are random, with real and imaginary parts of
+    standard deviation 0.01."""
     real_transform: per_feature.RealTransform = "exp"
     """How -Re(Lambda) is computed from A_real. With `none` the system can become unstable in training."""
     B_clip: float = 2.0
