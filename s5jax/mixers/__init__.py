@@ -76,7 +76,7 @@ def check(
         if known == "scalar" and jnp.ndim(rate) > 1:
             raise ValueError(f"{name} takes one rate per sequence, not one per step")
     if state is not None and not ability(mixer, "CAUSAL", options):
-        raise ValueError(f"{name} reads in both directions: it has no state to start from")
+        raise ValueError(f"{name} reads in both directions: it cannot start from a state")
 
 
 def require(mixer: ModuleType, *functions: str) -> None:

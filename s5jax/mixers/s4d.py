@@ -219,9 +219,7 @@ def kernel(params: Params, L: int, options: Options, *, rate: Rate | None = None
     """The convolution kernel of each direction, K_l = 2 Re sum_n C_n B_bar_n A_bar_n^l, without D.
 
     Args:
-      params: as from `init`.
       L: number of lags, at least 1.
-      options: the options of `params`.
       rate: factor on the step sizes, (); default 1.
     """
     log_a, B_bar = _discrete(params, options, rate)
@@ -245,22 +243,16 @@ def apply(
 
     A `reset`, a rate per step, or `mode="scan"` selects the scan, which stores all states, (B, L, H, N) complex.
 
-    Args:
-      params: as from `init`.
-      x: inputs (B, L, H).
-      options: the options of `params`.
-      lengths, mask, reset, rate: as in `s5jax.mixers`.
-      state: (B, H, N), the state before the first step, from `init_state` or an earlier call; default: zero.
-      key, dropout: not used; S4D has no dropout of its own.
+    `s5jax.mixers` explains the arguments. A missing sample is an input of zero; `key` and `dropout` are not used.
 
     Returns:
-      y (B, L, H), and the state after the last valid step if `state` was given, otherwise `None`.
+      y (B, L, H), and the state (B, H, N) after the last valid step if `state` was given, otherwise `None`.
 
     Raises:
       ValueError: L is 0, or a bidirectional mixer is given a state.
     """
     if state is not None and options.bidirectional:
-        raise ValueError("a mixer with two directions has no state to start from")
+        raise ValueError("a mixer with two directions cannot start from a state")
     x = sequence.clean(x, lengths, mask).astype(params["D"].dtype)
     rate, reset = sequence.in_shape(x, jnp.asarray(1 if rate is None else rate, x.dtype), reset)
     if options.mode == "scan" or reset is not None or rate.ndim == 2:

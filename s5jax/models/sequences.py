@@ -1,4 +1,4 @@
-"""Lengths, missing samples, resets and rate of a batch of sequences."""
+"""Lengths, missing samples, resets and step-size factors of a batch of sequences."""
 
 from typing import NamedTuple
 

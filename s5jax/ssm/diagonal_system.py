@@ -71,7 +71,7 @@ def apply(
     discretize, B, Cs = system
     rate, reset = in_shape(u, rate, reset)
     if state is not None and len(Cs) == 2:
-        raise ValueError("a mixer with two directions has no state to start from")
+        raise ValueError("a mixer with two directions cannot start from a state")
     if state is None and reset is None and (rate is None or jnp.ndim(rate) == 0):
         a, gamma = discretize(gaps(rate, None))
         gamma = jax.lax.optimization_barrier(gamma)  # otherwise XLA recomputes it for each element of the product
@@ -179,7 +179,7 @@ def drive(B: Complex[Array, "P H"], u: Float[Array, "*batch L H"]) -> Float[Arra
 def response(
     a: Complex[Array, " P"], b: Float[Array, "*batch L 2 P"], Cs: list[Complex[Array, "H P"]], *, method: str
 ) -> Float[Array, "*batch L H"]:
-    """y_k = Re(C x_k), with x_k = a x_{k-1} + b_k from x = 0, and b as from `drive`.
+    """y_k = Re(C x_k), with x_k = a x_{k-1} + b_k from x = 0, and b from `drive`.
 
     A second readout, if given, is applied to the backward states x_k = a x_{k+1} + b_k, and the outputs are added. With
     the `scan` methods "sequential" and "chunked" the scan is fused within a block; the other methods store all states.

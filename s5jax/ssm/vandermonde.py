@@ -56,7 +56,7 @@ def vandermonde(
 
     Args:
       c: coefficients, (..., H, N).
-      log_a: logarithms of the multipliers, (H, N), as from `log_multiplier`.
+      log_a: logarithms of the multipliers, (H, N), from `log_multiplier`.
       length: at least 1.
     """
     T, Q = _chunk(length)

@@ -38,7 +38,7 @@ def test_a_mixer_without_abilities():
         with pytest.raises(ValueError, match="averaging has no init_state and no step"):
             recurrent()
     state = build("s5").init_state(B)
-    with pytest.raises(ValueError, match="averaging reads in both directions: it has no state to start from"):
+    with pytest.raises(ValueError, match="averaging reads in both directions: it cannot start from a state"):
         model.prefill(state, inputs)
 
 
