@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array
 
 from benchmarks import baseline
-from s5jax.models.names import per_layer
+from benchmarks.names import per_layer
 from s5jax.train import resolve
 from s5jax.train.build import Experiment, load_task, random_keys
 from s5jax.train.build import build as build_experiment
@@ -89,7 +89,8 @@ def build(name: str, batch_size: int, *overrides: str) -> Case:
 def ours(case: Case) -> Side:
     """What training does."""
     experiment = case.experiment
-    parts = {"graphdef": experiment.graphdef, "objective": experiment.objective, "hyper": experiment.hyper(0)}
+    hyper = jax.tree.map(jnp.asarray, experiment.hyper(0))
+    parts = {"graphdef": experiment.graphdef, "objective": experiment.objective, "hyper": hyper}
     train = functools.partial(train_step, optimizer=experiment.optimizer, **parts)
     return Side(train, functools.partial(eval_step, **parts), case.state, case.batch)
 

@@ -10,9 +10,9 @@ from flax import nnx
 from jaxtyping import Array
 
 from benchmarks import baseline, measure
+from benchmarks.names import per_layer
 from s5jax.mixers import s5
 from s5jax.models.model import Model
-from s5jax.models.names import per_layer
 from s5jax.models.options import Options
 
 __all__ = ["BATCHES", "report", "run"]

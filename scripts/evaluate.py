@@ -68,7 +68,7 @@ def evaluate(
 ) -> str:
     config = read_config(workdir, data_dir)
     task = load_task(config)
-    claim_data(workdir, config)
+    claim_data(workdir, config, task)
     experiment, state = build(config, task)
     # On as many of the devices here as divide a batch: the run may have been made on another machine.
     program = Program(experiment, num_devices=math.gcd(config.train.batch_size, jax.device_count()))

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Int, PRNGKeyArray
 
-__all__ = ["epoch_order", "padded_batches", "steps_per_epoch"]
+__all__ = ["epoch_order", "lanes", "padded_batches", "steps_per_epoch"]
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
@@ -37,6 +37,19 @@ def epoch_order(
         waiting = waiting[full:]
     together = np.concatenate(batches)
     return together[np.asarray(jax.random.permutation(jax.random.fold_in(key, 2**31), len(together)))]
+
+
+def lanes(
+    num_examples: int, batch_size: int, *, padded: bool = False
+) -> tuple[Int[np.ndarray, "steps batch"], Bool[np.ndarray, "steps batch"]]:
+    """Batches of consecutive examples: place b of each batch goes on where place b of the batch before ended.
+
+    The examples are divided into `batch_size` equally long lanes. What is left over is dropped or, with `padded`, the
+    last lanes are filled up with the last example, not `counted` there.
+    """
+    steps = -(-num_examples // batch_size) if padded else num_examples // batch_size
+    index = np.arange(steps * batch_size, dtype=np.int32).reshape(batch_size, steps).T
+    return np.minimum(index, num_examples - 1), index < num_examples
 
 
 def padded_batches(

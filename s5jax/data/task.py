@@ -70,6 +70,10 @@ class Task:
     targets: numbers to predict, a regression, best scaled to order one; 0: a classification.
     tolerance: of a regression: predictions no further off than this, in the unit of the labels, count as accurate.
     objective: what a model is trained on, a module of `s5jax.objectives`; "": classification or regression.
+    consecutive: examples follow each other as pieces of one sequence, so that a state can be carried from each to the
+      next.
+    facts: what a run keeps of the data, as JSON, in its data.json: `sha256` says which they are, and a `vocabulary`
+      lets its outputs be read without them.
     judge: the metric on the validation split that says which checkpoint is best, and whether it is to be "max" or
       "min"; of equals the one with less loss. Default: accuracy where there is one, otherwise loss.
     """
@@ -87,6 +91,8 @@ class Task:
     tolerance: float = 0.0
     objective: str = ""
     judge: tuple[str, str] = ("", "")
+    consecutive: bool = False
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         name, classes, targets, tolerance = self.name, self.num_classes, self.targets, self.tolerance

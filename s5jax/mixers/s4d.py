@@ -255,9 +255,9 @@ def apply(
         raise ValueError("a mixer with two directions cannot start from a state")
     x = sequence.clean(x, lengths, mask).astype(params["D"].dtype)
     rate, reset = sequence.in_shape(x, jnp.asarray(1 if rate is None else rate, x.dtype), reset)
-    if options.mode == "scan" or reset is not None or rate.ndim == 2:
+    if options.mode == "scan" or reset is not None or jnp.ndim(rate) == 2:
         y, state = _by_scan(params, x, options, lengths, reset, rate, state)
-    elif rate.ndim == 1:  # one kernel per sequence
+    elif jnp.ndim(rate) == 1:  # one kernel per sequence
 
         def one(*args: Any) -> tuple[Array, Array | None]:
             x, lengths, rate, state = jax.tree.map(lambda a: a[None], args)
@@ -290,6 +290,7 @@ def _by_scan(params, x, options, lengths, reset, rate, start) -> tuple[Array, Ar
     L, Cs = x.shape[1], _readouts(params, options)
     # Valid outputs need only zero inputs in the padding; a state that is returned must also be held there.
     hold = None if lengths is None or start is None else sequence.valid_steps(lengths, L)
+    start = start if start is None else sequence.reset_state(start, reset, lengths)
     y, last = _scanned(params, x, options, sequence.gaps(rate, lengths), reset, Cs[0], start=start, hold=hold)
     if options.bidirectional:
         ends = None if reset is None else sequence.end_before(reset, None, L)
@@ -308,8 +309,6 @@ def _scanned(params, x, options, gap, first, C, *, start=None, hold=None, revers
     if jnp.ndim(gap) == 1:
         log_a, B_bar = log_a[:, None], B_bar[:, None]
     a = jnp.exp(log_a)
-    if first is not None and start is not None:  # a multiplier of zero would keep NaN
-        start = jnp.where(first[:, 0, None, None], 0, start)
     if first is not None:
         a = jnp.where(first[..., None, None], 0, parameters.with_rank(a, 4))
     b = parameters.with_rank(B_bar, 4) * x[..., None].astype(B_bar.dtype)

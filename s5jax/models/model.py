@@ -103,11 +103,13 @@ class Model(nnx.Module):
     ) -> tuple[Float[Array, "B ..."], State]:
         """Processes L further samples in parallel. Returns the outputs given all samples so far, and the next state.
 
-        Shapes, `mask`, `reset` and `rate` as for `__call__`; a sequence with length 0 keeps its state.
+        Shapes, `mask`, `reset`, `rate`, `train`, `key` and `dropout` as for `__call__`; a sequence with length 0 keeps
+        its state.
         """
         fold = self.decoder.fold
+        training = {name: given.pop(name) for name in ("train", "key", "dropout") if name in given}
         sequences = Sequences(fold(lengths), **{name: fold(value) for name, value in given.items()})
-        x, mixer_states = self.encoder(fold(inputs), sequences, state=state.mixers)
+        x, mixer_states = self.encoder(fold(inputs), sequences, state=state.mixers, **training)
         outputs, head_state = self.decoder.read(x, sequences, state.head)
         assert mixer_states is not None
         return outputs, State(mixer_states, head_state)

@@ -8,6 +8,11 @@ An objective is a module with
                                 that new values need no compilation
     objective(outputs, batch, **hyper) -> {name: (sum, weight)}
 
+and, optionally,
+
+    CAUSAL = True               the objective rejects models that are not causal
+    summary(task, loss)         further metrics {name: number} computed from the mean loss
+
 Training minimises "loss"; every metric is reported as sum / weight. Sums and weights are added over batches, so that
 each example or step counts once, however they are batched. `weights` gives the weight of each label.
 """

@@ -26,7 +26,7 @@ from s5jax.ssm import scan
 from s5jax.ssm.parameters import with_rank
 from s5jax.ssm.product import product, weight_gradient
 from s5jax.ssm.reverse_mode import reverse_mode_only
-from s5jax.ssm.sequence import Rate, backward_gaps, end_before, gaps, in_shape
+from s5jax.ssm.sequence import Rate, backward_gaps, end_before, gaps, in_shape, reset_state
 
 BLOCKS = {"cpu": (2**26, 2**19)}
 """For each platform (threshold, block size), both in real numbers of the state array: states that exceed the threshold
@@ -78,8 +78,7 @@ def apply(
         return response(a, drive(gamma[:, None] * B, u), Cs, method=method), None
     L, y, Bu = u.shape[1], jnp.zeros((), u.dtype), drive(B, u)
     start = jnp.zeros_like(Bu[:, 0]) if state is None else scan.pack(state)
-    if reset is not None:  # a multiplier of zero would keep NaN
-        start = jnp.where(reset[:, 0, None, None], 0, start)
+    start = reset_state(start, reset, lengths)
     x = start[:, None]
     for C, reverse in zip(Cs, (False, True), strict=False):
         gap = backward_gaps(rate, lengths, reset) if reverse else gaps(rate, lengths)

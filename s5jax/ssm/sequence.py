@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Integer
+from jaxtyping import Array, Bool, Float, Integer, Shaped
 
 Rate = Float[Array, "..."] | float
 
@@ -32,6 +32,16 @@ def in_shape(
     if rate is not None and jnp.ndim(rate) == 2:
         rate = jnp.broadcast_to(jnp.asarray(rate), x.shape[:2])
     return rate, None if reset is None else jnp.broadcast_to(reset, x.shape[:2])
+
+
+def reset_state(
+    state: Shaped[Array, "B ..."], reset: Bool[Array, "B L"] | None, lengths: Integer[Array, " B"] | None
+) -> Shaped[Array, "B ..."]:
+    """The state (B, ...) before the first step, set to zero (also from NaN) where the first step is a valid reset."""
+    if reset is None:
+        return state
+    first = reset[:, 0] if lengths is None else reset[:, 0] & (lengths > 0)
+    return jnp.where(first.reshape(-1, *(1,) * (state.ndim - 1)), 0, state)
 
 
 def end_before(reset: Bool[Array, "#B #L"] | None, lengths: Integer[Array, " B"] | None, L: int) -> Bool[Array, "#B L"]:

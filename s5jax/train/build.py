@@ -49,6 +49,8 @@ class Experiment:
     warmup_steps: int
     schedule_steps: int
     """Steps that the schedule of the rates spans, warm-up included."""
+    summary: Any = None
+    """The objective's, if it has one."""
 
     def rates(self, step: int) -> np.ndarray:
         """The rate of each of the optimizer's groups at a step."""
@@ -74,7 +76,14 @@ class Experiment:
         `lr` and `weight_decay` of each of the optimizer's groups; `clip_norm`, `average`, `dropout` with the run's
         `key`, where these are not zero; and those of the objective.
         """
-        return {"lr": self.rates(step), **self.constants}
+        values = {"lr": self.rates(step), **self.constants}
+        if self.config.train.carry_state:
+            values["fresh"] = np.bool_(step % self.steps_per_epoch == 0)
+        return values
+
+    def report(self, means: dict[str, float]) -> dict[str, float]:
+        """Means of the objective's metrics, and what follows from its loss."""
+        return means if self.summary is None else {**means, **self.summary(self.task, means["loss"])}
 
 
 def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
@@ -94,6 +103,11 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
         model = Model(config.model, of_mixers, task.input_size, module.outputs(task), **about)
     except ValueError as error:  # the options of a mixer may fit no model of this width
         raise UserError(f"config.mixers, with model.d_model {config.model.d_model}: {error}") from error
+    _check_causal(config, task, module)
+    try:
+        memory = model.init_state(config.train.batch_size) if config.train.carry_state else None
+    except ValueError as error:
+        raise UserError(f"config.train.carry_state: {error}") from error
     graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
     params, batch_stats = (nnx.to_pure_dict(state) for state in states)
 
@@ -110,10 +124,29 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     except ValueError as error:
         raise UserError(f"config.objective: {error}") from error
     parts = (config, task, graphdef, optimizer, module.objective, of_objective)
-    experiment = Experiment(*parts, steps_per_epoch, total_steps, warmup_steps, schedule_steps)
+    of_module = getattr(module, "summary", None)
+    experiment = Experiment(*parts, steps_per_epoch, total_steps, warmup_steps, schedule_steps, of_module)
     average = {"params": params, "batch_stats": batch_stats} if config.optim.average else None
     average = jax.tree.map(jnp.copy, average)  # the step gives up the buffers of a state, each once
-    return experiment, TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), average)
+    opt_state = optimizer.init(params)
+    return experiment, TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state, average, memory)
+
+
+def _check_causal(config: Config, task: Task, objective: Any) -> None:
+    """Raises UserError where a model reads ahead though it must not, or cannot carry a state from batch to batch."""
+    carrying = config.train.carry_state
+    if carrying and not task.consecutive:
+        raise UserError(f"config.train.carry_state: the sequences of task {task.name} are not pieces of one text")
+    why = "config.train.carry_state" if carrying else f"objective {objective.__name__.rpartition('.')[2]}"
+    for name, mixer in config.mixers.items() if carrying or getattr(objective, "CAUSAL", False) else ():
+        module = mixers.find(mixer.module)
+        if not mixers.ability(module, "CAUSAL", mixer.options):
+            raise UserError(f"{why} needs a causal model, but the mixer {name} reads in both directions")
+        if carrying and not hasattr(module, "init_state"):
+            raise UserError(f"{why} needs mixers with a state, but {name} has no init_state")
+    conflicts = {"optim.micro_batches": config.optim.micro_batches > 1, "task.limit": config.task.limit > 0}
+    for field in [field for field, is_set in conflicts.items() if carrying and is_set]:
+        raise UserError(f"config.{field} cannot be combined with config.train.carry_state")
 
 
 def _objective(config: Config, task: Task) -> tuple[Any, Any]:

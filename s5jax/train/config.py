@@ -85,6 +85,9 @@ class Train:
     """Epochs that the schedule of the rates spans, warm-up included; 0: all. For what follows see `rate_at`."""
     buckets: int = 0
     """Lengths that padded batches are cut to, so that short sequences cost less; 0: all have the full length."""
+    carry_state: bool = False
+    """Start each batch from the state at the end of the one before, and each epoch anew; the gradient stops there. For
+    tasks whose sequences are consecutive pieces of a text, in evaluation too."""
     resident_gib: float = 8.0
     """GiB of stored inputs up to which a split stays on every device; a larger one is streamed from disk."""
 

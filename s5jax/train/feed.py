@@ -62,6 +62,8 @@ def gather(
     """
     batch = {name: jnp.take(array, places, axis=0) for name, array in examples.items()}
     batch["inputs"] = task.prepare(batch["inputs"])
+    if not task.targets:
+        batch["labels"] = batch["labels"].astype(jnp.int32)
     along_time = ("inputs", *PER_STEP, *(("labels", "weights") if task.per_step else ()))
     for name in [name for name in along_time if name in batch]:
         batch[name] = jax.lax.slice_in_dim(batch[name], 0, length, stride, 1 + task.pairs)
@@ -80,6 +82,7 @@ class Feeder:
 
     def __init__(self, config: Config, task: Task, mesh: Mesh):
         self.batch_size, self._task, self._splits = config.train.batch_size, task, task.splits
+        self._carried = config.train.carry_state
         # Arrays whole on every device, or split over the devices along their first axis.
         self.everywhere, self.shared = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
         limit = config.train.resident_gib * 2**30
@@ -118,9 +121,12 @@ class Feeder:
 
     def evaluation(self, name: str) -> Generator[tuple[Feed, Array]]:
         """Every example of a split once: feeds, and which examples of each count."""
-        bucket = self.bucket(name)
-        order = np.arange(len(self._splits[name])) if bucket is None else np.argsort(bucket, kind="stable")
-        index, counted = batches.padded_batches(order, self.batch_size)
+        bucket, size = self.bucket(name), len(self._splits[name])
+        if self._carried:
+            index, counted = batches.lanes(size, self.batch_size, padded=True)
+        else:
+            order = np.arange(size) if bucket is None else np.argsort(bucket, kind="stable")
+            index, counted = batches.padded_batches(order, self.batch_size)
         with contextlib.closing(self.feeds(name, index)) as feeds:
             for feed, counts in zip(feeds, counted, strict=True):
                 yield feed, jax.device_put(counts, self.shared)
@@ -136,7 +142,8 @@ class Feeder:
         return jax.device_put(arrays, self.everywhere)
 
     def _type(self, name: str, array: np.ndarray) -> Any:
-        labels = np.float32 if self._task.targets else np.int32
+        few_bytes = np.issubdtype(array.dtype, np.unsignedinteger) and array.itemsize < 4
+        labels = np.float32 if self._task.targets else array.dtype if few_bytes else np.int32
         types = {"labels": labels, "lengths": np.int32, "rate": np.float32, "weights": np.float32}
         return types.get(name, array.dtype)
 

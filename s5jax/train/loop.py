@@ -72,7 +72,7 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
             stack.enter_context(modules.faults_told(config))
         print(f"loading {config.task.name}", flush=True)
         task = load_task(config)
-        origin = workdirs.claim_data(workdir, config)
+        origin = workdirs.claim_data(workdir, config, task)
         experiment, state = build(config, task)
         program = Program(experiment)
         total_steps, steps_per_epoch = experiment.total_steps, experiment.steps_per_epoch
@@ -185,11 +185,15 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
 
 def _order(experiment: Experiment, bucket: np.ndarray | None, step: int) -> Iterator[np.ndarray]:
     """The examples of each batch from a step on: a function of the seed and the step."""
-    size, batch_size = len(experiment.task.splits["train"]), experiment.config.train.batch_size
+    size, train = len(experiment.task.splits["train"]), experiment.config.train
     key = random_keys(experiment.config.seed).order
     first, done = divmod(step, experiment.steps_per_epoch)
     for epoch in itertools.count(first):
-        yield from batches.epoch_order(key, epoch, size, batch_size, bucket)[done if epoch == first else 0 :]
+        if train.carry_state:
+            order, _ = batches.lanes(size, train.batch_size)
+        else:
+            order = batches.epoch_order(key, epoch, size, train.batch_size, bucket)
+        yield from order[done if epoch == first else 0 :]
 
 
 class _Window:

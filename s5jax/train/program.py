@@ -41,7 +41,7 @@ class Program:
         @functools.partial(jax.jit, static_argnums=(5, 6), out_shardings=everywhere)
         def evaluate(
             state: TrainState, examples: Any, places: Any, counted: Any, hyper: Hyper, length: int | None, stride: int
-        ) -> Metrics:
+        ) -> tuple[Metrics, Any]:
             batch = {**batch_of((examples, places), length=length, stride=stride), "counted": counted}
             return eval_step(state, batch, hyper, rate=None if stride == 1 else float(stride), **parts)
 
@@ -73,10 +73,15 @@ class Program:
                 raise UserError(f"stride {stride} is for samples of a signal, but task {task.name} gives tokens")
             if given:
                 raise UserError(f"stride {stride} does not fit task {task.name}, which has a {given[0]} for each step")
-        hyper = {"objective": self.experiment.of_objective}
-        sums = [
-            self._evaluate(state, feed.examples, feed.places, counted, hyper, feed.length, stride)
-            for feed, counted in self.feeder.evaluation(name)
-        ]
+        sums: list[Metrics] = []
+        for feed, counted in self.feeder.evaluation(name):
+            hyper: Hyper = {"objective": self.experiment.of_objective}
+            if state.memory is not None:
+                hyper["fresh"] = np.bool_(not sums)
+            metrics, memory = self._evaluate(state, feed.examples, feed.places, counted, hyper, feed.length, stride)
+            state = state._replace(memory=memory)
+            sums.append(metrics)
         totals: dict[str, Any] = {key: np.sum([s[key] for s in sums], axis=0, dtype=np.float64) for key in sums[0]}
-        return {key: float(total / weight) if weight else float("nan") for key, (total, weight) in totals.items()}
+        return self.experiment.report(
+            {key: float(total / weight) if weight else float("nan") for key, (total, weight) in totals.items()}
+        )

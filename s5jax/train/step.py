@@ -28,6 +28,8 @@ class TrainState(NamedTuple):
     opt_state: Any
     average: Any = None
     """The average of `params` and `batch_stats` over the steps, where it is asked for."""
+    memory: Any = None
+    """The model's state after the batch before, where it is carried on to the next."""
 
 
 def train_step(
@@ -60,31 +62,34 @@ def train_step(
     batch = batch if gather is None else gather(batch)
     key = jax.random.fold_in(hyper["key"], state.step) if "key" in hyper else None
 
-    def loss(params: Any, batch_stats: Any, batch: Batch, key: Array | None) -> tuple[Array, tuple[Metrics, Any]]:
+    def loss(params: Any, buffers: Any, batch: Batch, key: Array | None) -> tuple[Array, tuple[Metrics, Any]]:
+        batch_stats, memory = buffers
         model = nnx.merge(graphdef, params, batch_stats)
-        given: dict[str, Any] = {name: batch[name] for name in SEQUENCES if name in batch}
-        given |= {"train": True, "key": key, "dropout": hyper.get("dropout")}
-        outputs = model(batch["inputs"], batch.get("lengths"), **given)
+        given = {"train": True, "key": key, "dropout": hyper.get("dropout")}
+        outputs, memory = _read(model, batch, memory, given)
         metrics = objective(outputs, batch, **hyper.get("objective", {}))
-        return metrics["loss"][0], (metrics, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+        return metrics["loss"][0], (metrics, (nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)), memory))
 
     differentiate = jax.value_and_grad(loss, has_aux=True)
+    buffers = (state.batch_stats, _started(state, batch, hyper, graphdef))
     if micro_batches == 1:
-        (_, (metrics, batch_stats)), grads = differentiate(state.params, state.batch_stats, batch, key)
+        (_, (metrics, (batch_stats, memory))), grads = differentiate(state.params, buffers, batch, key)
     else:
         parts = jax.tree.map(lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batch)
 
         def accumulate(sums: Any, part: tuple[Array, Batch]) -> tuple[Any, None]:
-            (metrics, grads), batch_stats = sums
+            (metrics, grads), buffers = sums
             own = None if key is None else jax.random.fold_in(key, part[0])
-            (_, (more, batch_stats)), more_grads = differentiate(state.params, batch_stats, part[1], own)
-            return (jax.tree.map(jnp.add, (metrics, grads), (more, more_grads)), batch_stats), None
+            (_, (more, buffers)), more_grads = differentiate(state.params, buffers, part[1], own)
+            return (jax.tree.map(jnp.add, (metrics, grads), (more, more_grads)), buffers), None
 
         first = jax.tree.map(lambda x: x[0], parts)
-        shapes = jax.eval_shape(differentiate, state.params, state.batch_stats, first, key)
+        shapes = jax.eval_shape(differentiate, state.params, buffers, first, key)
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes[0][1][0], shapes[1]))
-        start = (nothing, state.batch_stats)
-        ((metrics, grads), batch_stats), _ = jax.lax.scan(accumulate, start, (jnp.arange(micro_batches), parts))
+        start = (nothing, buffers)
+        ((metrics, grads), (batch_stats, memory)), _ = jax.lax.scan(
+            accumulate, start, (jnp.arange(micro_batches), parts)
+        )
 
     weight = metrics["loss"][1]
     share = 1 / jnp.where(weight > 0, weight, 1)  # there may be nothing that counts
@@ -96,20 +101,37 @@ def train_step(
         new = {"params": params, "batch_stats": batch_stats}
         average = jax.tree.map(lambda a, x: a + (1 - hyper["average"]).astype(x.dtype) * (x - a), average, new)
     metrics |= {"grad_norm": (optax.tree.norm(grads), jnp.ones((), weight.dtype))}
-    return TrainState(state.step + 1, params, batch_stats, opt_state, average), metrics
+    return TrainState(state.step + 1, params, batch_stats, opt_state, average, memory), metrics
 
 
 def eval_step(
     state: TrainState, batch: Batch, hyper: Hyper, *, graphdef: Any, objective: Any, rate: float | None = None
-) -> Metrics:
+) -> tuple[Metrics, Any]:
     """The objective's metrics of a batch as sums and weights, with the averaged weights where there are any.
 
     Arguments are as in `train_step`. Examples of the batch that are not `counted` have no part in the result. `rate`
-    is a factor on time, where the batch has none.
+    is a factor on time, where the batch has none. Second comes the model's state after the batch, if `state.memory` is
+    one from before it.
     """
     trained = state.average or {"params": state.params, "batch_stats": state.batch_stats}
     model = nnx.merge(graphdef, trained["params"], trained["batch_stats"])
-    given: dict[str, Any] = {name: batch[name] for name in SEQUENCES if name in batch}
-    given |= {} if rate is None else {"rate": rate}
-    outputs = model(batch["inputs"], batch.get("lengths"), **given)
-    return objective(outputs, batch, **hyper.get("objective", {}))
+    outputs, memory = _read(
+        model, batch, _started(state, batch, hyper, graphdef), {} if rate is None else {"rate": rate}
+    )
+    return objective(outputs, batch, **hyper.get("objective", {})), memory
+
+
+def _read(model: Any, batch: Batch, memory: Any, given: dict[str, Any]) -> tuple[Array, Any]:
+    """Outputs of the model for a batch and, from a state, the next one."""
+    given |= {name: batch[name] for name in SEQUENCES if name in batch}
+    if memory is None:
+        return model(batch["inputs"], batch.get("lengths"), **given), None
+    return model.prefill(memory, batch["inputs"], batch.get("lengths"), **given)
+
+
+def _started(state: TrainState, batch: Batch, hyper: Hyper, graphdef: Any) -> Any:
+    """The memory that a batch starts from: at the beginning of the text that before anything is read."""
+    if state.memory is None:
+        return None
+    fresh = nnx.merge(graphdef, state.params, state.batch_stats).init_state(len(batch["inputs"]))
+    return jax.tree.map(lambda new, old: jnp.where(hyper["fresh"], new, old), fresh, state.memory)

@@ -1,21 +1,22 @@
 """Models that were trained, to use from Python."""
 
 import pathlib
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 from flax import nnx
 
 from s5jax import mixers
+from s5jax.data import language
 from s5jax.data.task import Task
 from s5jax.models.model import Model
 from s5jax.train import checkpoint
 from s5jax.train.build import build, load_task
-from s5jax.train.config import Config
+from s5jax.train.config import Config, UserError
 from s5jax.train.step import TrainState
-from s5jax.train.workdir import claim_data, read_config
+from s5jax.train.workdir import claim_data, read_config, read_json
 
-__all__ = ["Trained", "lacking", "load"]
+__all__ = ["Trained", "lacking", "load", "load_language_model"]
 
 
 class Trained(NamedTuple):
@@ -61,7 +62,29 @@ def load(
     workdir = pathlib.Path(workdir)
     config = read_config(workdir, data_dir)
     task = load_task(config)
-    claim_data(workdir, config)
+    claim_data(workdir, config, task)
+    return _load(workdir, which, config, task)
+
+
+def load_language_model(
+    workdir: pathlib.Path | str, which: Literal["best", "latest"] = "best"
+) -> tuple[Model, dict[str, Any]]:
+    """A language model of a run, without its text, and the `facts` of its task, with which `data.language` reads text.
+
+    Raises:
+      UserError: there is no run in this directory, no such checkpoint, it is not a language model, or it reads ahead.
+    """
+    workdir = pathlib.Path(workdir)
+    config = read_config(workdir)
+    file = workdir / "data.json"
+    facts = read_json(file) if file.exists() else {}
+    if "num_tokens" not in facts:
+        raise UserError(f"{workdir} does not hold a language model: its task is {config.task.name}")
+    task = language.blank(config.task.name, config.task.options.context, facts)
+    return _load(workdir, which, config, task).model, facts
+
+
+def _load(workdir: pathlib.Path, which: Literal["best", "latest"], config: Config, task: Task) -> Trained:
     experiment, start = build(config, task)
     state = jax.device_put(checkpoint.read(workdir, which, start, config))
     trained = {"params": state.params, "batch_stats": state.batch_stats} if state.average is None else state.average

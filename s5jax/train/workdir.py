@@ -24,6 +24,7 @@ from typing import Any
 import jax
 
 import s5jax
+from s5jax.data.task import Task
 from s5jax.train.config import Config, UserError, differences
 from s5jax.train.resolve import load_module, resolve
 
@@ -56,16 +57,16 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
         yield
 
 
-def claim_data(workdir: pathlib.Path, config: Config) -> str | None:
-    """Notes in data.json which prepared data a run is made with; raises UserError if these are no longer the same.
+def claim_data(workdir: pathlib.Path, config: Config, task: Task) -> str | None:
+    """Notes in data.json which data a run is made with; raises UserError if these are no longer the same.
 
-    Returns where they are from, in a line; `None` if the task needs no preparation.
+    Returns where they are from, in a line; `None` for data that come with the package.
     """
-    if not hasattr(load_module("task", config.task.name), "FORMAT"):
+    if not task.facts and not hasattr(load_module("task", config.task.name), "FORMAT"):
         return None
     from s5jax.train import prepared
 
-    return prepared.claim(workdir, config)
+    return prepared.claim(workdir, config, task)
 
 
 def record(workdir: pathlib.Path, config: Config) -> None:

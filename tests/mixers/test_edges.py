@@ -84,7 +84,8 @@ def test_convolutions_say_what_allows_forward_mode(name):
         (s5.Options, {"C_init": "trunc"}),
         (lru.Options, {"scan_method": "plane"}),
         (type(MIXERS["s4"][1]), {"init": "hippo"}),
-        (type(MIXERS["attention"][1]), {"positions": "none of them"}),
+        (type(MIXERS["attention"][1]), {"positions": "sine"}),
+        (type(MIXERS["attention"][1]), {"cache": "grow"}),
     ],
 )
 def test_a_choice_that_there_is_not(options, field, monkeypatch):

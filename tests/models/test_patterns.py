@@ -9,8 +9,8 @@ from flax import nnx
 from numerics import relative_error
 from small_models import build, differentiated, double_precision, split, values
 
+from benchmarks.names import per_layer, stacked
 from s5jax.models.block import dropout_masks
-from s5jax.models.names import per_layer, stacked
 from s5jax.models.sequences import Sequences
 
 L, B = 11, 3

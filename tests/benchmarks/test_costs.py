@@ -2,7 +2,7 @@
 
 After a change that is meant to cost more, or one that saves something worth keeping,
 
-    .venv/bin/python -m pytest tests/test_costs.py --record-costs
+    .venv/bin/python -m pytest -m slow tests/benchmarks/test_costs.py --record-costs
 
 writes tests/reference/costs.json anew for the version of jax that runs it.
 """
@@ -49,6 +49,7 @@ def excess(now, before):
     return [f"{name}: {now[name]:,.0f}, was {value:,.0f}" for name, value in before.items() if now[name] > ROOM * value]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["image", "text", "pathfinder", "listops"])
 @pytest.mark.xdist_group("costs")
 def test_a_training_step_costs_no_more_than_it_did(name, request):
@@ -61,9 +62,7 @@ def test_a_training_step_costs_no_more_than_it_did(name, request):
     assert before, f"{FILE.name} has no numbers of {name} and jax {jax.__version__}: --record-costs"
     assert before.keys() == now.keys()
     more = excess(now, before)
-    assert not more, (
-        f"{name} costs more: {'; '.join(more)}. If that is meant: pytest tests/test_costs.py --record-costs"
-    )
+    assert not more, f"{name} costs more: {'; '.join(more)}. If that is meant: pytest -m slow {__file__} --record-costs"
 
 
 def test_what_has_become_more_is_told():

@@ -12,11 +12,13 @@ from flax import nnx
 from numerics import relative_error
 
 from benchmarks import baseline, cases, measure
+from benchmarks.names import per_layer, stacked
 from s5jax.mixers import s4, s4d, s5
 from s5jax.models.model import Model
-from s5jax.models.names import per_layer, stacked
 from s5jax.models.options import Options
 from s5jax.ssm.parameters import unpair
+
+pytestmark = pytest.mark.slow
 
 SSMS = {
     "s5": ("s5", s5.Options(state_size=8, blocks=2, bidirectional=True)),
@@ -42,7 +44,7 @@ def build(name, options, L):
         ("s5", {"activation": "half_glu1", "encoder": "one_hot"}),
         ("s5-causal", {"activation": "half_glu2", "norm": "layer", "prenorm": False}),
         ("s4d", {"activation": "full_glu", "encoder": "embedding", "norm": "layer", "prenorm": False}),
-        pytest.param("s4d-both", {"activation": "gelu", "pooling": "last"}, marks=pytest.mark.slow),
+        ("s4d-both", {"activation": "gelu", "pooling": "last"}),
         ("s4d-causal", {}),
     ],
 )
@@ -100,7 +102,6 @@ def test_the_plain_kernel_of_s4():
     assert relative_error(plain(truncated, u), ours(params, u[None])[0][0]) < 1e-4
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "ssm"),
     [

@@ -1,0 +1,59 @@
+"""Cross-entropy of the next token at each step: language modelling.
+
+The `labels` (B, L) of a task are the next tokens. Reported in addition to the loss, in nats per token: accuracy, bits
+per token (named by the task's unit, for example character or byte), and perplexity, exp(loss).
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from s5jax.objectives import Batch, Metrics, weights
+
+__all__ = ["CAUSAL", "Options", "hyper", "objective", "outputs", "summary"]
+
+CAUSAL = True
+"""The model must be causal; otherwise it would see the tokens that it predicts."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """This objective has no options."""
+
+
+def outputs(task) -> int:
+    """Number of logits: one per token of the vocabulary."""
+    return task.num_tokens
+
+
+def hyper(task, options: Options) -> dict[str, Array]:
+    """Empty."""
+    return {}
+
+
+def objective(outputs: Float[Array, "B L tokens"], batch: Batch) -> Metrics:
+    """`loss`, -log p of the label in nats, and `accuracy`, each a mean over the tokens.
+
+    Args:
+      outputs: logits (B, L, tokens).
+      batch: with integer `labels` (B, L).
+    """
+    labels = batch["labels"]
+    counted = weights(batch, labels.shape, outputs.dtype)
+    label_logits = jnp.take_along_axis(outputs, labels[..., None], -1)[..., 0]
+    loss = jax.nn.logsumexp(outputs, axis=-1) - label_logits
+    correct = outputs.argmax(-1) == labels
+    total = jnp.sum(counted)
+    return {
+        "loss": (jnp.sum(jnp.where(counted > 0, counted * loss, 0)), total),
+        "accuracy": (jnp.sum(jnp.where(correct, counted, 0)), total),
+    }
+
+
+def summary(task, loss: float) -> dict[str, float]:
+    """Bits per token and perplexity from the mean loss in nats per token."""
+    perplexity = math.exp(loss) if loss < 700 else math.inf
+    return {f"bits_per_{task.facts.get('unit', 'token')}": loss / math.log(2), "perplexity": perplexity}

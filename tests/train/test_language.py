@@ -1,0 +1,218 @@
+"""Training of language models: the loss of each token once, and state that is carried through a text."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from flax import nnx
+
+from s5jax.data.task import Split, Task
+from s5jax.objectives import next_token
+from s5jax.train import loop, resolve
+from s5jax.train.build import build, load_task
+from s5jax.train.config import UserError
+from s5jax.train.program import Program
+from s5jax.train.step import train_step
+
+FIELDS = (
+    "--config.model.depth=2",
+    "--config.model.d_model=8",
+    "--config.mixers.s5.state_size=8",
+    "--config.mixers.s5.blocks=1",
+    "--config.task.context=16",
+    "--config.train.batch_size=8",
+    "--config.train.epochs=2",
+    "--config.num_devices=1",
+    "--config.log.every_steps=4",
+)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    file = tmp_path_factory.mktemp("text") / "text.txt"
+    file.write_text("".join(rng.choice(["the cat ", "a dog ", "sat. ", "ran\n"], 1500)))
+    return file
+
+
+def config(text: pathlib.Path, *overrides: str, model: str = "s5"):
+    values = resolve.load_config(f"{tiny.ROOT}/configs/lm/text_file.py:{model}")
+    resolve.override(values, [f"--config.task.path={text}", *FIELDS, *overrides])
+    return resolve.resolve(values)
+
+
+def documents(n, length=40, tokens=9):
+    """Texts of many lengths, with a weight for each token."""
+    rng = np.random.default_rng(n)
+    inputs, labels = rng.integers(0, tokens, (2, n, length)).astype(np.uint8)
+    weights = (rng.random((n, length)) < 0.8).astype(np.float32)
+    return Split(inputs, labels, rng.integers(1, length + 1, n).astype(np.int32), weights=weights)
+
+
+def by_hand(model, split, examples):
+    """Loss, correct predictions and weight over tokens, in float64; each example read alone, without padding."""
+    loss = correct = weight = 0.0
+    for i in examples:
+        length = int(split.lengths[i])
+        logits = np.asarray(model(jnp.asarray(split.inputs[i, :length])[None]), np.float64)[0]
+        labels, w = split.labels[i, :length], np.float64(split.weights[i, :length])
+        log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        loss -= (w * log_p[np.arange(length), labels]).sum()
+        correct += (w * (logits.argmax(-1) == labels)).sum()
+        weight += w.sum()
+    return loss, correct, weight
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (),
+        ("--config.train.buckets=3",),
+        ("--config.optim.micro_batches=4",),
+        ("--config.num_devices=8", "--config.train.buckets=2"),
+        ("--config.num_devices=4", "--config.optim.micro_batches=2"),
+    ],
+    ids=["plain", "buckets", "parts", "eight-devices", "four-devices-parts"],
+)
+def test_every_token_counts_once(text, fields):
+    conf = config(text, "--config.train.carry_state=false", *fields)
+    splits = {"train": documents(40), "val": documents(21), "test": documents(13)}
+    given = {"per_step": True, "objective": "next_token", "judge": ("loss", "min")}
+    task = Task("documents", splits, 40, num_classes=9, num_tokens=9, **given)
+    experiment, state = build(conf, task)
+    program, model = Program(experiment), nnx.merge(experiment.graphdef, state.params, state.batch_stats)
+    for name in ("val", "test"):  # of which the last batch is not full
+        loss, correct, weight = by_hand(model, splits[name], range(len(splits[name])))
+        expected = {
+            "loss": loss / weight,
+            "accuracy": correct / weight,
+            "bits_per_token": loss / weight / np.log(2),
+            "perplexity": np.exp(loss / weight),
+        }
+        assert program.evaluate(program.place(state), name) == pytest.approx(expected, rel=1e-6)
+    order = np.arange(8, dtype=np.int32) * 3
+    (feed,) = program.feeder.feeds("train", [order])
+    loss, _, weight = by_hand(model, splits["train"], order)
+    _, metrics = program.step(program.place(state), feed, 0)
+    assert np.float64(metrics["loss"]) == pytest.approx([loss, weight], rel=1e-6)
+
+
+@pytest.mark.parametrize("model", ["s5", "hybrid"])
+def test_a_carried_state_is_read_on_from_and_not_differentiated(text, model):
+    """Against single steps through both pieces of the text, with a stop at the border."""
+    fields = ["--config.model.depth=3", "--config.optim.name=sgd", "--config.optim.clip_norm=0.0"]
+    fields += ["--config.mixers.attention.window=24"] if model == "hybrid" else []
+    conf = config(text, *fields, model=model)
+    task = load_task(conf)
+    experiment, state = build(conf, task)
+    train, size = task.splits["train"], 8
+    parts = {"optimizer": experiment.optimizer, "objective": experiment.objective}
+    pieces = [[lane * 5 + t for lane in range(size)] for t in range(2)]
+    given = [(jnp.asarray(train.inputs[i], jnp.int32), jnp.asarray(train.labels[i], jnp.int32)) for i in pieces]
+
+    def loss(params, memory, piece):
+        net = nnx.merge(experiment.graphdef, params, state.batch_stats)
+        outputs, memory = net.rollout(memory, given[piece][0])
+        log_p = jax.nn.log_softmax(outputs)
+        return -jnp.take_along_axis(log_p, given[piece][1][..., None], -1).mean(), memory
+
+    start = nnx.merge(experiment.graphdef, state.params, state.batch_stats).init_state(size)
+    now, params, memory = state, state.params, start
+    for piece, (inputs, labels) in enumerate(given):
+        hyper = {**experiment.hyper(0), "fresh": np.bool_(piece == 0), "lr": np.full_like(experiment.rates(0), 0.1)}
+        batch = {"inputs": inputs, "labels": labels}
+        now, metrics = train_step(now, batch, hyper, graphdef=experiment.graphdef, **parts)
+        (expected, memory), grads = jax.value_and_grad(loss, has_aux=True)(params, memory, piece)
+        decays = jax.tree.map(lambda i: experiment.optimizer.groups[i].weight_decay, experiment.optimizer.labels)
+        params = jax.tree.map(lambda p, g, decay: p - 0.1 * (g + decay * p), params, grads, decays)
+        assert float(metrics["loss"][0] / metrics["loss"][1]) == pytest.approx(float(expected), rel=1e-5)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), now.params, params)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), now.memory, memory)
+    fresh, _ = jax.value_and_grad(loss, has_aux=True)(params, start, 1)
+    assert abs(float(fresh[0]) - float(expected)) > 1e-4  # what is carried does matter
+
+
+def test_an_evaluation_reads_a_text_in_lanes(text):
+    """With two lanes, each reads its half of the text from beginning to end."""
+    conf = config(text, "--config.train.batch_size=2")
+    task = load_task(conf)
+    experiment, state = build(conf, task)
+    val = task.splits["val"]
+    model = nnx.merge(experiment.graphdef, state.params, state.batch_stats)
+    half, total, count = -(-len(val) // 2), 0.0, 0
+    for lane in (range(half), range(half, len(val))):
+        lengths = np.full(len(val), task.length) if val.lengths is None else val.lengths
+        inputs, labels = (np.concatenate([x[i, : lengths[i]] for i in lane]) for x in (val.inputs, val.labels))
+        logits = np.asarray(model(jnp.asarray(inputs)[None])[0], np.float64)
+        log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        total -= log_p[np.arange(len(labels)), labels].sum()
+        count += len(labels)
+    assert Program(experiment).evaluate(state, "val")["loss"] == pytest.approx(total / count, rel=1e-6)
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_a_run_that_carries_its_state_is_resumed_exactly(text, tmp_path, monkeypatch, devices):
+    fields = ("--config.train.checkpoint_every_steps=5", f"--config.num_devices={devices}", "--config.model.depth=3")
+    conf = config(text, *fields, model="hybrid")
+    whole = loop.train(conf, tmp_path / "whole")
+    step = Program.step
+
+    def failing(self, state, feed, number):
+        if number == 13:
+            raise KeyboardInterrupt
+        return step(self, state, feed, number)
+
+    monkeypatch.setattr(Program, "step", failing)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(conf, tmp_path / "cut")
+    monkeypatch.undo()
+    assert loop.train(conf, tmp_path / "cut") == whole
+    assert (tmp_path / "cut/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+
+
+def test_what_follows_from_the_loss(text):
+    task = load_task(config(text))
+    assert next_token.summary(task, np.log(8)) == pytest.approx({"bits_per_byte": 3, "perplexity": 8})
+    assert next_token.summary(task, 1e4)["perplexity"] == np.inf
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            ("--config.mixers.s5.bidirectional=true",),
+            "carry_state needs a causal model, but the mixer s5 reads in both",
+        ),
+        (
+            ("--config.mixers.s5.bidirectional=true", "--config.train.carry_state=false"),
+            "objective next_token needs a causal model, but the mixer s5 reads in both",
+        ),
+        (("--config.optim.micro_batches=2",), "config.optim.micro_batches cannot be combined with config.train.carry"),
+        (("--config.model.pattern=('s5','attention')",), "carry_state: attention without a window needs a max_length"),
+        (("--config.task.limit=100",), "config.task.limit cannot be combined with config.train.carry_state"),
+    ],
+)
+def test_what_carrying_a_state_needs(text, fields, message):
+    conf = config(text, *fields)
+    with pytest.raises(UserError, match=message):
+        build(conf, load_task(conf))
+
+
+def test_sequences_that_are_not_pieces_of_one_text():
+    conf = tiny.config("--config.train.carry_state=true", "--config.mixers.s5.bidirectional=false")
+    with pytest.raises(UserError, match="the sequences of task digits are not pieces of one text"):
+        build(conf, load_task(conf))
+
+
+def test_a_text_that_has_changed_is_not_gone_on_with(text, tmp_path):
+    copy = tmp_path / "copy.txt"
+    copy.write_bytes(text.read_bytes())
+    conf = config(copy, "--config.train.epochs=1")
+    loop.train(conf, tmp_path / "run")
+    (tmp_path / "run/result.json").unlink()
+    copy.write_bytes(text.read_bytes().replace(b"cat", b"cow"))
+    with pytest.raises(UserError, match="are not those that"):
+        loop.train(conf, tmp_path / "run")
