@@ -265,8 +265,9 @@ def apply(
     if state is not None and options.bidirectional:
         raise ValueError("a mixer with two directions cannot start from a state")
     x = sequence.clean(x, lengths, mask).astype(params["D"].dtype)
-    rate, reset = sequence.in_shape(x, jnp.asarray(1 if rate is None else rate, x.dtype), reset)
-    if state is None and reset is None and jnp.ndim(rate) == 0:
+    rate, reset = sequence.in_shape(x, rate, reset)
+    rate = jnp.asarray(1 if rate is None else rate, x.dtype)
+    if state is None and reset is None and rate.ndim == 0:
         K, plain = kernel(params, x.shape[1], options, rate=rate), options.scan_method == "plain"
         if options.bidirectional:
             y = fft_conv.two_sided(x, K[0], K[1], skip_current=options.backward_skips_current, plain=plain)

@@ -254,10 +254,11 @@ def apply(
     if state is not None and options.bidirectional:
         raise ValueError("a mixer with two directions cannot start from a state")
     x = sequence.clean(x, lengths, mask).astype(params["D"].dtype)
-    rate, reset = sequence.in_shape(x, jnp.asarray(1 if rate is None else rate, x.dtype), reset)
-    if options.mode == "scan" or reset is not None or jnp.ndim(rate) == 2:
+    rate, reset = sequence.in_shape(x, rate, reset)
+    rate = jnp.asarray(1 if rate is None else rate, x.dtype)
+    if options.mode == "scan" or reset is not None or rate.ndim == 2:
         y, state = _by_scan(params, x, options, lengths, reset, rate, state)
-    elif jnp.ndim(rate) == 1:  # one kernel per sequence
+    elif rate.ndim == 1:  # one kernel per sequence
 
         def one(*args: Any) -> tuple[Array, Array | None]:
             x, lengths, rate, state = jax.tree.map(lambda a: a[None], args)
