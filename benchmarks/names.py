@@ -1,7 +1,7 @@
-"""The published names of what a stack of blocks holds.
+"""Conversion between our stacked parameters and the published names of layers.
 
-Blocks in the same place of the pattern are one module, `encoder/layers/<place>`, whose arrays have an axis for the
-repetitions in front. In the published S5 code, block i is `encoder/layers_<i>`.
+Blocks at the same place of the pattern form one module, `encoder/layers/<place>`, whose arrays have a leading axis for
+the repetitions of the pattern. In the published S5 code, block i is `encoder/layers_<i>`.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ __all__ = ["per_layer", "stacked"]
 
 
 def per_layer(tree: Any) -> Any:
-    """A tree of parameters, or of something for each, with `layers_0`, `layers_1`, ... for every `layers`."""
+    """Replaces `layers` by `layers_0`, `layers_1`, ... in a tree of parameters or of arrays with their layout."""
 
     def split(node: Any) -> Any:
         if not _has(node, "layers"):
@@ -30,7 +30,7 @@ def per_layer(tree: Any) -> Any:
 
 
 def stacked(tree: Any, places: int = 1) -> Any:
-    """The inverse of `per_layer`, for arrays of NumPy and a pattern of so many mixers."""
+    """The inverse of `per_layer`, to NumPy arrays; `places` is the number of mixers in the pattern."""
 
     def join(node: Any) -> Any:
         if not _has(node, "layers_0"):

@@ -1,13 +1,13 @@
-"""Evaluators compute something of a state besides the objective on the validation split; a config lists them.
+"""Evaluators compute further metrics of a training state, in addition to the objective on the validation split.
 
-An evaluator is a module with
+The config lists the evaluators of a run. An evaluator is a module with
 
     Options                             a frozen dataclass: the section `evaluators.<name>` of a config
-    evaluate(context, state, options)   what is reported, {name: number}; it may also write files to the workdir
+    evaluate(context, state, options)   returns the metrics to report, {name: number}; may write files to the workdir
 
 and, where not every model or task will do, `check(config, task, options)`, which raises ValueError before training.
-Its option `every_steps`, if it has one, says how often it is called; 0: with each evaluation. With `AT_START = True` it
-is also called before the first step.
+Its option `every_steps`, if it has one, is the number of steps between calls; 0: with each evaluation. It is also
+called after the last step and, with `AT_START = True`, before the first.
 """
 
 import pathlib
@@ -20,12 +20,14 @@ __all__ = ["Context"]
 
 
 class Context(NamedTuple):
-    """What an evaluator may use besides the state."""
+    """The inputs of an evaluator other than the state."""
 
     config: Any
+    """The resolved config of the run."""
     task: Task
     workdir: pathlib.Path
+    """Where an evaluator may write files."""
     step: int
-    """Steps done."""
+    """Number of completed training steps."""
     measure: Callable[..., dict[str, float]]
-    """`measure(state, split, stride=1)`: the objective's metrics over a whole split."""
+    """`measure(state, split, stride=1)` returns the metrics of the objective on a whole split, {name: number}."""

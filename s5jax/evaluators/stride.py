@@ -13,13 +13,15 @@ __all__ = ["Options", "evaluate"]
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
     stride: int = 2
+    """Use every `stride`-th sample."""
     split: Literal["train", "val", "test"] = "val"
+    """The split to evaluate on."""
     every_steps: int = 0
     """Steps between evaluations; 0: with each evaluation of the objective."""
 
     def __post_init__(self) -> None:
         if self.stride < 1 or self.every_steps < 0:
-            raise ValueError(f"stride must be at least 1 and every_steps 0, got {self.stride} and {self.every_steps}")
+            raise ValueError(f"need stride >= 1 and every_steps >= 0, got {self.stride} and {self.every_steps}")
 
 
 def check(config: Any, task: Task, options: Options) -> None:
@@ -46,6 +48,6 @@ def check_stride(config: Any, task: Task, split: str, stride: int) -> None:
 
 
 def evaluate(context: Context, state: Any, options: Options) -> dict[str, float]:
-    """The metrics of the objective, with the stride in their names."""
+    """The metrics of the objective, named <split>/<metric>_stride_<stride>."""
     values = context.measure(state, options.split, stride=options.stride)
     return {f"{options.split}/{name}_stride_{options.stride}": value for name, value in values.items()}

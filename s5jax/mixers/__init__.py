@@ -2,22 +2,35 @@
 
 A mixer is a module with
 
-    Options         a frozen dataclass; its fields are a section of the config
+    Options     a frozen dataclass; its fields become a section of the config
     init(key, width, options, *, depth, length) -> params
     apply(params, x, options, *, lengths, mask, reset, rate, state, key, dropout) -> (y, state)
 
-and, where they make sense, `init_state`, `discretize`, `step` (recurrent mode), `kernel`, `eigenvalues`,
-`transfer_function`, `time_step`. `x` and `y` are (B, L, H). The arguments of `apply`:
+`width` is H; `depth` (blocks of the model) and `length` (steps of the training sequences) are for mixers whose initial
+parameters depend on them; params is a pytree of real arrays. x and y are (B, L, H). The other arguments of `apply`:
 
-    lengths (B,)     valid steps; outputs before them depend on nothing after them
-    mask (B, L)      true where a sample is missing: nothing enters there, and time goes on
-    reset (B, L)     true where a new sequence starts; a state that has become NaN or infinite before goes on in `apply`
-    rate             factor on time, (), (B,) or (B, L); the gap before sample k is `rate[k]` step sizes: 2 for inputs
-                     sampled at half the rate of training; a state that runs backwards decays by the gap that it crosses
-    state            as from `init_state` or an earlier call; then the state after the last valid step comes back
-    key, dropout     for mixers that drop something inside
+    lengths (B,)     number of valid steps; outputs at valid steps do not depend on later inputs. Default: L
+    mask (B, L)      true where a sample is missing: its input is ignored, and time goes on. Default: false
+    reset (B, L)     true where a new sequence starts. In `apply` NaN and infinity may survive it. Default: false
+    rate             factor on the step size, (), (B,) or (B, L): sample k comes rate[k] step sizes after sample k - 1;
+                     2 for inputs at half the sampling rate of training. The backward direction uses, at sample k, the
+                     rate of sample k + 1, and 1 at the last step of a sequence. Default: 1
+    state            the state before the first step, from `init_state` or an earlier call; then the state after the
+                     last valid step is returned. Default: none, and `None` is returned
+    key, dropout     random key and probability, for mixers with `DROPOUT`
+    skip (B, L, H)   the block's input, only for mixers with `OWN_RESIDUAL`
 
-Constants say what a mixer understands (`ABILITIES` has what an absent one means); `check` refuses the rest.
+Optional functions (the recurrent mode needs `init_state` and `step`; x_k and y_k are (B, H)):
+
+    init_state(params, options, batch, *, max_length) -> state    a pytree; `max_length`: samples that a cache holds
+    discretize(params, options, *, rate) -> cell                  rate () or (B,); default: cell is params
+    step(cell, state, x_k, options, *, mask, reset) -> (y_k, state)    mask and reset (B,)
+    kernel(params, L, options, *, rate)       impulse response, (directions, H, L), or (directions, output, input, L)
+    eigenvalues(params, options)              of A, complex, in 1/time
+    time_step(params, options)                step sizes, in the same unit of time
+    transfer_function(params, s, options)     (*s.shape, output, input)
+
+Module constants declare what a mixer supports (`ABILITIES` has the defaults); `check` raises for the rest.
 """
 
 import importlib
@@ -28,21 +41,21 @@ import jax.numpy as jnp
 
 ABILITIES: dict[str, Any] = {"CAUSAL": False, "RATE": "none", "PADDING": "exact", "MASK": False, "RESET": False}
 ABILITIES |= {"OWN_RESIDUAL": False, "DROPOUT": False, "GROUPS": {}}
-"""What an absent constant means.
+"""The constants of mixers, with their defaults. All except `GROUPS` may be functions of the options.
 
-`CAUSAL`: outputs depend on earlier inputs only. `RATE`: "none"; "scalar", one factor for a sequence; or "step", one for
-each step. `PADDING`: "exact", or "zeros" where outputs depend on how far a sequence is padded. `MASK`, `RESET`: takes
-these arguments. `OWN_RESIDUAL`: gets `skip=x` and adds it itself. `DROPOUT`: uses `key` and `dropout`. `GROUPS`: named
-sets of leaves, regular expressions that match a leaf's whole name. All but `GROUPS` may be functions of the options."""
+`CAUSAL`: outputs depend on current and earlier inputs only. `RATE`: "none"; "scalar", one factor per sequence; or
+"step", one per step. `PADDING`: "exact", or "zeros" if outputs depend on the amount of padding. `MASK`, `RESET`: these
+arguments are supported. `OWN_RESIDUAL`: the mixer takes `skip` and adds it itself. `DROPOUT`: it uses `key` and
+`dropout`. `GROUPS`: named sets of parameters, as regular expressions that match a parameter's whole name."""
 
 
 def find(name: str) -> ModuleType:
-    """The mixer `s5jax/mixers/<name>.py` or, for a name with dots, any module that can be imported."""
+    """Imports the mixer `s5jax/mixers/<name>.py` or, for a name with dots, any other module."""
     return importlib.import_module(name if "." in name else f"{__name__}.{name}")
 
 
 def ability(mixer: ModuleType, name: str, options: Any) -> Any:
-    """One of `ABILITIES` of a mixer with these options."""
+    """The value of one of `ABILITIES` for a mixer with these options."""
     value = getattr(mixer, name, ABILITIES[name])
     return value(options) if callable(value) else value
 
@@ -50,20 +63,20 @@ def ability(mixer: ModuleType, name: str, options: Any) -> Any:
 def check(
     mixer: ModuleType, options: Any, *, mask: Any = None, reset: Any = None, rate: Any = None, state: Any = None
 ) -> None:
-    """Raises ValueError for an argument of `apply` that a mixer would ignore."""
+    """Raises ValueError for a mask, reset, rate or state that the mixer does not support with these options."""
     name = mixer.__name__.rpartition(".")[2]
     if mask is not None and not ability(mixer, "MASK", options):
         raise ValueError(f"{name} takes no mask of missing samples")
     if reset is not None and not ability(mixer, "RESET", options):
-        raise ValueError(f"{name} takes no reset: it reads one sequence at a time")
+        raise ValueError(f"{name} takes no reset: it expects one sequence per row")
     if rate is not None:
         known = ability(mixer, "RATE", options)
         if known == "none":
-            raise ValueError(f"{name} takes no rate: it does not know time")
+            raise ValueError(f"{name} takes no rate: it has no step size")
         if known == "scalar" and jnp.ndim(rate) > 1:
-            raise ValueError(f"{name} takes one rate for a sequence, not one for each step")
+            raise ValueError(f"{name} takes one rate per sequence, not one per step")
     if state is not None and not ability(mixer, "CAUSAL", options):
-        raise ValueError(f"{name} reads in both directions: it has no state to start from")
+        raise ValueError(f"{name} reads in both directions: it cannot start from a state")
 
 
 def require(mixer: ModuleType, *functions: str) -> None:

@@ -4,22 +4,22 @@
     q_k = W_q (x_k + p_k) + b_q,    k_i = W_k (x_i + p_i) + b_k,    v_i = W_v x_i + b_v
     y_k = W_o sum_i softmax_i(q_k . k_i / sqrt(D)) v_i + b_o
 
-for each of `heads` heads of D = H / heads features; i runs over the samples that k sees. p is learned, or zero; rotary
-positions turn feature d of q_k and k_k together with feature d + D/2 by the angle k 10000^(-2d/D). Parameters:
+for each of `heads` heads of D = H / heads features; i runs over the samples that sample k attends to. p is learned, or
+zero; rotary positions rotate features d and d + D/2 of q_k and k_k by the angle k 10000^(-2d/D). Parameters:
 
     q_kernel, k_kernel, v_kernel, o_kernel (H, H)   q_bias, k_bias, v_bias, o_bias (H,)   positions (length, H)
 
 the biases with `bias`, the positions with `positions="learned"`. A dense layer is x @ kernel + bias.
 
-A missing sample is never seen, and its own query is made from a zero. Where there is nothing to see, the sum is zero.
-Positions count from the last reset, missing samples too. Recurrent mode keeps a cache of the last M samples, a ring:
-position p lies in slot p mod M. The state is
+A missing sample is never attended to, and its own input is replaced by zero. If there is no sample to attend to, the
+sum is zero. Positions count from the last reset and include missing samples. The recurrent mode has a cache of the last
+M samples, a ring buffer with position p in slot p mod M. The state is
 
-    k, v (B, M, heads, D)   valid (B, M): may be seen   count (B,): samples since the sequence started
+    k, v (B, M, heads, D)   valid (B, M): may be attended to   count (B,): samples since the sequence started
 
-With a window, M is at most the window, and a sequence may have any length below 2^31. Without one, or with one longer
-than M, `cache` says what happens after M samples. A cache that is full, and positions after the end of their table,
-raise where the count is known; where it is traced, as under `jax.jit`, those outputs are NaN.
+With a window, M is at most the window. If M equals the window, a sequence may have any length below 2^31; otherwise
+`cache` specifies what happens after M samples. A full cache, and a position beyond the table, raise ValueError if the
+count is known; if it is traced, as under `jax.jit`, these outputs are NaN.
 """
 
 import dataclasses
@@ -34,19 +34,8 @@ from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 from s5jax.ssm.parameters import check_choices
 from s5jax.ssm.sequence import clean, valid_steps
 
-__all__ = [
-    "CAUSAL",
-    "DROPOUT",
-    "GROUPS",
-    "MASK",
-    "RESET",
-    "Options",
-    "apply",
-    "discretize",
-    "init",
-    "init_state",
-    "step",
-]
+__all__ = ["CAUSAL", "DROPOUT", "GROUPS", "MASK", "RESET", "Options"]
+__all__ += ["apply", "discretize", "init", "init_state", "step"]
 
 MASK = RESET = DROPOUT = True
 GROUPS: dict[str, str] = {}
@@ -59,20 +48,20 @@ Cache = Literal["raise", "slide"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What defines the mixer besides its width."""
+    """Options of attention."""
 
     heads: int = 4
-    """Divides the width."""
+    """Number of heads; must divide the width."""
     causal: bool = True
-    """A sample sees itself and earlier ones only."""
+    """A sample attends to itself and earlier samples only."""
     window: int = 0
-    """Sample k sees i with k - window < i, and i < k + window if not causal. 0: no limit."""
+    """Sample k attends to samples i > k - window, and i < k + window if not causal. 0: no limit."""
     positions: Positions = "rotary"
-    """Learned positions are a table of the `length` that `init` is called with; no sequence may be longer."""
+    """Learned positions are a table of as many rows as the `length` of `init`; no sequence may be longer."""
     cache: Cache = "raise"
-    """What a full cache does: raise ValueError, or forget the oldest sample, like a window of `max_length`."""
+    """A full cache raises ValueError, or slides: it forgets the oldest sample, like a window of `max_length`."""
     bias: bool = True
-    """Of all four projections; starts at zero."""
+    """Whether the four projections (q, k, v, o) have biases; initialised to zero."""
 
     def __post_init__(self):
         for name, least in ("heads", 1), ("window", 0):
@@ -82,17 +71,16 @@ class Options:
 
 
 def CAUSAL(options: Options) -> bool:
-    """Outputs depend on earlier inputs only."""
     return options.causal
 
 
 def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, length: int = 1) -> Params:
-    """Kernels with variance 1 / width (LeCun), positions with standard deviation 0.02, biases zero. Raises ValueError
-    if the heads do not divide the width, or if rotary positions get an odd number of features to turn."""
+    """Initial parameters, float32: kernels with variance 1 / width (LeCun), positions with standard deviation 0.02, and
+    biases zero. ValueError if the heads do not divide the width, or with rotary positions and an odd D."""
     if width % options.heads:
         raise ValueError(f"heads must divide the width; got {options.heads} heads for a width of {width}")
     if options.positions == "rotary" and width // options.heads % 2:
-        raise ValueError(f"rotary positions need an even width for each head; got {width // options.heads}")
+        raise ValueError(f"rotary positions need an even width per head; got {width // options.heads}")
     *keys, last = jax.random.split(key, 5)
     kernel = jax.nn.initializers.lecun_normal()
     params = {f"{name}_kernel": kernel(k, (width, width), jnp.float32) for name, k in zip("qkvo", keys, strict=True)}
@@ -116,21 +104,19 @@ def apply(
     key: PRNGKeyArray | None = None,
     dropout: Float[Array, ""] | float = 0.0,
 ) -> tuple[Float[Array, "B L H"], State | None]:
-    """Outputs, and the state after the last valid step if one was given. Memory and work grow with L (M + L).
+    """y (B, L, H), and the state after the last valid step if one was given. Time and memory grow as L (M + L).
 
-    Args: as for all mixers (`s5jax.mixers`); `dropout` is the probability of dropping a weight of the attention.
-
-    Raises:
-      ValueError: a rate; a state for two directions; dropout without a key; a full cache or positions beyond the table.
+    `s5jax.mixers` explains the arguments; `dropout` is the probability of dropping an attention weight. ValueError: a
+    rate, a state if not causal, dropout without a key, a full cache, or positions beyond the table.
     """
     if rate is not None or state is not None:
-        discretize(params, options, rate=rate)  # which raises
+        discretize(params, options, rate=rate)  # raises
     L, x = x.shape[1], clean(x, lengths, mask)
     index = position = jnp.arange(L, dtype=jnp.int32)[None]
     if state is not None:
         index = jnp.zeros_like(state["count"])[:, None] + index
         position = state["count"][:, None] + index
-    sequence = jnp.zeros_like(index)  # which one in its row; that of the state is 0
+    sequence = jnp.zeros_like(index)  # index within the row; the sequence of the state is 0
     if reset is not None:
         start = jax.lax.cummax(jnp.where(reset, index, -1), axis=1)
         position = jnp.where(start < 0, position, index - start)
@@ -141,14 +127,14 @@ def apply(
     q, k, v = _project(params, x, position, options)
     distance = position[:, :, None] - position[:, None, :]
     allowed = present[:, None, :] & (sequence[:, :, None] == sequence[:, None, :])
-    window = (options.window or L) if state is None else state["k"].shape[1]  # a cache is never longer than the window
+    window = (options.window or L) if state is None else state["k"].shape[1]  # M is at most the window
     allowed &= (distance < window) & (distance > (-1 if options.causal else -window))
     new_state = None if state is None else _write(state, k, v, present, position, sequence, valid)
-    if new_state is not None and L == 1:  # the ring holds it all, and need not be copied
+    if new_state is not None and L == 1:  # the ring holds all samples and need not be copied
         k, v, allowed = new_state["k"], new_state["v"], new_state["valid"][:, None, :]
     elif state is not None:
         newest = state["count"][:, None] - 1
-        slots = newest - (newest - jnp.arange(window, dtype=jnp.int32)[None]) % window  # position of what each holds
+        slots = newest - (newest - jnp.arange(window, dtype=jnp.int32)[None]) % window  # position in each slot
         near = position[:, :, None] - slots[:, None, :] < window
         allowed = jnp.concatenate([state["valid"][:, None, :] & (sequence == 0)[:, :, None] & near, allowed], 2)
         k, v = jnp.concatenate([state["k"], k], 1), jnp.concatenate([state["v"], v], 1)
@@ -157,8 +143,8 @@ def apply(
 
 
 def init_state(params: Params, options: Options, batch: Any, *, max_length: int | None = None) -> State:
-    """An empty cache for `max_length` samples, or for a window if that is shorter or the only one of them; neither
-    of them, and two directions, raise ValueError. `batch` is an integer, or symbolic under `jax.export`."""
+    """An empty cache of min(max_length, window) samples, of whichever is set. ValueError if neither is set, or if not
+    causal. `batch` is an integer, or symbolic under `jax.export`."""
     discretize(params, options)
     if not (max_length or options.window):
         raise ValueError("attention without a window needs a max_length for its cache")
@@ -169,9 +155,9 @@ def init_state(params: Params, options: Options, batch: Any, *, max_length: int 
 
 
 def discretize(params: Params, options: Options, *, rate: Any = None) -> Params:
-    """What `step` needs: the parameters. Raises ValueError for a rate, and for two directions."""
+    """Returns the parameters, which `step` takes as its cell. ValueError for a rate, or if not causal."""
     if rate is not None:
-        raise ValueError("attention takes no rate: it does not know time")
+        raise ValueError("attention takes no rate: it has no step size")
     if not options.causal:
         raise ValueError("a mixer with two directions has no recurrent mode")
     return params
@@ -186,7 +172,8 @@ def step(
     mask: Bool[Array, " B"] | None = None,
     reset: Bool[Array, " B"] | None = None,
 ) -> tuple[Float[Array, "B H"], State]:
-    """One sample. Its work grows with M; a state that is donated, or carried by a scan, is changed in place."""
+    """One sample: y_k (B, H) and the next state; `mask` and `reset` are (B,), default false. Time grows with M. A state
+    that is donated, or carried by a scan, is updated in place."""
     mask, reset = (None if flag is None else flag[:, None] for flag in (mask, reset))
     y, after = apply(cell, x_k[:, None], options, mask=mask, reset=reset, state=state)
     assert after is not None
@@ -194,7 +181,8 @@ def step(
 
 
 def _beyond(params, options, state, position, valid, known):
-    """Valid steps after the end of the table or of the cache; raises ValueError where `known` steps, or these, are."""
+    """True at valid steps beyond the position table or the cache. Raises ValueError if there are any and this is known
+    at trace time: `known` steps exceed a limit, or the positions are concrete."""
     limits = {}
     if options.positions == "learned":
         limits["a sequence is longer than the table of {} positions"] = params["positions"].shape[0]
@@ -210,7 +198,7 @@ def _beyond(params, options, state, position, valid, known):
 
 
 def _write(state, k, v, present, position, sequence, valid):
-    """The state with the last M valid steps of the last sequence in their slots."""
+    """The state after writing the last M valid steps of the last sequence to their slots."""
     M, last = state["k"].shape[1], jnp.where(valid, sequence, 0).max(1, keepdims=True)
     keep = valid & (sequence == last)
     count = jnp.maximum(jnp.where(last[:, 0] > 0, 0, state["count"]), jnp.where(keep, position + 1, 0).max(1))
@@ -235,8 +223,8 @@ def _project(params, x, position, options):
 
 
 def _rotate(x, position):
-    # Angles in units of 2^-32 turns (2^-64 in float64), so that integers drop whole turns as they overflow: the angle
-    # between two samples depends on their distance alone, without rounding, however long the stream.
+    # Angles are integers in units of 2^-32 turns (2^-64 in float64), so that overflow drops whole turns: the angle
+    # between two samples depends on their distance only, without rounding, however long the stream.
     bits, integer, real = (64, np.int64, jnp.float64) if x.dtype == jnp.float64 else (32, np.int32, jnp.float32)
     D, unit = x.shape[-1], 2 * math.pi / 2**bits
     turn = jnp.asarray([round(10000 ** (-2 * d / D) / unit) for d in range(D // 2)], integer)
@@ -247,11 +235,11 @@ def _rotate(x, position):
 
 
 def _attend(q, k, v, allowed, key, dropout):
-    # jax.nn.dot_product_attention has its softmax in float32 whatever it is given, and no dropout.
+    # jax.nn.dot_product_attention always computes its softmax in float32 and has no dropout.
     wide = jnp.float64 if q.dtype == jnp.float64 else jnp.float32
     logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=wide) / math.sqrt(q.shape[-1])
     weights = jax.nn.softmax(jnp.where(allowed, logits, -1e30), axis=-1)
-    weights = jnp.where(allowed, weights, 0)  # a row with nothing to see
+    weights = jnp.where(allowed, weights, 0)  # rows without a sample to attend to
     if key is not None:
         keep = 1 - jnp.asarray(dropout, wide)
         weights = jnp.where(jax.random.bernoulli(key, keep, weights.shape), weights, 0) / jnp.where(keep > 0, keep, 1)

@@ -1,15 +1,15 @@
-"""LRU: a linear recurrent unit, diagonal from the start (Orvieto et al. 2023, arXiv 2303.06349).
+"""LRU: the linear recurrent unit, a diagonal discrete-time system (Orvieto et al. 2023, arXiv 2303.06349).
 
     h_k = lambda * h_{k-1} + exp(gamma_log) * (B u_k),    y_k = Re(C h_k) + D u_k,
     lambda = exp(-exp(nu_log) + i exp(theta_log))
 
-The modes are not conjugate pairs: there is no factor 2. Letters: H features, N states, L length. Parameters, as in the
-published code:
+The modes do not stand for conjugate pairs, so that there is no factor 2. Letters: H features, N states, L length. The
+parameters are those of the published code:
 
     nu_log, theta_log, gamma_log (N,)   B_re, B_im (N, H)   C_re, C_im (H, N)   D (H,)
 
-A mixer with two directions has C2_re and C2_im, the readout of the backward direction; the directions share everything
-else. The recurrence knows no step size; a rate g makes it lambda^g, and leaves gamma as it is.
+A bidirectional mixer also has C2_re and C2_im, the readout of the backward direction; the directions share all other
+parameters. The recurrence has no step size; a rate g replaces lambda by lambda^g and leaves gamma unchanged.
 """
 
 import dataclasses
@@ -35,19 +35,20 @@ def CAUSAL(options: "Options") -> bool:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What defines the mixer besides its width."""
+    """Options of the LRU."""
 
     state_size: int = 64
-    """N."""
+    """N, the number of states."""
     r_min: float = 0.0
-    """Least initial |lambda|; |lambda|^2 starts uniform between r_min^2 and r_max^2."""
+    """Smallest initial |lambda|; |lambda|^2 is drawn uniformly between r_min^2 and r_max^2."""
     r_max: float = 1.0
+    """Largest initial |lambda|."""
     max_phase: float = 6.28
-    """The phase of lambda starts uniform between 0 and this, in radians."""
+    """The phase of lambda is drawn uniformly between 0 and this, in radians."""
     bidirectional: bool = False
-    """Read the sequence in both directions. Such a mixer has no recurrent mode."""
+    """Read the sequence in both directions; there is no recurrent mode then."""
     scan_method: scan.Method = "auto"
-    """How the recurrence is computed, see `scan`. `plain` is the way to forward-mode derivatives."""
+    """How the recurrence is computed, see `ssm.scan`. `plain` supports `jax.jvp` and `jax.linearize`."""
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -63,8 +64,8 @@ def init(key: PRNGKeyArray, width: int, options: Options = Options(), *, depth: 
     """Initial parameters, float32 (arXiv 2303.06349, section 3.3 and lemma 3.2). `depth` and `length` are not used."""
     N, H = options.state_size, width
     keys = jax.random.split(key, 9)
-    uniform = [jax.random.uniform(k, (N,), jnp.float32, minval=1e-7) for k in keys[:2]]  # 0 has no logarithm
-    # 1 - |lambda|^2, from which |lambda| near 1 follows without cancellation.
+    uniform = [jax.random.uniform(k, (N,), jnp.float32, minval=1e-7) for k in keys[:2]]  # log(0) is infinite
+    # Draw 1 - |lambda|^2, from which |lambda| near 1 follows without cancellation.
     rest = uniform[0] * (options.r_max**2 - options.r_min**2) + (1 - options.r_max**2)
     nu = -jnp.log1p(-jnp.minimum(rest, 1 - 1e-7)) / 2
 
@@ -99,10 +100,10 @@ def apply(
     key: PRNGKeyArray | None = None,
     dropout: float = 0.0,
 ) -> tuple[Float[Array, "B L H"], Complex[Array, "B N"] | None]:
-    """The mixer on whole sequences; the arguments are explained in `s5jax.mixers`. `key` and `dropout` are not used.
+    """y (B, L, H), and the state (B, N) after the last valid step if one was given, otherwise `None`.
 
-    Raises:
-      ValueError: L is 0, or a state is given to a mixer with two directions.
+    `s5jax.mixers` explains the arguments. A missing sample is an input of zero; `key` and `dropout` are not used.
+    ValueError: L is 0, or a bidirectional mixer is given a state.
     """
     x = clean(x, lengths, mask).astype(params["D"].dtype)
     y, state = diagonal_system.apply(_system(params), x, lengths, reset, rate, state, options.scan_method)
@@ -110,12 +111,12 @@ def apply(
 
 
 def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> Complex[Array, "B N"]:
-    """The zero state; ValueError for two directions. `max_length` is not used."""
+    """The zero state (batch, N), complex. ValueError if bidirectional. `max_length` is not used."""
     return diagonal_system.init_state(params["nu_log"], batch, two_directions=options.bidirectional)
 
 
 def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> dict[str, Array]:
-    """What `step` needs of the parameters, for a rate () or (B,); ValueError for two directions."""
+    """The system for `step`, see `diagonal_system.cell`; `rate`: () or (B,), default 1. ValueError if bidirectional."""
     return diagonal_system.cell(_system(params), params["D"], rate)
 
 
@@ -125,17 +126,20 @@ step = diagonal_system.step
 def kernel(
     params: Params, L: int, options: Options = Options(), *, rate: Rate | None = None
 ) -> Float[Array, "directions H H {L}"]:
-    """The response to an impulse, (direction, output, input, lag), without D; both directions include lag 0."""
+    """The impulse response, (direction, output, input, lag), for L >= 1 lags and a scalar rate (default 1), without D.
+
+    Both directions include lag 0, see `s5.kernel`.
+    """
     return diagonal_system.kernel(_system(params), L, rate, options.scan_method)
 
 
 def eigenvalues(params: Params, options: Options = Options()) -> Complex[Array, " N"]:
-    """log(lambda), in 1/sample: the eigenvalues of the continuous-time system that lambda samples at step size 1."""
+    """log(lambda), in 1/sample: the eigenvalues of the continuous-time system with lambda at step size 1."""
     return jax.lax.complex(-jnp.exp(params["nu_log"]), jnp.exp(params["theta_log"]))
 
 
 def _system(params: Params) -> diagonal_system.System:
-    """lambda^g of a gap g and gamma, B, and C of each direction."""
+    """A function from gaps g to lambda^g and gamma; B; and C per direction."""
 
     def discretize(gap: Rate) -> tuple[Complex[Array, "*gaps N"], Complex[Array, " N"]]:
         gap = jnp.asarray(gap, params["nu_log"].dtype)[..., None]

@@ -1,25 +1,26 @@
-"""S4: a diagonal-plus-low-rank system for each feature (Gu, Goel, Ré 2022, arXiv 2111.00396).
+"""S4: one diagonal-plus-low-rank system per feature (Gu, Goel, Ré 2022, arXiv 2111.00396).
 
     x_h'(t) = A x_h(t) + B u_h(t),    y_h(t) = C_h x_h(t) + D_h u_h(t),    A = diag(Lambda) - sum_r p_r p_r^*
 
-HiPPO's matrices in the eigenbasis of their normal part, in conjugate pairs of which one half is stored: the whole
-vectors are [Lambda, conj Lambda], p = [P, conj P], and so on, and the low-rank part couples the halves. A whole state
-is the conjugate pair of its half too, so that p^* x = 2 Re(P^* x) for the halves; A is a real-linear map of these.
+HiPPO's matrix is written in the eigenbasis of its normal part. Modes come in conjugate pairs, of which one is stored:
+the full vectors are [Lambda, conj(Lambda)], p = [P, conj(P)] and so on, and the low-rank part couples the two halves.
+The full state is [x, conj(x)], so that its product with p^* is 2 Re(P^* x), and A acts on the stored half x as a
+real-linear, not a complex-linear, map.
 
-Letters: H features, N stored states of each, half of `state_size`; S = `n_ssm` copies of (A, B), feature h using copy
-h mod S; R rank. Parameters:
+Letters: H features, N stored states per feature, half of `state_size`; S = `n_ssm` copies of (A, B), feature h uses
+copy h mod S; R rank. Parameters:
 
     A_real, A_imag (S, N)   P (R, S, N, 2)   B (S, N, 2)   C (H, N, 2)   D (H,)   log_step (H, 1)
 
 with Lambda = -f(A_real) - i A_imag, f the `real_transform`, and log_step the natural log of the step size. The names
-and signs are those of the published code, with two exceptions: its `inv_dt` is log_step, and it stores
-C (I - A_bar^L) for one length L, where this module stores C, which serves every length and step size. Two directions
-have C1 and C2 for C and share all else.
+and signs are those of the published code, with two exceptions: its `inv_dt` is log_step here, and it stores
+C (I - A_bar^L) for one length L, whereas this module stores C, for any length and step size. A bidirectional mixer has
+C1 and C2 instead of C; the directions share all other parameters.
 
 The discretisation is bilinear: A_bar = (I - Delta/2 A)^-1 (I + Delta/2 A), B_bar = (I - Delta/2 A)^-1 Delta B.
 
-For forward mode (`jax.jvp`, `jax.linearize`) take `scan_method="plain"`: otherwise the convolution has a gradient rule
-of its own, which allows reverse mode only.
+Forward mode (`jax.jvp`, `jax.linearize`) needs `scan_method="plain"`: the default convolution has a custom gradient
+rule for reverse mode only.
 """
 
 import dataclasses
@@ -50,32 +51,34 @@ def CAUSAL(options: "Options") -> bool:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What defines the mixer besides its width. Hashable, so that it can be static under `jax.jit`."""
+    """Options of S4. Hashable, so that they can be static arguments of `jax.jit`."""
 
     state_size: int = 64
-    """States of a feature, before conjugate halves are dropped: even."""
+    """Number of states per feature, conjugate modes included; must be even."""
     init: Literal["legs", "legt", "fout", "legs_fout"] = "legs"
-    """HiPPO's measure: scaled or translated Legendre, truncated Fourier, or the first and the last of these in turn
-    over the copies (arXiv 2206.12037, section 4)."""
+    """HiPPO's measure: scaled Legendre, translated Legendre, truncated Fourier, or the first and the last of these for
+    alternate copies (arXiv 2206.12037, section 4)."""
     rank: int = 1
-    """Rank of the low-rank part. LegT needs 2; further rows of P start small and random, of standard deviation 0.01."""
+    """Rank of the low-rank part; `legt` needs 2. Further rows of P are random, with real and imaginary parts of
+    standard deviation 0.01."""
     real_transform: per_feature.RealTransform = "exp"
-    """How -Re(Lambda) is computed from A_real. `none` lets training make the system unstable."""
+    """How -Re(Lambda) is computed from A_real. With `none` the system can become unstable in training."""
     B_clip: float = 2.0
-    """Bound on the imaginary part of the initial B, as published; 0: none."""
+    """Bound on the imaginary part of the initial B, as published; 0: no bound."""
     n_ssm: int = 0
-    """S, copies of (A, B); must divide the width; 0: one for each feature."""
+    """S, the number of copies of (A, B); must divide the width; 0: one copy per feature."""
     D_init: parameters.FeedthroughInit = "normal"
-    """D starts as a standard normal or as zero."""
+    """Initialisation of D: standard normal, or zero."""
     dt_min: float = 0.001
-    """Smallest initial step size, in the unit of 1/A; step sizes are drawn log-uniformly between dt_min and dt_max."""
+    """Smallest initial step size, in units of 1/A; step sizes are drawn log-uniformly from [dt_min, dt_max]."""
     dt_max: float = 0.1
+    """Largest initial step size."""
     bidirectional: bool = False
-    """Read the sequence in both directions. There is no recurrent mode then."""
+    """Read the sequence in both directions; there is no recurrent mode then."""
     backward_skips_current: bool = True
-    """Start the backward kernel at the next sample, as published; otherwise at the current one, as S5 does."""
+    """Start the backward kernel at the next sample, as published; otherwise at the current sample, as in S5."""
     scan_method: Literal["auto", "plain"] = "auto"
-    """"plain": a convolution that allows forward mode."""
+    """`plain`: the convolution supports forward mode."""
 
     def __post_init__(self) -> None:
         parameters.check_choices(self)
@@ -90,7 +93,7 @@ class Options:
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """What the copies of (A, B) start as, in turn."""
+        """The measures with which the copies of (A, B) are initialised, in turn."""
         return ("legs", "fout") if self.init == "legs_fout" else (self.init,)
 
 
@@ -98,10 +101,10 @@ def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, len
     """Initial parameters, float32, for `width` features (arXiv 2111.00396, theorem 1 and appendix C.1).
 
     Args:
-      depth, length: not used, the initial values depend on neither.
+      depth, length: not used.
 
     Raises:
-      ValueError: `n_ssm` does not divide `width`, or there is not an equal number of copies for each measure.
+      ValueError: `n_ssm` does not divide `width`, or the measures do not divide the copies evenly.
     """
     copies, measures = per_feature.copies(options.n_ssm, width), options.measures
     if copies % len(measures):
@@ -113,7 +116,7 @@ def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, len
     rows = [np.pad(system[2], ((0, options.rank - len(system[2])), (0, 0))) for system in systems]
     P = np.tile(np.stack(rows, axis=1), (1, repeats, 1))
     C_key, D_key, step_key, P_key = jax.random.split(key, 4)
-    extra = 0.01 * jax.random.normal(P_key, (*P.shape, 2), jnp.float32)  # at 0 the gradient of p p^* is 0
+    extra = 0.01 * jax.random.normal(P_key, (*P.shape, 2), jnp.float32)  # at p = 0 the gradient of p p^* is 0
     return {
         "A_real": jnp.asarray(per_feature.raw_decay_rate(-Lambda.real, options.real_transform), jnp.float32),
         "A_imag": jnp.asarray(-Lambda.imag, jnp.float32),
@@ -128,13 +131,13 @@ def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, len
 def eigenvalues(params: Params, options: Options) -> Complex[Array, "S N"]:
     """Lambda, the eigenvalues of A without its low-rank part.
 
-    If all their real parts are negative the system is stable, as -p p^* can only damp.
+    If all their real parts are negative, the system is stable, because -p p^* can only damp it.
     """
     return jax.lax.complex(-per_feature.decay_rate(params["A_real"], options.real_transform), -params["A_imag"])
 
 
 def time_step(params: Params, options: Options) -> Float[Array, "H 1"]:
-    """The step sizes, in the unit of 1/A."""
+    """The step sizes, in units of 1/A."""
     return jnp.exp(params["log_step"])
 
 
@@ -142,24 +145,25 @@ System = tuple[Complex[Array, "H N"], Complex[Array, "R H N"], Complex[Array, "H
 
 
 def _continuous(params: Params, options: Options) -> System:
-    """Lambda, P, B and Delta of every feature."""
+    """Lambda, P, B and Delta of each feature."""
     H = params["D"].shape[0]
-    P = jnp.stack([per_feature.of_features(row, H) for row in parameters.unpair(params["P"])])
-    B = per_feature.of_features(parameters.unpair(params["B"]), H)
-    return per_feature.of_features(eigenvalues(params, options), H), P, B, time_step(params, options)
+    P = jnp.stack([per_feature.tile_copies(row, H) for row in parameters.unpair(params["P"])])
+    B = per_feature.tile_copies(parameters.unpair(params["B"]), H)
+    return per_feature.tile_copies(eigenvalues(params, options), H), P, B, time_step(params, options)
 
 
 def _project(p: Complex[Array, "*#batch H N"], x: Complex[Array, "*#batch H N"]) -> Complex[Array, "*batch H 1"]:
-    """p^* x of whole vectors, from their halves: real numbers, in a complex array."""
+    """p^* x of the full vectors, computed from the stored halves: real values in a complex array."""
     return 2 * jnp.sum((p.conj() * x).real, axis=-1, keepdims=True).astype(x.dtype)
 
 
 def _discrete(system: System, rate: Rate | None) -> Params:
-    """I - A_bar as x to decay x + sum_r columns_r rows_r^* x, of halves, and B_bar; the axes of `rate` come first.
+    """I - A_bar, as the map x -> decay x + sum_r columns_r rows_r^* x of stored halves, and B_bar.
 
+    The axes of `rate` come first: decay and B_bar are (*rate, H, N), columns and rows (R, *rate, H, N).
     I - A_bar = 2 I - 2 (I - Delta/2 A)^-1. By the Sherman-Morrison formula the inverse is that of the diagonal
-    I - Delta/2 Lambda, less one product for every p_r. No denominator is less than 1 while Lambda is stable, and
-    nothing cancels, however small Delta is. Time N R^2 for every feature.
+    I - Delta/2 Lambda, minus one product for each p_r. If Lambda is stable, no denominator is less than 1 and nothing
+    cancels, however small Delta is. Time N R^2 per feature.
     """
     Lambda, P, B, Delta = system
     if rate is not None:
@@ -186,16 +190,16 @@ def _discrete(system: System, rate: Rate | None) -> Params:
 
 
 def _dense(d: Complex[Array, "H N"], us: Complex[Array, "R H N"], ws: Complex[Array, "R H N"]) -> Float[Array, "H M M"]:
-    """x to d x + sum_r u_r w_r^* x as a matrix, of halves as real vectors (re, im)."""
+    """The map x -> d x + sum_r u_r w_r^* x as a real matrix, acting on stored halves as vectors (re, im)."""
     M = _complex_diagonal(d)
-    for u, w in zip(us, ws, strict=True):  # w^* x of whole vectors is 2 (re w, im w) (re x, im x)
+    for u, w in zip(us, ws, strict=True):  # w^* x of full vectors is 2 (re w, im w) . (re x, im x)
         u_pair, w_pair = (jnp.concatenate([x.real, x.imag], axis=-1) for x in (u, w))
         M = M + 2 * u_pair[:, :, None] * w_pair[:, None, :]
     return M
 
 
 def _complex_diagonal(c: Complex[Array, "H N"]) -> Float[Array, "H M M"]:
-    """x to c x, of (re, im)."""
+    """The map x -> c x as a real matrix, acting on vectors (re, im)."""
     re, im = (jnp.eye(c.shape[-1], dtype=x.dtype)[None] * x[:, None] for x in (c.real, c.imag))
     return jnp.concatenate([jnp.concatenate([re, -im], axis=2), jnp.concatenate([im, re], axis=2)], axis=1)
 
@@ -204,17 +208,16 @@ def kernel(params: Params, L: int, options: Options, *, rate: Rate | None = None
     """The convolution kernel of each direction, K_l = C A_bar^l B_bar, without D.
 
     With l = q T + t, K is the product of the rows C (A_bar^T)^q and the columns A_bar^t B_bar. Both are computed by
-    doubling, with A_bar to a power of 2: a product of H small dense matrices for each doubling of the length. The
-    published way, by the generating function and a Cauchy product of size H N L (arXiv 2111.00396, section 3), needs
-    these too, for C (I - A_bar^L), unless C is stored for one length; and that product is what takes time on a CPU.
+    doubling with squared powers of A_bar, H dense 2N x 2N matrices: about log2 L squarings, and O(H N L) for the final
+    product. The published method, a generating function and a Cauchy product of size H N L (arXiv 2111.00396, section
+    3), needs the same powers for C (I - A_bar^L), unless C is stored for one length, and its Cauchy product is slow on
+    a CPU.
 
-    Powers are kept as M_l = I - A_bar^l, M_2l = 2 M_l - M_l^2, so that slow modes, for which A_bar^l is close to I,
-    keep their digits.
+    Powers are kept as M_l = I - A_bar^l, with M_2l = 2 M_l - M_l^2, so that slow modes, for which A_bar^l is close to
+    I, keep their digits.
 
     Args:
-      params: as from `init`.
-      L: lags, at least 1.
-      options: those `params` were made with.
+      L: number of lags, at least 1.
       rate: factor on the step sizes, (); default 1.
     """
     cell = _discrete(_continuous(params, options), rate)
@@ -247,30 +250,20 @@ def apply(
     key: PRNGKeyArray | None = None,
     dropout: float = 0.0,
 ) -> tuple[Float[Array, "B L H"], Complex[Array, "B H N"] | None]:
-    """The layer on whole sequences: by convolution or, given a state, a `reset` or a rate with axes, step by step.
+    """S4 on whole sequences: by convolution or, given a state, a `reset` or a rate with axes, step by step.
 
-    Step by step a gradient keeps every step's state, (B, L, H, N).
+    Step by step, the backward pass stores all states, (B, L, H, N) complex.
 
-    Args:
-      params: as from `init`.
-      x: inputs (B, L, H).
-      options: those `params` were made with.
-      lengths: (B,), valid steps of each sequence; default: all.
-      mask: (B, L), true where a sample is missing; default: none is.
-      reset: (B, L), true where a new sequence starts; default: nowhere.
-      rate: factor on the step sizes, (), (B,) or (B, L): 2 for an input sampled at half the rate of training. Backward
-        a state decays by the gap that it crosses, that of the next sample; 1 at the last of a sequence.
-      state: (B, H, N), the state before the first step, as from `init_state` or an earlier call; default: zero.
-      key, dropout: not used, S4 has no dropout inside.
+    `s5jax.mixers` explains the arguments. A missing sample is an input of zero; `key` and `dropout` are not used.
 
     Returns:
-      y (B, L, H), and the state after the last valid step if `state` was given, otherwise `None`.
+      y (B, L, H), and the state (B, H, N) after the last valid step if `state` was given, otherwise `None`.
 
     Raises:
-      ValueError: there are no steps, or a state is given to a mixer with two directions.
+      ValueError: L is 0, or a bidirectional mixer is given a state.
     """
     if state is not None and options.bidirectional:
-        raise ValueError("a mixer with two directions has no state to start from")
+        raise ValueError("a mixer with two directions cannot start from a state")
     x = sequence.clean(x, lengths, mask).astype(params["D"].dtype)
     rate, reset = sequence.in_shape(x, rate, reset)
     rate = jnp.asarray(1 if rate is None else rate, x.dtype)
@@ -300,7 +293,7 @@ def _by_steps(params, x, options, lengths, reset, rate, start) -> tuple[Array, A
 
 
 def _scanned(params, x, options, gap, first, C, *, start=None, hold=None, reverse=False) -> tuple[Array, Array]:
-    """Outputs and final state of one direction; the state is zero before samples where `first` (B, L) is true."""
+    """Outputs and final state of one direction; the state is set to zero before samples with `first` (B, L) true."""
     system, each = _continuous(params, options), jnp.ndim(gap) == 2
     constant = {} if each else _discrete(system, gap)
 
@@ -314,7 +307,7 @@ def _scanned(params, x, options, gap, first, C, *, start=None, hold=None, revers
 
     if start is None:
         start = jnp.zeros((x.shape[0], *C.shape), C.dtype)
-    # The gradient computes the discretisation again: kept, it would be a dozen times the size of the states.
+    # The backward pass recomputes the discretisation, which is several times larger than the states.
     read = jax.checkpoint(read, prevent_cse=False) if each else read
     along = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (x, first, hold, gap if each else None))
     last, y = jax.lax.scan(read, start, along, reverse=reverse)
@@ -335,17 +328,17 @@ def _read_out(C: Complex[Array, "H N"], state: Complex[Array, "B H N"]) -> Float
 
 
 def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> Array:
-    """The zero state, (batch, H, N), complex. ValueError for options with two directions."""
+    """The zero state (batch, H, N), complex. ValueError if bidirectional. `max_length` is not used."""
     if options.bidirectional:
         raise ValueError(NOT_RECURRENT)
     return jnp.zeros((batch, *params["C"].shape[:-1]), parameters.unpair(params["C"]).dtype)
 
 
 def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> dict[str, Array]:
-    """What `step` needs of the parameters, computed once for many samples, with a rate () or (B,), default 1.
+    """The discretised system for `step`, for a rate () or (B,), default 1. ValueError if bidirectional.
 
-    Raises:
-      ValueError: the options have two directions.
+    Returns: decay, B_bar (H, N) or (B, H, N); columns, rows (R, H, N) or (R, B, H, N); C (H, N), doubled; D (H,).
+    I - A_bar is the map x -> decay x + sum_r columns_r rows_r^* x.
     """
     if options.bidirectional:
         raise ValueError(NOT_RECURRENT)
@@ -361,7 +354,7 @@ def step(
     mask: Bool[Array, " B"] | None = None,
     reset: Bool[Array, " B"] | None = None,
 ) -> tuple[Float[Array, "B H"], Complex[Array, "B H N"]]:
-    """One sample of what `apply` computes: (y_k, next state). `mask` and `reset` as there, (B,). Time N R a feature."""
+    """One sample of `apply`: y_k and the next state; `mask` and `reset` (B,), default false. Time N R per feature."""
     x_k = x_k.astype(cell["D"].dtype)
     x_k = x_k if mask is None else jnp.where(mask[:, None], 0, x_k)
     state = state if reset is None else jnp.where(reset[:, None, None], 0, state)
@@ -374,11 +367,11 @@ def transfer_function(
 ) -> Complex[Array, "*frequencies H H"]:
     """G(s) = C (s I - A)^-1 B + D of the continuous-time systems: diagonal, (output, input) on the last two axes.
 
-    The conjugate halves are counted in. A backward direction adds its own, C2 (-s I - A)^-1 B. The step sizes do not
-    matter.
+    G includes the conjugate modes. A backward direction adds its own term, C2 (-s I - A)^-1 B. The step sizes have no
+    effect.
 
     Args:
-      s: complex frequencies, in the unit of A (radians/time); the step sizes measure that time.
+      s: complex frequencies, in the unit of A, radians per time.
     """
     Lambda, P, B, _ = _continuous(params, options)
     flat = s.reshape(1, -1, 1)
@@ -387,7 +380,7 @@ def transfer_function(
         v = jnp.stack([C, *P.conj()])[:, None] * jnp.stack([B, *P])[None]
         table = _einsum("ijhn,hfn->ijhf", v, 1 / (sign * flat - Lambda[:, None]))
         table = table + _einsum("ijhn,hfn->ijhf", v.conj(), 1 / (sign * flat - Lambda.conj()[:, None]))
-        for r in range(1, 1 + len(P)):  # Woodbury's identity; Re(s) >= 0 keeps the pivots away from zero
+        for r in range(1, 1 + len(P)):  # Woodbury identity; with Re(s) >= 0 no pivot is near zero
             table = table - table[:, r, None] * table[None, r] / (1 + table[r, r])[None, None]
         G = G + table[0, 0]
     G = G.T.reshape(*s.shape, len(B), 1)

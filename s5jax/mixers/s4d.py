@@ -1,29 +1,29 @@
-"""S4D and DSS: a diagonal system for each feature (Gu, Gupta, Goel, Ré 2022, arXiv 2206.11893; Gupta, Gu, Berant 2022,
+"""S4D and DSS: one diagonal system per feature (Gu, Gupta, Goel, Ré 2022, arXiv 2206.11893; Gupta, Gu, Berant 2022,
 arXiv 2203.14343).
 
     x_h'(t) = A x_h(t) + B u_h(t),    y_h(t) = 2 Re(C_h x_h(t)) + D_h u_h(t)
 
 computed as a convolution with the kernel K_l = 2 Re sum_n C_n B_bar_n A_bar_n^l, or by a scan.
 
-Letters: H features, N stored states of each, half of `state_size` (the other half are their conjugates); S = `n_ssm`
-copies of (A, B), feature h using copy h mod S. Parameters:
+Letters: H features, N stored states per feature, half of `state_size` (the others are their conjugates); S = `n_ssm`
+copies of (A, B), feature h uses copy h mod S. Parameters:
 
     A_real, A_imag (S, N)   B (S, N, 2)   C (H, N, 2)   D (H,)   log_step (H, 1), or (H, N) with `dt_per_state`
 
 with A = -f(A_real) - i A_imag, f the `real_transform`, and log_step the natural log of the step size. The names and
-signs are those of the published code, but for its `inv_dt`, which is log_step. Two directions have C1 and C2 for C and
-share all else.
+signs are those of the published code, except that its `inv_dt` is log_step here. A bidirectional mixer has C1 and C2
+instead of C; the directions share all other parameters.
 
-S4-PTD (arXiv 2310.01698) is the init "ptd-conjugate": with a small perturbation HiPPO-LegS has a well-conditioned
-eigenbasis V; its eigenvalues are A, B is V^-1 times HiPPO's, and C starts as C V with C real, so that the kernel is at
-first close to one of S4 on HiPPO-LegS.
+S4-PTD (arXiv 2310.01698) is the init "ptd-conjugate": HiPPO-LegS is perturbed slightly, so that its eigenvector matrix
+V is well-conditioned. A holds the eigenvalues, B is V^-1 times HiPPO's B, and C is initialised as C V with C real, so
+that the initial kernel is close to that of S4 with HiPPO-LegS.
 
 DSS is the discretisation "dss" (arXiv 2203.14343, proposition 1): zero-order hold with each mode divided by its sum
-over a kernel of `dss_length` samples, a softmax over time. Its modes, as published, are not halves of conjugate pairs:
+over a kernel of `dss_length` samples, a softmax over time. As published, its modes do not stand for conjugate pairs:
 y = Re(C x) + D u. DSS-exp is the discretisation "zoh" with B fixed at 1.
 
-For forward mode (`jax.jvp`, `jax.linearize`) take `scan_method="plain"`: the other methods have gradient rules of their
-own, which allow reverse mode only.
+Forward mode (`jax.jvp`, `jax.linearize`) needs `scan_method="plain"`: the other methods have custom gradient rules for
+reverse mode only.
 """
 
 import dataclasses
@@ -51,58 +51,60 @@ def CAUSAL(options: "Options") -> bool:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What defines the mixer besides its width. Hashable, so that it can be static under `jax.jit`."""
+    """Options of S4D. Hashable, so that they can be static arguments of `jax.jit`."""
 
     state_size: int = 64
-    """States of a feature, before conjugate halves are dropped: even."""
+    """Number of states per feature, conjugate modes included; must be even."""
     init: s4d_init.Init = "lin"
     """The initial A = -1/2 - i w_n with, for n = 0..N-1 and M = state_size, w = pi n (`lin`), (M/pi) (M/(2n+1) - 1)
-    (`inv`), (M/pi) (M/(n+1) - 1) (`inv2`), (2n+1)^2/pi (`quad`), the eigenvalues of HiPPO-LegS' normal part (`legs`),
-    or exp of a standard normal (`random`); or A = -(n+1) (`real`). Arxiv 2206.11893, section 4. Or A, B and C from
+    (`inv`), (M/pi) (M/(n+1) - 1) (`inv2`), (2n+1)^2/pi (`quad`), the frequencies of HiPPO-LegS' normal part (`legs`),
+    or exp of a standard normal (`random`); or A = -(n+1) (`real`) (arXiv 2206.11893, section 4); or A, B and C from
     `perturb_then_diagonalize` applied to HiPPO-LegS (`ptd-conjugate`)."""
     ptd_kappa: float = 0.0
-    """Bound on the condition number of its eigenvectors; 0: the default there."""
+    """With `ptd-conjugate`: bound on the condition number of the eigenvectors; 0: the default of `ptd`."""
     real_random: bool = False
-    """Draw -Re(A) uniformly in [0, 1) instead of 1/2; for `real` in [0, N)."""
+    """Draw the initial -Re(A) uniformly from [0, 1), or from [0, N) with init `real`, instead of the above."""
     real_scale: float = 1.0
     """Factor on the initial real parts."""
     imag_random: bool = False
-    """Draw n uniformly in [0, N) in the formulas of init `lin`, `inv`, `inv2` and `quad`."""
+    """Draw n uniformly from [0, N) in the formulas of init `lin`, `inv`, `inv2` and `quad`; an error with others."""
     imag_scale: float = 1.0
     """Factor on the initial imaginary parts."""
     real_transform: per_feature.RealTransform = "exp"
-    """How -Re(A) is computed from A_real. `none` lets training make the system unstable."""
+    """How -Re(A) is computed from A_real. With `none` the system can become unstable in training."""
     B_init: s4d_init.InitB = "of_init"
     """The initial B: ones (`constant`), complex standard normal (`random`), 1, -1, 1, ... (`alternating`), powers of
     exp(-2 pi i / state_size) (`unit_cw`) or of its conjugate (`unit_ccw`), HiPPO-LegS' B (`legs`); `of_init` is `legs`
     for init=legs, V^-1 times HiPPO-LegS' B for `ptd-conjugate`, otherwise `constant`."""
     B_clip: float = 2.0
-    """Bound on the imaginary part of HiPPO's initial B, as published; 0: none."""
+    """Bound on the imaginary part of HiPPO's initial B, as published; 0: no bound."""
     B_trained: bool = True
-    """Otherwise B stays at its start and is not a parameter."""
+    """Whether B is a parameter; otherwise it keeps its initial value."""
     n_ssm: int = 0
-    """S, copies of (A, B); must divide the width; 0: one for each feature."""
+    """S, the number of copies of (A, B); must divide the width; 0: one copy per feature."""
     D_init: parameters.FeedthroughInit = "normal"
-    """D starts as a standard normal or as zero."""
+    """Initialisation of D: standard normal, or zero."""
     dt_min: float = 0.001
-    """Smallest initial step size, in the unit of 1/A; step sizes are drawn log-uniformly between dt_min and dt_max."""
+    """Smallest initial step size, in units of 1/A; step sizes are drawn log-uniformly from [dt_min, dt_max]."""
     dt_max: float = 0.1
+    """Largest initial step size."""
     dt_per_state: bool = False
-    """A step size for every state instead of every feature."""
+    """One step size per state instead of one per feature."""
     discretization: Literal["zoh", "bilinear", "dss"] = "zoh"
+    """Zero-order hold or bilinear, see `ssm.discretize`; or `dss`, see above, which has y = Re(C x), no factor 2."""
     dss_length: int = 0
-    """Samples that the discretisation "dss" normalises over: the length trained at. 0 for other discretisations."""
+    """Number of samples over which `dss` normalises each mode, the training length; 0 with other discretisations."""
     bandlimit: float = 0.0
-    """Silence modes that turn by this share of pi or more in a step at rate 1: 1 is the Nyquist frequency; 0 keeps
-    all modes."""
+    """Set C to zero for modes whose phase advances by bandlimit * pi or more per step at rate 1 (1: the Nyquist
+    frequency); 0: keep all modes."""
     bidirectional: bool = False
-    """Read the sequence in both directions. There is no recurrent mode then."""
+    """Read the sequence in both directions; there is no recurrent mode then."""
     backward_skips_current: bool = True
-    """Start the backward kernel at the next sample, as published; otherwise at the current one, as S5 does."""
+    """Start the backward kernel at the next sample, as published; otherwise at the current sample, as in S5."""
     mode: Literal["convolution", "scan"] = "convolution"
-    """How `apply` computes; the scan takes memory for every state at every step."""
+    """How `apply` computes the output. `scan` stores all states, (B, L, H, N) complex."""
     scan_method: scan.Method = "auto"
-    """How the scan is computed, see `ssm.scan`; "plain" holds for the convolution, too, and allows forward mode."""
+    """How the scan is computed, see `ssm.scan`. `plain` also applies to the convolution and supports forward mode."""
 
     def __post_init__(self) -> None:
         parameters.check_choices(self)
@@ -115,25 +117,25 @@ class Options:
             raise ValueError(f"real_scale must be positive, got {self.real_scale}: with Re(A) >= 0 A is unstable")
         if (self.discretization == "dss") != (self.dss_length > 0):
             raise ValueError(
-                "discretization dss normalises over dss_length samples, at least 1; other discretizations take"
+                "discretization dss normalises over dss_length samples, at least 1; other discretizations need"
                 f" dss_length 0. Got {self.discretization} and {self.dss_length}"
             )
         if self.discretization == "dss" and self.real_transform == "none":
-            raise ValueError("discretization dss needs Re(A) < 0, which real_transform none does not keep")
+            raise ValueError("discretization dss needs Re(A) < 0, which real_transform none does not guarantee")
         diagonal.check_kappa(self.init, self.ptd_kappa)
         if self.init == "ptd-conjugate" and (self.B_init == "legs" or self.real_random or self.imag_random):
             raise ValueError("init ptd-conjugate has its own A and B: no B_init legs, real_random or imag_random")
         if self.imag_random and self.init in ("legs", "real", "random"):
             raise ValueError(f"imag_random draws n in the formulas of init lin, inv, inv2, quad; {self.init} has none")
         if not self.B_trained and self.B_init == "random":
-            raise ValueError("B_init random needs B_trained: a B that is not stored must be the same every time")
+            raise ValueError("B_init random needs B_trained: a B that is not stored must not be random")
 
 
 def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, length: int = 1) -> Params:
     """Initial parameters, float32, for `width` features (arXiv 2206.11893, sections 3 and 4).
 
     Args:
-      depth, length: not used, the initial values depend on neither.
+      depth, length: not used.
 
     Raises:
       ValueError: `n_ssm` does not divide `width`, or `real_transform` cannot represent the initial A.
@@ -167,21 +169,21 @@ def _initial_B(options: Options) -> Complex[np.ndarray, " N"]:
 
 
 def eigenvalues(params: Params, options: Options) -> Complex[Array, "S N"]:
-    """The diagonal of A. The system is stable if all real parts are negative."""
+    """The diagonal of A, its eigenvalues. The system is stable if all real parts are negative."""
     return jax.lax.complex(-per_feature.decay_rate(params["A_real"], options.real_transform), -params["A_imag"])
 
 
 def _continuous(params: Params, options: Options) -> tuple[Complex[Array, "H N"], Complex[Array, "H N"]]:
-    """A and B of every feature."""
+    """A and B of each feature."""
     H = params["D"].shape[0]
-    A = per_feature.of_features(eigenvalues(params, options), H)
+    A = per_feature.tile_copies(eigenvalues(params, options), H)
     if "B" in params:
-        B = per_feature.of_features(parameters.unpair(params["B"]), H)
+        B = per_feature.tile_copies(parameters.unpair(params["B"]), H)
     else:
         B = jnp.broadcast_to(jnp.asarray(_initial_B(options), A.dtype)[None], A.shape)
     if options.discretization == "dss":
-        # Over a kernel of dss_length samples exp(l Delta A) sums to (exp(dss_length Delta A) - 1) / (exp(Delta A) - 1),
-        # whose denominator is zoh's gamma times A. The quotient is the authors', finite where the sum is zero.
+        # The sum of exp(l Delta A) over l < dss_length is (exp(dss_length Delta A) - 1) / (exp(Delta A) - 1), whose
+        # denominator is zoh's gamma times A. The regularised quotient of the published code is finite at a sum of zero.
         horizon = jnp.exp(params["log_step"]) * options.dss_length
         x = A**2 * rules.zoh(A, horizon)[1]
         B = B * A * x.conj() / (jnp.square(x.real) + jnp.square(x.imag) + 1e-7).astype(x.dtype)
@@ -191,7 +193,7 @@ def _continuous(params: Params, options: Options) -> tuple[Complex[Array, "H N"]
 def _discrete(
     params: Params, options: Options, rate: Rate | None
 ) -> tuple[Complex[Array, "*steps H N"], Complex[Array, "*steps H N"]]:
-    """log(A_bar) and B_bar; the axes of `rate`, if it has any, come first."""
+    """log(A_bar) and B_bar; the axes of `rate` come first."""
     A, B = _continuous(params, options)
     Delta = per_feature.step_sizes(params["log_step"], jnp.asarray(1 if rate is None else rate, A.real.dtype))
     A, B = (parameters.with_rank(x, Delta.ndim) for x in (A, B))
@@ -200,7 +202,7 @@ def _discrete(
 
 
 def _readouts(params: Params, options: Options) -> list[Complex[Array, "H N"]]:
-    """C of each direction, doubled where modes stand for their conjugates too; zero for modes beyond the band limit."""
+    """C per direction: doubled if modes stand for conjugate pairs, and zero for modes beyond the band limit."""
     Cs = [C if options.discretization == "dss" else 2 * C for C in per_feature.readouts(params)]
     if options.bandlimit:
         turn = jnp.exp(params["log_step"]) * jnp.abs(_continuous(params, options)[0].imag)
@@ -209,7 +211,7 @@ def _readouts(params: Params, options: Options) -> list[Complex[Array, "H N"]]:
 
 
 def time_step(params: Params, options: Options) -> Float[Array, "H M"]:
-    """The step sizes, in the unit of 1/A: (H, 1), or (H, N) with `dt_per_state`."""
+    """The step sizes, in units of 1/A: (H, 1), or (H, N) with `dt_per_state`."""
     return jnp.exp(params["log_step"])
 
 
@@ -217,9 +219,7 @@ def kernel(params: Params, L: int, options: Options, *, rate: Rate | None = None
     """The convolution kernel of each direction, K_l = 2 Re sum_n C_n B_bar_n A_bar_n^l, without D.
 
     Args:
-      params: as from `init`.
-      L: lags, at least 1.
-      options: those `params` were made with.
+      L: number of lags, at least 1.
       rate: factor on the step sizes, (); default 1.
     """
     log_a, B_bar = _discrete(params, options, rate)
@@ -239,36 +239,26 @@ def apply(
     key: PRNGKeyArray | None = None,
     dropout: float = 0.0,
 ) -> tuple[Float[Array, "B L H"], Complex[Array, "B H N"] | None]:
-    """The layer on whole sequences, by convolution or by scan.
+    """S4D on whole sequences, by convolution or by scan.
 
-    A `reset`, a rate for each step, and `mode="scan"` take the scan, which keeps every state, (B, L, H, N).
+    A `reset`, a rate per step, or `mode="scan"` selects the scan, which stores all states, (B, L, H, N) complex.
 
-    Args:
-      params: as from `init`.
-      x: inputs (B, L, H).
-      options: those `params` were made with.
-      lengths: (B,), valid steps of each sequence; default: all.
-      mask: (B, L), true where a sample is missing; default: none is.
-      reset: (B, L), true where a new sequence starts; default: nowhere.
-      rate: factor on the step sizes, (), (B,) or (B, L): 2 for an input sampled at half the rate of training. Backward
-        a state decays by the gap that it crosses, that of the next sample; 1 at the last of a sequence.
-      state: (B, H, N), the state before the first step, as from `init_state` or an earlier call; default: zero.
-      key, dropout: not used, S4D has no dropout inside.
+    `s5jax.mixers` explains the arguments. A missing sample is an input of zero; `key` and `dropout` are not used.
 
     Returns:
-      y (B, L, H), and the state after the last valid step if `state` was given, otherwise `None`.
+      y (B, L, H), and the state (B, H, N) after the last valid step if `state` was given, otherwise `None`.
 
     Raises:
-      ValueError: there are no steps, or a state is given to a mixer with two directions.
+      ValueError: L is 0, or a bidirectional mixer is given a state.
     """
     if state is not None and options.bidirectional:
-        raise ValueError("a mixer with two directions has no state to start from")
+        raise ValueError("a mixer with two directions cannot start from a state")
     x = sequence.clean(x, lengths, mask).astype(params["D"].dtype)
     rate, reset = sequence.in_shape(x, rate, reset)
     rate = jnp.asarray(1 if rate is None else rate, x.dtype)
     if options.mode == "scan" or reset is not None or rate.ndim == 2:
         y, state = _by_scan(params, x, options, lengths, reset, rate, state)
-    elif rate.ndim == 1:  # a kernel for each sequence
+    elif rate.ndim == 1:  # one kernel per sequence
 
         def one(*args: Any) -> tuple[Array, Array | None]:
             x, lengths, rate, state = jax.tree.map(lambda a: a[None], args)
@@ -290,7 +280,7 @@ def _by_convolution(params, x, options, lengths, rate, start) -> tuple[Array, Ar
     if start is None:
         return y, None
     (C,), (log_a, B_bar) = _readouts(params, options), _discrete(params, options, rate)
-    left = vandermonde.vandermonde((C * jnp.exp(log_a))[None] * start, log_a, L)  # the start's own response
+    left = vandermonde.vandermonde((C * jnp.exp(log_a))[None] * start, log_a, L)  # response to the initial state
     steps = jnp.full(x.shape[:1], L, jnp.int32) if lengths is None else lengths
     last = B_bar[None] * vandermonde.final_state(log_a, x, lengths)
     last = last + jnp.exp(log_a[None] * steps[:, None, None].astype(log_a.dtype)) * start
@@ -299,7 +289,7 @@ def _by_convolution(params, x, options, lengths, rate, start) -> tuple[Array, Ar
 
 def _by_scan(params, x, options, lengths, reset, rate, start) -> tuple[Array, Array | None]:
     L, Cs = x.shape[1], _readouts(params, options)
-    # An input of zero in the padding is enough for valid outputs; only a state that is returned must be held there.
+    # Valid outputs need only zero inputs in the padding; a state that is returned must also be held there.
     hold = None if lengths is None or start is None else sequence.valid_steps(lengths, L)
     start = start if start is None else sequence.reset_state(start, reset, lengths)
     y, last = _scanned(params, x, options, sequence.gaps(rate, lengths), reset, Cs[0], start=start, hold=hold)
@@ -314,7 +304,7 @@ def _by_scan(params, x, options, lengths, reset, rate, start) -> tuple[Array, Ar
 
 
 def _scanned(params, x, options, gap, first, C, *, start=None, hold=None, reverse=False) -> tuple[Array, Array]:
-    """Outputs and final state of one direction; the state is zero before samples where `first` (B, L) is true."""
+    """Outputs and final state of one direction; the state is set to zero before samples with `first` (B, L) true."""
     log_a, B_bar = _discrete(params, options, gap)
     shape = (*x.shape, log_a.shape[-1])
     if jnp.ndim(gap) == 1:
@@ -339,7 +329,7 @@ def _read_out(C: Complex[Array, "H N"], state: Complex[Array, "*batch H N"]) -> 
 
 
 def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> Array:
-    """The zero state, (batch, H, N), complex. ValueError for options with two directions."""
+    """The zero state (batch, H, N), complex. ValueError if bidirectional. `max_length` is not used."""
     if options.bidirectional:
         raise ValueError(NOT_RECURRENT)
     zero = jnp.zeros((batch, *params["C"].shape[:-1]), params["C"].dtype)
@@ -347,10 +337,9 @@ def init_state(params: Params, options: Options, batch: int, *, max_length: int 
 
 
 def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> dict[str, Array]:
-    """What `step` needs of the parameters, computed once for many samples, with a rate () or (B,), default 1.
+    """The discretised system for `step`, for a rate () or (B,), default 1. ValueError if bidirectional.
 
-    Raises:
-      ValueError: the options have two directions.
+    Returns: A_bar, B_bar (H, N) or (B, H, N); C (H, N), doubled for conjugate pairs; D (H,).
     """
     if options.bidirectional:
         raise ValueError(NOT_RECURRENT)
@@ -367,7 +356,7 @@ def step(
     mask: Bool[Array, " B"] | None = None,
     reset: Bool[Array, " B"] | None = None,
 ) -> tuple[Float[Array, "B H"], Complex[Array, "B H N"]]:
-    """One sample of what `apply` computes: (y_k, next state). `mask` and `reset` as there, (B,)."""
+    """One sample of `apply`: y_k and the next state; `mask` and `reset` (B,), default false."""
     x_k = x_k.astype(cell["D"].dtype)
     x_k = x_k if mask is None else jnp.where(mask[:, None], 0, x_k)
     state = state if reset is None else jnp.where(reset[:, None, None], 0, state)
@@ -381,11 +370,11 @@ def transfer_function(
 ) -> Complex[Array, "*frequencies H H"]:
     """G(s) = C (s I - A)^-1 B + D of the continuous-time systems: diagonal, (output, input) on the last two axes.
 
-    The conjugate modes are counted in. A backward direction adds its own, C2 (-s I - A)^-1 B. The step sizes enter only
-    through DSS' normalisation and the band limit.
+    It is that of the real system, conjugate modes included. A backward direction adds its own term, C2 (-s I - A)^-1 B.
+    The step sizes have an effect only through the normalisation of DSS and the band limit.
 
     Args:
-      s: complex frequencies, in the unit of A (radians/time); the step sizes measure that time.
+      s: complex frequencies, in the unit of A, radians per time.
     """
     A, B = _continuous(params, options)
     s = s[..., None, None]

@@ -1,9 +1,9 @@
-"""S5: one multi-input, multi-output diagonal system a layer (Smith, Warrington, Linderman 2023, arXiv 2208.04933).
+"""S5: one multi-input, multi-output diagonal system per layer (Smith, Warrington, Linderman 2023, arXiv 2208.04933).
 
     x'(t) = Lambda x(t) + B u(t),    y(t) = Re(C x(t)) + D u(t)
 
-A is block-diagonal with J equal blocks, each the normal part of HiPPO-LegS, diagonalised; or, in S5-PTD, HiPPO-LegS
-itself with a small perturbation (arXiv 2310.01698). With `conj_sym` one of each conjugate pair of modes is stored and
+Before it is diagonalised, A is block-diagonal with J equal blocks, each the normal part of HiPPO-LegS or, in S5-PTD,
+HiPPO-LegS with a small perturbation (arXiv 2310.01698). With `conj_sym` one mode of each conjugate pair is stored, and
 y = 2 Re(C x) + D u.
 
 Letters: H features, P stored states (half of `state_size` with `conj_sym`), L length. Parameters have the names and
@@ -11,8 +11,8 @@ shapes of the published code; a complex array has a trailing axis (re, im):
 
     Lambda_re, Lambda_im (P,)   B (P, H, 2)   C (H, P, 2)   D (H,)   log_step (P, 1), natural log of the step size
 
-A mixer with two directions has C1 and C2 for C, or one C of shape (H, 2 P, 2) with `C_init="complex_normal"`; the
-directions share everything else.
+A bidirectional mixer has C1 and C2 instead of C, or one C of shape (H, 2 P, 2) with `C_init="complex_normal"`; the two
+directions share all other parameters.
 """
 
 import dataclasses
@@ -40,35 +40,37 @@ def CAUSAL(options: "Options") -> bool:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What defines the mixer besides its width. Hashable, so that it can be static under `jax.jit`."""
+    """Options of S5. Hashable, so that they can be static arguments of `jax.jit`."""
 
     state_size: int = 64
-    """States in all, before conjugate halves are dropped (`ssm_size_base` of the published recipes)."""
+    """Number of states, conjugate modes included (`ssm_size_base` of the published recipes)."""
     blocks: int = 1
-    """J, equal blocks of A on the diagonal."""
+    """J, the number of equal diagonal blocks of A."""
     init: diagonal.Method = "normal"
-    """What each block starts as: HiPPO-LegS' `normal` part, or HiPPO-LegS perturbed (`ptd.perturb_then_diagonalize`).
-    `ptd` and `random` have modes that are not pairs: no `conj_sym`."""
+    """Initial value of each block: the `normal` part of HiPPO-LegS, or HiPPO-LegS perturbed by the other methods, those
+    of `ptd.perturb_then_diagonalize`. The modes of `ptd` and `random` do not form conjugate pairs: no `conj_sym`."""
     ptd_kappa: float = 0.0
-    """Bound on the condition number of a perturbed block's eigenvectors; 0: the default there."""
+    """Bound on the condition number of a perturbed block's eigenvectors; 0: the default of `ptd`."""
     C_init: Literal["trunc_standard_normal", "lecun_normal", "complex_normal"] = "trunc_standard_normal"
-    """How C starts, by the published names. Real and imaginary part have the standard deviation 1/sqrt(state_size)
-    (`trunc_standard_normal`) or 1/sqrt(state_size H) (`lecun_normal`) before C is taken to the eigenbasis, or sqrt(1/2)
-    in the eigenbasis (`complex_normal`)."""
+    """Initialisation of C, by the published names. Real and imaginary part have the standard deviation
+    1/sqrt(state_size) (`trunc_standard_normal`) or 1/sqrt(state_size H) (`lecun_normal`) before C is transformed to the
+    eigenbasis, or sqrt(1/2) in the eigenbasis (`complex_normal`)."""
     D_init: parameters.FeedthroughInit = "normal"
-    """D starts as a standard normal or as zero."""
+    """Initialisation of D: standard normal, or zero."""
     dt_min: float = 0.001
-    """Smallest initial step size, in the unit of 1/Lambda; they are drawn log-uniformly between dt_min and dt_max."""
+    """Smallest initial step size, in units of 1/Lambda; step sizes are drawn log-uniformly from [dt_min, dt_max]."""
     dt_max: float = 0.1
+    """Largest initial step size."""
     bidirectional: bool = False
-    """Read the sequence in both directions. Such a mixer has no recurrent mode."""
+    """Read the sequence in both directions; there is no recurrent mode then."""
     conj_sym: bool = True
-    """Store one of each conjugate pair of modes."""
+    """Store one mode of each conjugate pair."""
     discretization: rules.Method = "zoh"
+    """Zero-order hold or the bilinear transform, see `ssm.discretize`."""
     clip_eigs: bool = False
-    """Hold the real part of Lambda at or below -1e-4."""
+    """Clip the real part of Lambda to at most -1e-4."""
     scan_method: scan.Method = "auto"
-    """How the recurrence is computed, see `scan`. `plain` allows `jax.jvp` and `jax.linearize`."""
+    """How the recurrence is computed, see `ssm.scan`. `plain` supports `jax.jvp` and `jax.linearize`."""
 
     def __post_init__(self) -> None:
         parameters.check_choices(self)
@@ -87,7 +89,10 @@ class Options:
 
 
 def init(key: PRNGKeyArray, width: int, options: Options = Options(), *, depth: int = 1, length: int = 1) -> Params:
-    """Initial parameters, float32 (arXiv 2208.04933, section 4.1 and appendix B.1). `depth`, `length` are not used."""
+    """Initial parameters for `width` = H features, float32 (arXiv 2208.04933, section 4.1 and appendix B.1).
+
+    Their shapes are given above. `depth` and `length` are not used.
+    """
     Lambda, V, V_inverse = diagonal.blocks(*_block(options), options.blocks)
     B_key, C_key, D_key, step_key = jax.random.split(key, 4)
     B = jax.nn.initializers.lecun_normal()(B_key, (options.state_size, width), jnp.float32)
@@ -104,13 +109,13 @@ def init(key: PRNGKeyArray, width: int, options: Options = Options(), *, depth: 
 def _block(
     options: Options,
 ) -> tuple[Complex[np.ndarray, " m"], Complex[np.ndarray, "n m"], Complex[np.ndarray, "m n"]]:
-    """Eigenvalues, eigenvectors and rows of their inverse, of the modes of a block that are stored."""
+    """Eigenvalues, eigenvectors V, and rows of V^-1, for the stored modes of one block."""
     A, _, P = hippo.legs(options.state_size // options.blocks)
     if options.init == "normal":
         Lambda, V = diagonal.normal_part(A, P)
         Lambda, V = diagonal.conjugate_half(Lambda, V) if options.conj_sym else (Lambda, V)
         return Lambda, V, V.conj().T
-    from s5jax.ssm import ptd  # and the optimiser behind it: only where it is asked for
+    from s5jax.ssm import ptd  # imported here because it loads an optimiser
 
     perturbed = ptd.perturb_then_diagonalize(A, method=options.init, kappa=options.ptd_kappa or None)
     return perturbed.halves() if options.conj_sym else (perturbed.Lambda, perturbed.V, perturbed.inverse)
@@ -121,7 +126,7 @@ def _init_C(key: PRNGKeyArray, H: int, V: Complex[np.ndarray, "n P"], options: O
     names = ("C1", "C2") if options.bidirectional else ("C",)
     if options.C_init == "complex_normal":
         return {"C": jax.random.normal(key, (H, len(names) * P, 2), jnp.float32) * jnp.float32(np.sqrt(0.5))}
-    # Fan-in counts every axis but the last unless told otherwise: `lecun_normal` as published thus takes H n inputs.
+    # By default fan-in is the product of all axes but the last: H n for `lecun_normal`, as in the published code.
     batch_axis = 0 if options.C_init == "trunc_standard_normal" else ()
     initializer = jax.nn.initializers.lecun_normal(batch_axis=batch_axis)
     drawn = [unpair(initializer(k, (H, n, 2), jnp.float32)) for k in jax.random.split(key, len(names))]
@@ -146,10 +151,10 @@ def apply(
     key: PRNGKeyArray | None = None,
     dropout: float = 0.0,
 ) -> tuple[Float[Array, "B L H"], Complex[Array, "B P"] | None]:
-    """y, and the state after the last valid step if one was given, else `None`. `s5jax.mixers` explains the arguments.
+    """y (B, L, H), and the state (B, P) after the last valid step if one was given, otherwise `None`.
 
-    A missing sample is an input of zero. `key` and `dropout` are not used. ValueError: L is 0, or a state is given to a
-    mixer with two directions.
+    `s5jax.mixers` explains the arguments. A missing sample is an input of zero; `key` and `dropout` are not used.
+    ValueError: L is 0, or a bidirectional mixer is given a state.
     """
     x = clean(x, lengths, mask).astype(params["D"].dtype)
     y, state = diagonal_system.apply(_system(params, options), x, lengths, reset, rate, state, options.scan_method)
@@ -157,12 +162,13 @@ def apply(
 
 
 def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> Complex[Array, "B P"]:
-    """The zero state; ValueError for two directions. `max_length` is not used."""
+    """The zero state (batch, P), complex. ValueError if bidirectional. `max_length` is not used."""
     return diagonal_system.init_state(params["Lambda_re"], batch, two_directions=options.bidirectional)
 
 
 def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> dict[str, Array]:
-    """What `step` needs of the parameters, for a rate () or (B,); ValueError for two directions."""
+    """The discretised system for `step`, see `diagonal_system.cell`; `rate`: () or (B,), default 1. ValueError if
+    bidirectional."""
     return diagonal_system.cell(_system(params, options), params["D"], rate)
 
 
@@ -172,21 +178,25 @@ step = diagonal_system.step
 def kernel(
     params: Params, L: int, options: Options = Options(), *, rate: Rate | None = None
 ) -> Float[Array, "directions H H {L}"]:
-    """The response to an impulse, (direction, output, input, lag), without D.
+    """The impulse response of the discrete system, (direction, output, input, lag), without D.
 
-    Both directions include lag 0. The second one's lag counts backwards: y_k = sum_l K[1, :, :, l] u_{k+l}.
+    With two directions, y_k = sum_l K[0, :, :, l] u_{k-l} + K[1, :, :, l] u_{k+l}: both include lag 0.
+
+    Args:
+      L: number of lags, at least 1.
+      rate: factor on the step sizes, (); default 1.
     """
     return diagonal_system.kernel(_system(params, options), L, rate, options.scan_method)
 
 
 def eigenvalues(params: Params, options: Options = Options()) -> Complex[Array, " P"]:
-    """The eigenvalues of A, Lambda. The system is stable where all real parts are negative."""
+    """The eigenvalues Lambda of A. The system is stable if all real parts are negative."""
     real = params["Lambda_re"]
     return jax.lax.complex(jnp.clip(real, None, -1e-4) if options.clip_eigs else real, params["Lambda_im"])
 
 
 def time_step(params: Params, options: Options = Options()) -> Float[Array, "P 1"]:
-    """The step sizes Delta, in the time that Lambda is measured in."""
+    """The step sizes Delta, in units of 1/Lambda."""
     return jnp.exp(params["log_step"])
 
 
@@ -195,9 +205,9 @@ def transfer_function(
 ) -> Complex[Array, "*frequencies H H"]:
     """G(s) = C (s I - Lambda)^-1 B + D of the continuous-time system, (output, input) on the last two axes.
 
-    With `conj_sym` the conjugate modes are counted in, so that this is the transfer function of the real system. A
-    backward direction adds its own, C2 (-s I - Lambda)^-1 B. The frequencies s have the unit of Lambda, radians per
-    time; the step sizes, which measure that time, do not matter.
+    With `conj_sym` G includes the conjugate modes: it is the transfer function of the real system. Without, it is that
+    of the complex system, not of the real map u -> Re(C x) + D u. A backward direction adds its own term,
+    C2 (-s I - Lambda)^-1 B. Frequencies s have the unit of Lambda, radians per time; the step sizes have no effect.
     """
     pole, (_, B, Cs) = eigenvalues(params, options), _system(params, options)
     if options.conj_sym:
@@ -211,7 +221,7 @@ def transfer_function(
 
 
 def _system(params: Params, options: Options) -> diagonal_system.System:
-    """Lambda_bar and gamma of a gap in step sizes; B; C of each direction, doubled with `conj_sym`."""
+    """A function from gaps in step sizes to Lambda_bar and gamma; B; and C per direction, doubled with `conj_sym`."""
 
     def discretize(gap: Rate) -> tuple[Complex[Array, "*gaps P"], Complex[Array, "*gaps P"]]:
         gap = jnp.asarray(gap, params["log_step"].dtype)[..., None]

@@ -1,1 +1,1 @@
-"""Flax NNX modules around the mixers: encoder, block, stack, head, and the model that they make."""
+"""Flax NNX modules around the mixers: encoder, block, stack, head, and the whole model."""

@@ -1,6 +1,6 @@
 """The residual block around a mixer.
 
-Modules and parameters have the names of the published S5 code: `seq/B`, `out2/kernel`, `norm/scale`, ...
+Parameter names within a block follow the published S5 code (`seq/B`, `out2/kernel`, `norm/scale`), except the MLP's.
 """
 
 import functools
@@ -20,21 +20,21 @@ from s5jax.models.options import Options
 from s5jax.models.sequences import Sequences
 from s5jax.ssm.product import product
 
-__all__ = ["Block", "Dropout", "draw_dropout"]
+__all__ = ["Block", "DropoutMasks", "dropout_masks"]
 
 
-class Dropout(NamedTuple):
-    """What a block drops. From `draw_dropout`, which draws it for all blocks, each array has their axis in front."""
+class DropoutMasks(NamedTuple):
+    """Dropout masks, rate and key of one block; from `dropout_masks` those of all blocks, with a leading axis depth."""
 
     kept: Bool[Array, "*depth 2 B 1 H"]
-    """Of the features, in the two places where they are dropped: one mask for all steps of a sequence."""
+    """True at features that are kept: before (0) and after (1) the gate, with one mask for all steps of a sequence."""
     rate: Float[Array, "*depth"]
     """Probability that a feature is dropped."""
     key: PRNGKeyArray | None
-    """For mixers that drop something inside."""
+    """Random key for mixers with dropout of their own."""
 
     def __call__(self, x: Float[Array, "B L H"], place: int) -> Float[Array, "B L H"]:
-        """Features without the dropped ones; the others grow, so that the mean stays the same."""
+        """Applies mask `place`; kept features are scaled by 1 / (1 - rate)."""
         left = jnp.where(self.rate < 1, 1 - self.rate, 1)
         return jnp.where(self.kept[place], x * (1 / left).astype(x.dtype), 0)
 
@@ -44,15 +44,16 @@ class Block(nnx.Module):
 
     With x the mixer's output, g = dropout(gelu(x)) and sigma the logistic function, the activations are
     `none`: dropout(x); `gelu`: g; `full_glu`: out1(g) sigma(out2(g)); `half_glu1`: g sigma(out2(g));
-    `half_glu2`: x sigma(out2(g)). The last three pass dropout once more.
+    `half_glu2`: x sigma(out2(g)). The last three are followed by a second dropout.
 
-    With `mlp` > 0, x + mlp_out(gelu(mlp_in(mlp_norm(x)))) follows.
+    A branch f is x + f(norm(x)) with `prenorm`, otherwise norm(x + f(x)). The second branch, if `mlp` > 0, has
+    f(x) = mlp_out(gelu(mlp_in(x))) and the norm mlp_norm.
 
     Args:
-      options: of the model.
+      options: the options of the model.
       mixer: the name of the mixer, and its options.
-      length: steps that the model will be trained on.
-      rngs: with a stream `params`.
+      length: number of steps of the training sequences.
+      rngs: random keys, with a stream `params`.
     """
 
     def __init__(self, options: Options, mixer: tuple[str, Any], length: int, *, rngs: nnx.Rngs):
@@ -79,7 +80,7 @@ class Block(nnx.Module):
         return nnx.to_pure_dict(nnx.state(self.seq))
 
     def ability(self, name: str) -> Any:
-        """One of `mixers.ABILITIES` of the mixer."""
+        """The value of one of `mixers.ABILITIES` for the block's mixer."""
         return mixers.ability(self.mixer, name, self.mixer_options)
 
     def __call__(
@@ -89,18 +90,18 @@ class Block(nnx.Module):
         *,
         state: Any = None,
         train: bool = False,
-        dropout: Dropout | None = None,
+        dropout: DropoutMasks | None = None,
         mix: Callable[..., tuple[Array, Any]] | None = None,
     ) -> tuple[Float[Array, "B *L H"], Any]:
         """Features after the block, and the mixer's state after the last valid step if one was given.
 
         Args:
-          x: features before it.
-          sequences: their lengths, missing samples, resets and rate.
-          state: of the mixer.
-          train: normalise by the statistics of this batch, and update the running ones.
-          dropout: for this block; `None`: nothing is dropped.
-          mix: instead of the mixer, a function of the features and, where it adds them itself, of `skip`.
+          x: features before the block, (B, L, H), or (B, H) in `step`.
+          sequences: lengths, missing samples, resets and rate.
+          state: the mixer's state before the first step.
+          train: normalise by the statistics of this batch, and update the running statistics.
+          dropout: masks of this block; `None`: no dropout.
+          mix: function used instead of the mixer: mix(u) -> (y, state), or mix(u, skip=x) with OWN_RESIDUAL.
         """
         if mix is None:
             given = {**sequences._asdict(), "state": state, "options": self.mixer_options}
@@ -132,11 +133,11 @@ class Block(nnx.Module):
         mask: Bool[Array, " B"] | None = None,
         reset: Bool[Array, " B"] | None = None,
     ) -> tuple[Float[Array, "B H"], Any]:
-        """One sample: features after the block, and the mixer's next state; `cell` is from the mixer's `discretize`."""
+        """One sample: features (B, H) after the block, and the next state; `cell` is from the mixer's `discretize`."""
         mix = functools.partial(self.mixer.step, cell, state, options=self.mixer_options, mask=mask, reset=reset)
         return self(x, mix=mix)
 
-    def _activate(self, x: Array, dropout: Dropout | None) -> Array:
+    def _activate(self, x: Array, dropout: DropoutMasks | None) -> Array:
         drop = dropout or (lambda x, place: x)
         kind = self.options.activation
         if kind == "none":
@@ -157,23 +158,23 @@ class Block(nnx.Module):
             return norm(x)
         if counted is None:
             return norm(x, use_running_average=not train)
-        # The mean over nothing is NaN: of a batch in which nothing counts all is taken.
+        # A mean over no samples is NaN: if no sample of the batch counts, all are used.
         counted = jnp.where(counted.any(), counted, jnp.ones((), bool))
         return norm(x, use_running_average=not train, mask=counted[..., None])
 
 
-def draw_dropout(
+def dropout_masks(
     options: Options, batch: int, key: PRNGKeyArray, rate: Float[Array, ""] | float, *, inside: bool
-) -> Dropout:
-    """Dropout of all blocks at once, and, if mixers drop something `inside`, keys for them.
+) -> DropoutMasks:
+    """Draws the dropout masks of all blocks and, if `inside`, keys for mixers with dropout of their own.
 
-    The generator's loops within a block, and once more in its gradient, would be a fifth of what is compiled.
+    Drawn within the blocks, the random generator would be compiled twice, for the forward pass and the recomputation.
     """
     depth, H = options.depth, options.d_model
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(jnp.arange(depth))
     draw = functools.partial(jax.random.bernoulli, p=1 - rate, shape=(batch, 1, H))
-    of_mixers = jax.random.split(jax.random.fold_in(key, depth), depth) if inside else None
-    return Dropout(jax.vmap(jax.vmap(draw))(keys), jnp.broadcast_to(jnp.asarray(rate), depth), of_mixers)
+    mixer_keys = jax.random.split(jax.random.fold_in(key, depth), depth) if inside else None
+    return DropoutMasks(jax.vmap(jax.vmap(draw))(keys), jnp.broadcast_to(jnp.asarray(rate), depth), mixer_keys)
 
 
 def _linear(layer: nnx.Linear, x: Array) -> Array:
@@ -188,7 +189,7 @@ def _norm(options: Options, rngs: nnx.Rngs) -> nnx.BatchNorm | nnx.LayerNorm | N
 
 
 def _module(params: Any) -> Any:
-    """Nested dicts of arrays as modules with parameters."""
+    """Converts nested dicts of arrays to modules with parameters."""
     if isinstance(params, dict):
         return nnx.Dict({name: _module(value) for name, value in params.items()})
     return nnx.Param(params)

@@ -1,4 +1,4 @@
-"""Encoders: from a task's inputs to features."""
+"""Encoders: from the inputs of a task, values (B, L, C) or token ids (B, L), to features (B, L, H)."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ __all__ = ["Encoder", "OneHot", "add_bias", "make_encoder"]
 
 
 class OneHot(nnx.Linear):
-    """A dense layer on one-hot vectors, computed as rows of its kernel; zero for an id that does not exist."""
+    """A dense layer on one-hot vectors, computed by look-up in its kernel; an id out of range gives the bias alone."""
 
     def __call__(self, inputs: Shaped[Array, "B ..."], out_sharding: Any = None) -> Float[Array, "B ..."]:
         return add_bias(self, rows(self.kernel[...], inputs))
@@ -23,18 +23,18 @@ Encoder = nnx.Linear | nnx.Embed
 
 
 def make_encoder(options: Options, input_size: int, rngs: nnx.Rngs) -> Encoder:
-    """The encoder of a model.
+    """Makes the encoder of a model.
 
     Args:
-      options: of the model.
-      input_size: values per step, or the number of tokens.
-      rngs: with a stream `params`.
+      options: the options of the model.
+      input_size: number of values per step, or of tokens.
+      rngs: random keys, with a stream `params`.
     """
     kinds = {"dense": nnx.Linear, "one_hot": OneHot, "embedding": nnx.Embed}
     return kinds[options.encoder](input_size, options.d_model, rngs=rngs)
 
 
 def add_bias(layer: nnx.Linear, y: Array) -> Array:
-    """What is left of a linear layer after its product."""
+    """Adds the bias of a linear layer to its product y."""
     assert layer.bias is not None
     return y + jnp.broadcast_to(layer.bias[...], y.shape)

@@ -1,4 +1,4 @@
-"""Sampling from a language model, by its recurrent state."""
+"""Sampling from a language model with its recurrent state."""
 
 import functools
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from s5jax.models.model import Model
 __all__ = ["choose", "generate"]
 
 PIECE = 32
-"""Tokens that one call of the compiled loop makes."""
+"""Number of tokens per call of the compiled loop."""
 
 
 def generate(
@@ -28,23 +28,24 @@ def generate(
     temperature: float = 1.0,
     top_p: float = 1.0,
 ) -> Iterator[Integer[np.ndarray, "B piece"]]:
-    """Tokens that go on from prompts, in pieces as they are made, `tokens` in all.
+    """Continues prompts by `tokens` tokens each; yields them in pieces (B, piece) as they are drawn.
 
-    The prompts are read at once; then each token is drawn from the model's distribution and is its next input. The
-    state is of one size for every length, but for attention without a window, whose cache holds all tokens.
+    The prompts are processed in parallel; then each token is drawn from the model's distribution and becomes its next
+    input. The size of the state does not depend on the length, except with attention without a window, whose cache
+    holds all tokens.
 
     Args:
-      model: of causal mixers, with an output for each token at each step.
-      prompts: token ids, at least one in each; padded at the end.
-      lengths: tokens of each prompt.
-      tokens: how many to make.
-      key: of the random draws.
+      model: a model of causal mixers with the head `step` and one logit per token.
+      prompts: token ids, (B, L), padded at the end.
+      lengths: (B,), number of tokens of each prompt, at least 1.
+      tokens: number of tokens to draw.
+      key: random key.
       temperature, top_p: see `choose`.
     """
     graphdef, weights = nnx.split(model)
 
     @functools.partial(jax.jit, donate_argnums=2)
-    def go_on(weights: Any, cells: Any, state: Any, token: Array, keys: Array) -> tuple[Any, Array]:
+    def continue_from(weights: Any, cells: Any, state: Any, token: Array, keys: Array) -> tuple[Any, Array]:
         model = nnx.merge(graphdef, weights)
 
         def advance(carry: tuple[Any, Array], key: Array) -> tuple[tuple[Any, Array], Array]:
@@ -66,20 +67,21 @@ def generate(
     token = choose(logits, jax.random.fold_in(key, tokens), temperature=temperature, top_p=top_p)
     yield np.asarray(token)[:, None]
     for start in range(1, tokens, PIECE):
-        (state, token), made = go_on(weights, cells, state, token, keys[start - 1 : start - 1 + PIECE])
+        (state, token), made = continue_from(weights, cells, state, token, keys[start - 1 : start - 1 + PIECE])
         yield np.asarray(made)[:, : tokens - start]
 
 
 def choose(
     logits: Float[Array, "B tokens"], key: PRNGKeyArray, *, temperature: float = 1.0, top_p: float = 1.0
 ) -> Integer[Array, " B"]:
-    """A token for each row of logits.
+    """Draws a token (B,) for each row of logits.
 
     Args:
-      logits: of the next token.
-      key: of the random draws.
-      temperature: what the logits are divided by; 0 takes the likeliest token.
-      top_p: draw from the fewest likeliest tokens that have this probability together (arXiv 1904.09751).
+      logits: logits of the next token, (B, tokens).
+      key: random key.
+      temperature: divides the logits; 0 selects the most likely token. Default 1.
+      top_p: draw only from the smallest set of most likely tokens whose total probability is at least `top_p` (nucleus
+        sampling, arXiv 1904.09751). Default 1: from all tokens.
     """
     if temperature == 0:
         return logits.argmax(-1).astype(jnp.int32)

@@ -1,8 +1,8 @@
-"""Heads: from features (B, L, H) to what a task asks for. More are in `pair_head.py` and `step_head.py`.
+"""Heads: from features (B, L, H) to the outputs of a task. Others are in `pair_head.py` and `step_head.py`.
 
-A head has `fold(inputs)`, what it does to a batch in front of the stack, and `read(x, sequences)` behind it. In
-recurrent mode it has a state of its own (`pooled.py`): `init_state`, and `read` takes it and gives the next one back.
-`documents` is the number of sequences in an example, `per_step` whether there is an output for each step.
+A head has `fold(inputs)`, applied to the batch before the stack, and `read(x, sequences)`, applied to the stack's
+output. In recurrent mode it has its own state (`pooled.py`): `init_state(batch)` creates it, and `read` takes and
+returns it. `documents` is the number of sequences per example; `per_step` is true if there is an output per step.
 """
 
 from typing import Any, Literal
@@ -17,12 +17,12 @@ from s5jax.models.sequences import Sequences
 __all__ = ["Kind", "Pooling", "SequenceHead", "make_head", "pool", "read_pooled", "zero_where"]
 
 Kind = Literal["sequence", "pair", "step"]
-"""What a model's outputs describe: a sequence, a pair of documents, or each step."""
+"""What the outputs of a model describe: a sequence, a pair of documents, or each step."""
 Pooling = Literal["mean", "last"]
 
 
 class SequenceHead(nnx.Linear):
-    """A class or a vector for each sequence: pooling, then a dense layer."""
+    """One output vector per sequence: pooling over steps, then a dense layer."""
 
     documents, per_step = 1, False
 
@@ -36,18 +36,18 @@ class SequenceHead(nnx.Linear):
     def read(
         self, x: Float[Array, "B L H"], sequences: Sequences, state: Any = None
     ) -> tuple[Float[Array, "B outputs"], Any]:
-        """Outputs for what has been read, and the next state if one was given."""
+        """Outputs given all samples read so far, and the next state if one was given."""
         pooled, state = read_pooled(x, sequences, state, self.pooling)
         return self(pooled), state
 
     def init_state(self, batch: int) -> Any:
-        from s5jax.models.pooled import nothing_pooled
+        from s5jax.models.pooled import empty_pool
 
-        return nothing_pooled(batch, self.in_features, self.kernel[...].dtype)
+        return empty_pool(batch, self.in_features, self.kernel[...].dtype)
 
 
 def make_head(kind: Kind, options: Options, outputs: int, rngs: nnx.Rngs) -> Any:
-    """The head of a model with so many outputs."""
+    """The head of a model, by its kind, with `outputs` numbers per sequence, pair or step."""
     if kind == "pair":
         from s5jax.models.pair_head import PairHead
 
@@ -60,7 +60,7 @@ def make_head(kind: Kind, options: Options, outputs: int, rngs: nnx.Rngs) -> Any
 
 
 def pool(x: Float[Array, "B L H"], pooling: Pooling, counted: Bool[Array, "B L"] | None = None) -> Float[Array, "B H"]:
-    """The mean over the steps that count, or the last of them; 0 where there are none."""
+    """The mean of x over the steps where `counted`, or x at the last one; 0 if there are none. Default: all steps."""
     if counted is None:
         return x.mean(1) if pooling == "mean" else x[:, -1]
     if pooling == "last":
@@ -73,11 +73,12 @@ def pool(x: Float[Array, "B L H"], pooling: Pooling, counted: Bool[Array, "B L"]
 def read_pooled(
     x: Float[Array, "B L H"], sequences: Sequences, state: Any, pooling: Pooling
 ) -> tuple[Float[Array, "B H"], Any]:
-    """`pool` or, from a state, all that has been read."""
+    """`pool` of x; with a state, of all samples read so far, and the next state."""
     if state is None:
         return pool(x, pooling, sequences.counted_of_last(x.shape[1])), None
     return state.read(x, sequences, pooling)
 
 
 def zero_where(condition: Bool[Array, " B"], x: Array) -> Array:
+    """Sets rows of x (B, ...) to zero."""
     return jnp.where(condition.reshape(-1, *(1,) * (x.ndim - 1)), 0, x)

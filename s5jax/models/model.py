@@ -1,4 +1,4 @@
-"""A model: stack and head."""
+"""A model: a stack and a head."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,27 +17,29 @@ __all__ = ["Model", "State"]
 
 
 class State(NamedTuple):
-    """All that a causal model remembers of the samples it has read."""
+    """The recurrent state of a causal model."""
 
     mixers: tuple[Any, ...]
     """The state of each block's mixer."""
     head: Any
-    """The features pooled so far; nothing for the head `step`."""
+    """The features pooled so far (`pooled.Pooled`); () for the head `step`."""
 
 
 class Model(nnx.Module):
-    """Values (B, L, C) or token ids (B, L) to outputs (B, outputs), or (B, L, outputs) with the head `step`.
+    """Maps values (B, L, C) or token ids (B, L) to outputs (B, outputs), or (B, L, outputs) with the head `step`.
 
-    With the head `pair` all arrays have an axis of 2 documents after B. A model of causal mixers also runs in pieces,
-    down to single samples: `init_state`, `prefill`, `step`, `rollout`.
+    With the head `pair` all input arrays have an axis of 2 documents after B. A model of causal mixers also has a
+    recurrent mode, for pieces of sequences or single samples: `init_state`, `prefill`, `step`, `rollout`.
+    As in the published code, `encoder` is the whole stack (its own encoder is `encoder.encoder`), `decoder` the head.
 
     Args:
       options: the section `model` of a config.
-      mixer_options: for each name in the pattern, the mixer and its options.
+      mixer_options: for each name in the pattern, the name of the mixer's module and its options.
       input_size: C, or the number of tokens.
-      outputs: numbers that come out.
-      head: what they describe: a sequence, a pair of documents, or each step.
-      length: steps that the model will be trained on; some mixers have parameters for each.
+      outputs: number of outputs per sequence, pair or step.
+      head: what the outputs describe: a sequence, a pair of documents, or each step.
+      length: number of steps of the training sequences; some mixers have parameters for each step. Default 1.
+      rngs: random keys, with a stream `params`.
     """
 
     def __init__(
@@ -66,17 +68,17 @@ class Model(nnx.Module):
         key: PRNGKeyArray | None = None,
         dropout: Float[Array, ""] | float | None = None,
     ) -> Float[Array, "B ..."]:
-        """Outputs.
+        """Returns the outputs, (B, outputs) or (B, L, outputs).
 
         Args:
           inputs: values or token ids.
-          lengths: (B,), valid steps of each sequence; default: all are.
-          mask: (B, L), true where a sample is missing.
-          reset: (B, L), true where a new sequence starts.
-          rate: factor on time, (), (B,) or (B, L): 2 for inputs at half the rate of training.
-          train: normalise by the statistics of this batch, and update the running ones.
-          key: of dropout; without it nothing is dropped.
-          dropout: probability, instead of that of the options.
+          lengths: (B,), number of valid steps of each sequence; default: all.
+          mask: (B, L), true where a sample is missing; default: none.
+          reset: (B, L), true where a new sequence starts; default: nowhere.
+          rate: factor on the step size, (), (B,) or (B, L): 2 for inputs at half the sampling rate of training.
+          train: normalise by the statistics of this batch, and update the running statistics.
+          key: random key of dropout; default: no dropout.
+          dropout: dropout probability; default: that of the options.
         """
         fold = self.decoder.fold
         sequences = Sequences(*map(fold, (lengths, mask, reset, rate)))
@@ -84,13 +86,13 @@ class Model(nnx.Module):
         return self.decoder.read(x, sequences)[0]
 
     def init_state(self, batch: int, *, max_length: int | None = None) -> State:
-        """The state before anything is read, for a batch of sequences or pairs of documents.
+        """The initial state for a batch of sequences or pairs of documents.
 
-        Mixers with a cache need `max_length`, the samples that will be read at most. A mixer that has no recurrent mode
-        raises ValueError.
+        Mixers with a cache need `max_length`, the maximum number of samples that will be read. ValueError if a mixer
+        has no recurrent mode.
         """
-        of_mixers = self.encoder.init_state(self.decoder.documents * batch, max_length=max_length)
-        return State(of_mixers, self.decoder.init_state(batch))
+        mixer_states = self.encoder.init_state(self.decoder.documents * batch, max_length=max_length)
+        return State(mixer_states, self.decoder.init_state(batch))
 
     def prefill(
         self,
@@ -99,21 +101,21 @@ class Model(nnx.Module):
         lengths: Integer[Array, "B ..."] | None = None,
         **given: Any,
     ) -> tuple[Float[Array, "B ..."], State]:
-        """Reads on from a state, all samples at once: the outputs for all that has been read, and the next state.
+        """Processes L further samples in parallel. Returns the outputs given all samples so far, and the next state.
 
-        `mask`, `reset`, `rate`, `train`, `key` and `dropout` as for a call; of some sequences there may be nothing to
-        read, lengths 0.
+        Shapes, `mask`, `reset`, `rate`, `train`, `key` and `dropout` as for `__call__`; a sequence with length 0 keeps
+        its state.
         """
         fold = self.decoder.fold
-        of_training = {name: given.pop(name) for name in ("train", "key", "dropout") if name in given}
+        training = {name: given.pop(name) for name in ("train", "key", "dropout") if name in given}
         sequences = Sequences(fold(lengths), **{name: fold(value) for name, value in given.items()})
-        x, of_mixers = self.encoder(fold(inputs), sequences, state=state.mixers, **of_training)
-        outputs, of_head = self.decoder.read(x, sequences, state.head)
-        assert of_mixers is not None
-        return outputs, State(of_mixers, of_head)
+        x, mixer_states = self.encoder(fold(inputs), sequences, state=state.mixers, **training)
+        outputs, head_state = self.decoder.read(x, sequences, state.head)
+        assert mixer_states is not None
+        return outputs, State(mixer_states, head_state)
 
     def discretize(self, rate: Float[Array, "..."] | float | None = None) -> Cells:
-        """What `step` and `rollout` need of the blocks, with a factor on time, () or (B,)."""
+        """The discretised blocks for `step` and `rollout`; `rate`: factor on the step sizes, () or (B,), default 1."""
         return self.encoder.discretize(self.decoder.fold(rate))
 
     def step(
@@ -126,10 +128,17 @@ class Model(nnx.Module):
         reset: Bool[Array, "B ..."] | None = None,
         rate: Float[Array, "..."] | float | None = None,
     ) -> tuple[Float[Array, "B outputs"], State]:
-        """Reads one sample, values (B, C) or token ids (B,): the outputs for all that has been read, the next state.
+        """Processes one sample, values (B, C) or token ids (B,).
 
-        Without `cells`, as from `discretize`, they are computed for a rate, which takes longer than the step itself.
-        `mask` and `reset` are (B,).
+        Args:
+          state: from `init_state` or an earlier call.
+          inputs: the sample.
+          cells: from `discretize`; by default they are computed in each call, which takes longer than the step itself.
+          mask, reset: (B,), true where the sample is missing or starts a new sequence; default: false.
+          rate: factor on the step sizes, () or (B,), only without `cells`; default 1.
+
+        Returns:
+          Outputs (B, outputs) given all samples so far (with the head `step`: of this sample), and the next state.
 
         Raises:
           ValueError: both `cells` and `rate` are given, or a mixer has no recurrent mode.
@@ -137,17 +146,18 @@ class Model(nnx.Module):
         if cells is None:
             cells = self.discretize(rate)
         elif rate is not None:
-            raise ValueError("rate is a part of the cells that are given: discretize(rate)")
+            raise ValueError("rate is part of the cells; pass it to discretize(rate) instead")
         inputs, mask, reset = map(self.decoder.fold, (inputs, mask, reset))
-        x, of_mixers = self.encoder.step(state.mixers, inputs, cells, mask=mask, reset=reset)
+        x, mixer_states = self.encoder.step(state.mixers, inputs, cells, mask=mask, reset=reset)
         mask, reset = (None if given is None else given[:, None] for given in (mask, reset))
-        outputs, of_head = self.decoder.read(x[:, None], Sequences(mask=mask, reset=reset), state.head)
-        return outputs[:, 0] if self.decoder.per_step else outputs, State(of_mixers, of_head)
+        outputs, head_state = self.decoder.read(x[:, None], Sequences(mask=mask, reset=reset), state.head)
+        return outputs[:, 0] if self.decoder.per_step else outputs, State(mixer_states, head_state)
 
     def rollout(
         self, state: State, inputs: Shaped[Array, "B ..."], cells: Cells | None = None
     ) -> tuple[Float[Array, "B L outputs"], State]:
-        """Steps through samples in one compiled loop: the outputs after each, and the state after the last."""
+        """Applies `step` to inputs (B, L, C) or (B, L) in one loop. Returns the outputs after each step, (B, L,
+        outputs), and the final state. `cells` are from `discretize`; default: those at rate 1."""
         cells = self.discretize() if cells is None else cells
 
         def advance(state: State, sample: Array) -> tuple[State, Array]:

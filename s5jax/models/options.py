@@ -1,4 +1,4 @@
-"""The options of a model, besides those of its mixers."""
+"""Options of a model, except those of its mixers and its task."""
 
 import dataclasses
 from typing import Any, Literal
@@ -28,40 +28,42 @@ class Options:
     dropout is p_dropout, pooling is mode, and norm is batchnorm."""
 
     depth: int = 6
-    """Residual blocks."""
+    """Number of residual blocks."""
     d_model: int = 128
     """H, the number of features."""
     pattern: tuple[str, ...] = ("s5",)
     """Names of the blocks' mixers, repeated over the depth: `("s5", "attention")` alternates the two."""
     encoder: Literal["dense", "one_hot", "embedding"] = "dense"
-    """`dense` on values, `one_hot` (then dense, as published) or `embedding` on tokens."""
+    """`dense`: a dense layer on values; for tokens `one_hot`, a dense layer on one-hot vectors as published, or
+    `embedding`, a table."""
     activation: Literal["none", "gelu", "full_glu", "half_glu1", "half_glu2"] = "half_glu1"
-    """What follows the mixer: see `block.Block`."""
+    """Activation and gate after the mixer, see `block.Block`."""
     gelu: Literal["tanh", "exact"] = "tanh"
     """How gelu is computed: its tanh approximation, as in published S5, or exactly, as in published S4."""
     norm: Literal["batch", "layer", "none"] = "batch"
-    """Norm of a block."""
+    """Normalise each feature over batch and steps, or each step over features, or not at all."""
     norm_epsilon: float = 0.0
     """Added to the variance; 0: 1e-5 for `batch`, 1e-6 for `layer`."""
     prenorm: bool = True
     """Normalise before the mixer; otherwise after the residual sum."""
     residual: bool = True
-    """Add a block's input to the output of its mixer and activation; the MLP always adds its own input."""
+    """Add a block's input to the output of its mixer and activation; the MLP always has a residual connection."""
     bn_momentum: float = 0.95
-    """Share of the running statistics that a training step keeps."""
+    """Momentum of batch norm: running = momentum * running + (1 - momentum) * batch (PyTorch's is 1 - momentum)."""
     mlp: int = 0
-    """Expansion of the MLP behind each mixer, with a norm of its own; 0: no MLP."""
+    """Width of the MLP after each mixer, which has its own norm, as a multiple of d_model; 0: no MLP."""
     dropout: float = 0.0
-    """Probability that a feature is dropped, for all steps of a sequence together."""
+    """Probability that a feature is dropped, at all steps of a sequence at once."""
     pooling: Literal["mean", "last"] = "mean"
-    """Mean over the valid steps of a sequence, or the last of them."""
+    """Mean over the valid steps of a sequence, or the features at the last valid step."""
     mask_padding: bool = True
-    """Keep padding out of the mixers and the batch statistics too; otherwise, as published, out of pooling alone."""
+    """Keep padding out of the mixers and the batch statistics; otherwise, as published, only out of pooling."""
     remat: Literal["none", "pointwise", "full"] = "pointwise"
-    """What of a block the backward pass recomputes instead of keeping it: nothing; all but the outputs of the mixer and
-    of the dense layers, which is cheap; or all but the block's input. Batch statistics are always kept."""
+    """What the backward pass recomputes in a block instead of storing it. `none`: nothing; `pointwise`: all but the
+    outputs of the mixer and of the dense layers (cheap); `full`: all but the block's input. Batch statistics are always
+    stored."""
     unroll: bool = False
-    """Compile each repetition of the pattern on its own instead of one for all: slower to compile, at times faster."""
+    """Unroll the loop over repetitions of the pattern: slower to compile, sometimes faster to run."""
 
     def __post_init__(self) -> None:
         check_choices(self)

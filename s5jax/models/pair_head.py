@@ -9,16 +9,16 @@ from jaxtyping import Array, Float
 
 from s5jax.models.heads import read_pooled
 from s5jax.models.options import Options
-from s5jax.models.pooled import Pooled, nothing_pooled
+from s5jax.models.pooled import Pooled, empty_pool
 from s5jax.models.sequences import Sequences
 
 __all__ = ["PairHead"]
 
 
 class PairHead(nnx.Module):
-    """A class of two documents e1, e2: layer2(gelu(layer1([e1, e2, e1 - e2, e1 e2]))) (arXiv 2011.04006, section 2.3).
+    """Outputs for pairs of documents: layer2(gelu(layer1([e1, e2, e1 - e2, e1 e2]))) (arXiv 2011.04006, section 2.3).
 
-    One stack reads both, in one batch of 2 B.
+    e1 and e2 are the pooled features of the documents; one stack reads both, in one batch of 2 B sequences.
     """
 
     documents, per_step = 2, False
@@ -29,7 +29,7 @@ class PairHead(nnx.Module):
         self.layer2 = nnx.Linear(options.d_model, outputs, rngs=rngs)
 
     def fold(self, x: Any) -> Any:
-        """The axes (B, 2) as one; what has none stays as it is."""
+        """Merges the axes (B, 2) into one; `None` and scalars are returned unchanged."""
         return x if x is None or jnp.ndim(x) == 0 else x.reshape(-1, *x.shape[2:])
 
     def __call__(self, documents: Float[Array, "B2 H"]) -> Float[Array, "B outputs"]:
@@ -44,4 +44,4 @@ class PairHead(nnx.Module):
         return self(pooled), state
 
     def init_state(self, batch: int) -> Pooled:
-        return nothing_pooled(2 * batch, self.layer1.out_features, self.layer1.kernel[...].dtype)
+        return empty_pool(2 * batch, self.layer1.out_features, self.layer1.kernel[...].dtype)

@@ -1,4 +1,4 @@
-"""What a head remembers of the samples it has read, in recurrent mode."""
+"""The state of a pooling head in recurrent mode."""
 
 from typing import Any, NamedTuple
 
@@ -8,22 +8,23 @@ from jaxtyping import Array, Float, Integer
 from s5jax.models.heads import Pooling, pool, zero_where
 from s5jax.models.sequences import Sequences
 
-__all__ = ["Pooled", "nothing_pooled"]
+__all__ = ["Pooled", "empty_pool"]
 
 
 class Pooled(NamedTuple):
-    """Features pooled so far. The sum is kept with what rounding has lost of it, so that a mean does not drift."""
+    """Features pooled so far. The sum is stored with its rounding error, so that the mean does not drift."""
 
     total: Float[Array, "B H"]
-    """The sum, or the last features."""
+    """The sum, or the features at the last step."""
     lost: Float[Array, "B H"]
+    """The rounding error of the sum."""
     steps: Integer[Array, " B"]
     """Samples in the sum."""
 
     def read(
         self, x: Float[Array, "B L H"], sequences: Sequences, pooling: Pooling
     ) -> tuple[Float[Array, "B H"], "Pooled"]:
-        """The features pooled over all that has been read of the last sequence, x included, and the next state."""
+        """The features pooled over all samples of the last sequence so far, x included, and the next state."""
         starts, counted = sequences.starts(x.shape[1]), sequences.counted_of_last(x.shape[1])
         total, lost, steps = self if starts is None else (zero_where(starts.any(1), array) for array in self)
         counted = jnp.ones(x.shape[:2], bool) if counted is None else counted
@@ -37,5 +38,6 @@ class Pooled(NamedTuple):
         return new / jnp.maximum(steps, 1)[:, None].astype(x.dtype), Pooled(new, (new - total) - added, steps)
 
 
-def nothing_pooled(batch: int, width: int, dtype: Any) -> Pooled:
+def empty_pool(batch: int, width: int, dtype: Any) -> Pooled:
+    """The state before any sample is read."""
     return Pooled(jnp.zeros((batch, width), dtype), jnp.zeros((batch, width), dtype), jnp.zeros(batch, jnp.int32))

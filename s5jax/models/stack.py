@@ -1,8 +1,8 @@
-"""The stack: an encoder, and residual blocks one after the other.
+"""The stack: an encoder, followed by residual blocks.
 
-Blocks in the same place of the pattern are one module whose arrays have an axis for the repetitions in front: one
-compiled repetition serves all of them. A module keeps no random state: `key` is an argument, and without it nothing
-is dropped.
+Blocks at the same place of the pattern form one module whose arrays have a leading axis for the repetitions of the
+pattern, so that one repetition is compiled for all of them. Modules hold no random state: dropout needs the argument
+`key`.
 """
 
 import functools
@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 
 from s5jax import mixers
-from s5jax.models.block import Block, draw_dropout
+from s5jax.models.block import Block, dropout_masks
 from s5jax.models.encoders import make_encoder
 from s5jax.models.options import Options
 from s5jax.models.sequences import Sequences
@@ -24,11 +24,14 @@ from s5jax.ssm.sequence import gaps
 __all__ = ["Cells", "Stack"]
 
 Cells = list[tuple[Any, Any]]
-"""For each block its arrays, and what a step of its mixer needs."""
+"""For each block its parameters and statistics, and the discretised mixer (`cell`) that its step takes."""
 
 
 class Stack(nnx.Module):
-    """Encoder and residual blocks: values (B, L, C) or token ids (B, L) to features (B, L, H)."""
+    """Encoder and residual blocks: maps values (B, L, C) or token ids (B, L) to features (B, L, H).
+
+    The arguments of the constructor are those of `Model`.
+    """
 
     def __init__(
         self,
@@ -44,7 +47,7 @@ class Stack(nnx.Module):
         places = len(options.pattern)
         names = [options.pattern[i % places] for i in range(options.depth)]
         blocks = [Block(options, mixer_options[name], length, rngs=rngs) for name in names]
-        self.layers = nnx.List([_joined(blocks[place::places]) for place in range(places)])
+        self.layers = nnx.List([_stack_blocks(blocks[place::places]) for place in range(places)])
 
     def __call__(
         self,
@@ -56,9 +59,9 @@ class Stack(nnx.Module):
         key: PRNGKeyArray | None = None,
         dropout: Float[Array, ""] | float | None = None,
     ) -> tuple[Float[Array, "B L H"], tuple[Any, ...] | None]:
-        """Features, and the states of the mixers after the last valid step if states were given.
+        """Features (B, L, H), and the states of the mixers after the last valid step if states were given.
 
-        The states are as from `init_state` or an earlier call; the other arguments are those of a `Model`.
+        `state` is from `init_state` or an earlier call; the other arguments are those of `Model.__call__`.
         """
         options, places = self.options, len(self.layers)
         for block in self.layers:
@@ -66,22 +69,22 @@ class Stack(nnx.Module):
             mixers.check(block.mixer, block.mixer_options, **given, state=state)
         if not options.mask_padding and state is None:
             sequences = sequences._replace(lengths=None, rate=gaps(sequences.rate, sequences.lengths))
-        dropped, rate = None, options.dropout if dropout is None else dropout
+        masks, rate = None, options.dropout if dropout is None else dropout
         if key is not None and (options.dropout or dropout is not None):
             inside = any(block.ability("DROPOUT") for block in self.layers)
-            dropped = draw_dropout(options, inputs.shape[0], key, rate, inside=inside)
+            masks = dropout_masks(options, inputs.shape[0], key, rate, inside=inside)
         graphdefs, stats, params = zip(*(nnx.split(layer, nnx.BatchStat, ...) for layer in self.layers), strict=True)
 
         def advance(graphdef: nnx.GraphDef, x: Array, layer: Any) -> tuple[Array, Any]:
-            stats, params, dropped, start = layer
+            stats, params, masks, start = layer
             block: Block = nnx.merge(graphdef, stats, params)
-            x, end = block(x, sequences, state=start, train=train, dropout=dropped)
+            x, end = block(x, sequences, state=start, train=train, dropout=masks)
             return x, (nnx.state(block, nnx.BatchStat), end)
 
         steps = [_remat(functools.partial(advance, graphdef), options) for graphdef in graphdefs]
 
         def repetition(x: Array, layers: Any) -> tuple[Array, Any]:
-            """The blocks of the pattern, one after the other."""
+            """One repetition of the pattern."""
             results = []
             for step, layer in zip(steps, layers, strict=False):
                 x, result = step(x, layer)
@@ -89,8 +92,8 @@ class Stack(nnx.Module):
             return x, results
 
         starts = [None if state is None else _stack(state[place::places]) for place in range(places)]
-        of_places = [jax.tree.map(lambda x, place=place: x[place::places], dropped) for place in range(places)]
-        layers = list(zip(stats, params, of_places, starts, strict=True))
+        place_masks = [jax.tree.map(lambda x, place=place: x[place::places], masks) for place in range(places)]
+        layers = list(zip(stats, params, place_masks, starts, strict=True))
         x = self.encode(inputs, sequences.counted(inputs.shape[1]))
         whole, left = divmod(options.depth, places)
         full = jax.tree.map(lambda a: a[:whole], layers) if left else layers
@@ -98,7 +101,7 @@ class Stack(nnx.Module):
         if left:  # the last repetition is incomplete
             x, last = repetition(x, _take(layers[:left], whole))
             results[:left] = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), results[:left], last)
-        if train:  # else nothing changes, and a model that is only read can be jitted as it is
+        if train:  # without updates, a jitted function can close over the model
             for layer, (new, _) in zip(self.layers, results, strict=True):
                 nnx.update(layer, new)
         if state is None:
@@ -108,7 +111,7 @@ class Stack(nnx.Module):
     def encode(
         self, inputs: Shaped[Array, "B ..."], counted: Bool[Array, "B ..."] | None = None
     ) -> Float[Array, "B ..."]:
-        """Inputs as the first block takes them: of zeros, even for NaN, where they do not count."""
+        """Applies the encoder, after setting inputs to zero where `counted` is false; NaN there has no effect."""
         if counted is not None:
             counted = counted.reshape(counted.shape + (1,) * (inputs.ndim - counted.ndim))
             inputs = jnp.where(counted, inputs, jnp.zeros((), inputs.dtype))
@@ -116,7 +119,7 @@ class Stack(nnx.Module):
 
     @property
     def blocks(self) -> list[Block]:
-        """The blocks one by one, as copies."""
+        """Copies of the individual blocks."""
         places = len(self.layers)
         split = [nnx.split(layer) for layer in self.layers]
         return [
@@ -124,7 +127,7 @@ class Stack(nnx.Module):
         ]
 
     def init_state(self, batch: int, *, max_length: int | None = None) -> tuple[Any, ...]:
-        """The mixers' states when nothing has been read; see `Model.init_state`."""
+        """The initial states of the mixers; see `Model.init_state`."""
         for block in self.layers:
             mixers.require(block.mixer, "init_state", "step")
         return tuple(
@@ -133,10 +136,10 @@ class Stack(nnx.Module):
         )
 
     def discretize(self, rate: Float[Array, "..."] | float | None = None) -> Cells:
-        """What `step` needs of the blocks, for a rate () or (B,): to be computed once for many samples.
+        """The discretised blocks for `step`, computed once for many samples; `rate`: () or (B,), default 1.
 
         Raises:
-          ValueError: a mixer has no recurrent mode, or does not understand a rate.
+          ValueError: a mixer is bidirectional, or does not support a rate.
         """
         if rate is not None and jnp.ndim(rate) > 1:
             raise ValueError(f"a step takes a rate () or (B,), got one of shape {jnp.shape(rate)}")
@@ -159,7 +162,7 @@ class Stack(nnx.Module):
         mask: Bool[Array, " B"] | None = None,
         reset: Bool[Array, " B"] | None = None,
     ) -> tuple[Float[Array, "B H"], tuple[Any, ...]]:
-        """One sample, values (B, C) or token ids (B,): features, and the next states."""
+        """Processes one sample, values (B, C) or token ids (B,). Returns the features (B, H) and the next states."""
         for block in self.layers:
             mixers.check(block.mixer, block.mixer_options, mask=mask, reset=reset)
         x, states = self.encode(inputs, None if mask is None else ~mask), []
@@ -171,25 +174,25 @@ class Stack(nnx.Module):
 
 
 def _remat(block: Callable[..., Any], options: Options) -> Callable[..., Any]:
-    """The block, of which the gradient keeps what `options.remat` says."""
+    """Wraps a block such that its backward pass stores and recomputes what `options.remat` specifies."""
     if options.remat == "none":
         return block
     names = ["product"] if options.remat == "pointwise" else []
     by_name = jax.checkpoint_policies.save_only_these_names(*names)
     policy = jax.checkpoint_policies.save_from_both_policies(by_name, _is_statistic)
-    # Where several blocks stand in one program, only a barrier keeps the compiler from computing all of them again
-    # before the gradient needs the first.
+    # With several blocks in one program, not in a single scan, XLA could recompute all of them before the backward pass
+    # needs the first; the barrier of prevent_cse avoids that.
     several = options.unroll or len(options.pattern) > 1
     return jax.checkpoint(block, prevent_cse=several, policy=policy)
 
 
 def _is_statistic(primitive: Any, *arguments: Any, **params: Any) -> bool:
-    """Sums over all samples take a pass over them to compute again, and next to no memory to keep."""
+    """True for sums over all samples: recomputing them takes a pass over the samples, storing them little memory."""
     return primitive.name == "reduce_sum" and len(params["axes"]) >= arguments[0].ndim - 1
 
 
-def _joined(blocks: list[Block]) -> Block:
-    """One block whose arrays are those of all, with an axis in front."""
+def _stack_blocks(blocks: list[Block]) -> Block:
+    """One block whose arrays are those of all blocks, stacked along a leading axis."""
     graphdefs, states = zip(*map(nnx.split, blocks), strict=True)
     return nnx.merge(graphdefs[0], _stack(states))
 

@@ -1,4 +1,4 @@
-"""The head for something at each step."""
+"""The head with outputs at each step."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ __all__ = ["StepHead"]
 
 
 class StepHead(nnx.Linear):
-    """A dense layer, without memory."""
+    """A dense layer at each step; it has no state."""
 
     documents, per_step = 1, True
 

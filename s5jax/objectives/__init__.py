@@ -1,19 +1,20 @@
-"""What a model is trained on, one file each.
+"""Objectives: the losses and metrics of training, one file each.
 
 An objective is a module with
 
     Options                     a frozen dataclass: the section `objective` of a config
-    outputs(task) -> int        how many numbers the model gives, for a sequence or for each step
-    hyper(task, options)        numbers that change no shape, as keyword arguments of `objective`
+    outputs(task) -> int        number of outputs of the model, per sequence or per step
+    hyper(task, options)        dict of arrays, passed to `objective` as keyword arguments within the jitted step, so
+                                that new values need no compilation
     objective(outputs, batch, **hyper) -> {name: (sum, weight)}
 
-and, where they make sense,
+and, optionally,
 
-    CAUSAL = True               it refuses models that read ahead
-    summary(task, loss)         more numbers, {name: number}, that follow from the mean loss
+    CAUSAL = True               the objective rejects models that are not causal
+    summary(task, loss)         further metrics {name: number} computed from the mean loss
 
-"loss" is trained on; all are reported, as sum / weight. Sums and weights of several batches add up, so that every
-example and every step counts once, however they were batched. `weights` says what counts.
+Training minimises "loss"; every metric is reported as sum / weight. Sums and weights are added over batches, so that
+each example or step counts once, however they are batched. `weights` gives the weight of each label.
 """
 
 import jax.numpy as jnp
@@ -24,19 +25,20 @@ from s5jax.ssm.sequence import valid_steps
 __all__ = ["Batch", "Metrics", "weights"]
 
 Batch = dict[str, Array]
-"""`inputs`, `labels` and, where there are any, `lengths`, `mask`, `reset`, `rate`, `weights` (of each label) and
-`counted` (false for an example that only fills the batch)."""
+"""`inputs`, `labels` and, if the task has them, `lengths`, `mask`, `reset`, `rate`, `weights` (of the labels);
+`counted` (B,) is false at examples that only fill up the batch."""
 
 Metrics = dict[str, tuple[Array, Array]]
+"""For each metric its weighted sum over the labels and the sum of the weights."""
 
 
 def weights(batch: Batch, shape: tuple[int, ...], dtype: jnp.dtype) -> Float[Array, "..."]:
-    """The weight of each label: 1, times that of the batch, and 0 after a sequence's end and for fillers.
+    """The weight of each label: that of the batch (default 1), and 0 in the padding and for examples not `counted`.
 
     Args:
-      batch: as above.
-      shape: (B,), a label a sequence, or (B, L), one a step.
-      dtype: of the weights.
+      batch: see `Batch`.
+      shape: shape of the result: (B,) for one label per sequence, (B, L) for one per step.
+      dtype: dtype of the result.
     """
     w = jnp.ones(shape, dtype)
     if "weights" in batch:

@@ -1,4 +1,4 @@
-"""Cross-entropy of a class, one for a sequence or one for each step."""
+"""Cross-entropy of a class per sequence or per step."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ __all__ = ["Options", "hyper", "objective", "outputs"]
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
     label_smoothing: float = 0.0
-    """Share of a label that is spread evenly over all classes."""
+    """Probability mass of a label that is spread evenly over all classes."""
     class_weights: tuple[float, ...] = ()
     """Weight of each class in the loss; (): all 1."""
 
@@ -26,18 +26,18 @@ class Options:
 
 
 def outputs(task) -> int:
-    """Logits: one for each class."""
+    """Number of logits: one per class."""
     return task.num_classes
 
 
 def hyper(task, options: Options) -> dict[str, Array]:
-    """Raises ValueError if the number of class weights is not that of the classes."""
+    """Label smoothing and class weights. ValueError if the number of class weights is not the number of classes."""
     if options.class_weights and len(options.class_weights) != task.num_classes:
         raise ValueError(f"class_weights has {len(options.class_weights)} numbers for {task.num_classes} classes")
-    of_classes = options.class_weights or (1.0,) * task.num_classes
+    class_weights = options.class_weights or (1.0,) * task.num_classes
     return {
         "label_smoothing": jnp.float32(options.label_smoothing),
-        "class_weights": jnp.asarray(of_classes, jnp.float32),
+        "class_weights": jnp.asarray(class_weights, jnp.float32),
     }
 
 
@@ -48,31 +48,33 @@ def objective(
     label_smoothing: Float[Array, ""] | float = 0.0,
     class_weights: Float[Array, " classes"] | None = None,
 ) -> Metrics:
-    """`loss` and `accuracy`.
+    """`loss`, the cross-entropy in nats, and `accuracy`, each a mean over the labels.
 
     With s = label_smoothing, w the class weights, C classes and y the label, the loss of a label is
     -(1 - s) w_y log p_y - s / C sum_c w_c log p_c, and its weight w_y (as in PyTorch's CrossEntropyLoss).
 
     Args:
-      outputs: logits.
+      outputs: logits (B, C) or (B, L, C).
       batch: with integer `labels` (B,) or (B, L).
+      label_smoothing: s; default 0.
+      class_weights: w (C,); default: all 1.
     """
     labels = batch["labels"]
     counted = weights(batch, labels.shape, outputs.dtype)
     labels = jnp.where(counted > 0, labels, 0)
-    log_p = jax.nn.log_softmax(jnp.where(counted[..., None] > 0, outputs, 0))  # what does not count may be NaN
+    log_p = jax.nn.log_softmax(jnp.where(counted[..., None] > 0, outputs, 0))  # outputs without weight may be NaN
     smoothing = jnp.asarray(label_smoothing, outputs.dtype)
-    of_labels = counted
+    label_weights = counted
     if class_weights is not None:
         class_weights = class_weights.astype(outputs.dtype)
-        of_labels = counted * class_weights[labels]
+        label_weights = counted * class_weights[labels]
         log_p_all = log_p @ class_weights
     else:
         log_p_all = log_p.sum(-1)
     log_p_label = jnp.take_along_axis(log_p, labels[..., None], -1)[..., 0]
-    loss = -(1 - smoothing) * of_labels * log_p_label - smoothing / outputs.shape[-1] * counted * log_p_all
+    loss = -(1 - smoothing) * label_weights * log_p_label - smoothing / outputs.shape[-1] * counted * log_p_all
     correct = outputs.argmax(-1) == labels
     return {
-        "loss": (jnp.sum(loss), jnp.sum(of_labels)),
+        "loss": (jnp.sum(loss), jnp.sum(label_weights)),
         "accuracy": (jnp.sum(jnp.where(correct, counted, 0)), jnp.sum(counted)),
     }

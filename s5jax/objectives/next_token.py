@@ -1,7 +1,7 @@
 """Cross-entropy of the next token at each step: language modelling.
 
-A task gives the tokens that follow as `labels` (B, L). Reported besides the loss, in nats a token: accuracy, bits a
-token (bits per character or byte, by the task's unit), and perplexity, exp(loss).
+The `labels` (B, L) of a task are the next tokens. Reported in addition to the loss, in nats per token: accuracy, bits
+per token (named by the task's unit, for example character or byte), and perplexity, exp(loss).
 """
 
 import dataclasses
@@ -16,34 +16,35 @@ from s5jax.objectives import Batch, Metrics, weights
 __all__ = ["CAUSAL", "Options", "hyper", "objective", "outputs", "summary"]
 
 CAUSAL = True
-"""A model that reads ahead would see what it has to predict."""
+"""The model must be causal; otherwise it would see the tokens that it predicts."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """There are none."""
+    """This objective has no options."""
 
 
 def outputs(task) -> int:
-    """Logits: one for each token."""
+    """Number of logits: one per token of the vocabulary."""
     return task.num_tokens
 
 
 def hyper(task, options: Options) -> dict[str, Array]:
+    """Empty."""
     return {}
 
 
 def objective(outputs: Float[Array, "B L tokens"], batch: Batch) -> Metrics:
-    """`loss`, -log p of the label, and `accuracy`.
+    """`loss`, -log p of the label in nats, and `accuracy`, each a mean over the tokens.
 
     Args:
-      outputs: logits.
+      outputs: logits (B, L, tokens).
       batch: with integer `labels` (B, L).
     """
     labels = batch["labels"]
     counted = weights(batch, labels.shape, outputs.dtype)
-    of_labels = jnp.take_along_axis(outputs, labels[..., None], -1)[..., 0]
-    loss = jax.nn.logsumexp(outputs, axis=-1) - of_labels
+    label_logits = jnp.take_along_axis(outputs, labels[..., None], -1)[..., 0]
+    loss = jax.nn.logsumexp(outputs, axis=-1) - label_logits
     correct = outputs.argmax(-1) == labels
     total = jnp.sum(counted)
     return {
@@ -53,6 +54,6 @@ def objective(outputs: Float[Array, "B L tokens"], batch: Batch) -> Metrics:
 
 
 def summary(task, loss: float) -> dict[str, float]:
-    """What is reported of the mean loss, in nats a token: bits a token, and perplexity."""
+    """Bits per token and perplexity from the mean loss in nats per token."""
     perplexity = math.exp(loss) if loss < 700 else math.inf
     return {f"bits_per_{task.facts.get('unit', 'token')}": loss / math.log(2), "perplexity": perplexity}

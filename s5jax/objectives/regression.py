@@ -1,4 +1,4 @@
-"""Squared error of a vector, one for a sequence or one for each step."""
+"""Squared error of a vector per sequence or per step."""
 
 import dataclasses
 
@@ -12,31 +12,33 @@ __all__ = ["Options", "hyper", "objective", "outputs"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """There are none."""
+    """This objective has no options."""
 
 
 def outputs(task) -> int:
-    """One for each target."""
+    """One output per target."""
     return task.targets
 
 
 def hyper(task, options: Options) -> dict[str, Array]:
+    """The task's tolerance, if it has one."""
     return {"tolerance": jnp.float32(task.tolerance)} if task.tolerance else {}
 
 
 def objective(
     outputs: Float[Array, "B *L targets"], batch: Batch, *, tolerance: Float[Array, ""] | float | None = None
 ) -> Metrics:
-    """`loss`, the squared error, and `absolute_error`, both means over the targets; with a tolerance `accuracy`.
+    """`loss`, the squared error, and `absolute_error`, both averaged over the targets; `accuracy` if there is a
+    tolerance. All are averaged over sequences or steps.
 
     Args:
-      outputs: predictions.
-      batch: with `labels` of their shape.
-      tolerance: a prediction is accurate if none of its targets is further off than this.
+      outputs: predictions, (B, targets) or (B, L, targets).
+      batch: with `labels` of the same shape.
+      tolerance: a prediction is accurate if the errors of all its targets are at most this large. Default: none.
     """
     errors = outputs - batch["labels"].astype(outputs.dtype)
     counted = weights(batch, errors.shape[:-1], errors.dtype)
-    errors = jnp.where(counted[..., None] > 0, errors, 0)  # what does not count may be NaN
+    errors = jnp.where(counted[..., None] > 0, errors, 0)  # outputs without weight may be NaN
     total = jnp.sum(counted)
     metrics = {
         "loss": (jnp.sum(counted * jnp.square(errors).mean(-1)), total),

@@ -1,4 +1,4 @@
-"""From a state matrix to the eigenvalues and eigenvectors of its normal part, in float64 NumPy."""
+"""Eigenvalues and eigenvectors of the normal part of a state matrix, in float64 NumPy."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ import scipy.linalg
 from jaxtyping import Complex, Float
 
 Method = Literal["ptd-conjugate", "ptd", "random", "normal"]
-"""What is diagonalised: a perturbed matrix (`ptd.perturb_then_diagonalize`), or the normal part."""
+"""The matrix that is diagonalised: a perturbed one (`ptd.perturb_then_diagonalize`), or the normal part."""
 
 
 def normal_part(
@@ -18,7 +18,12 @@ def normal_part(
     S must be a multiple of the identity plus a skew-symmetric matrix, as HiPPO's normal parts are: then -i times the
     skew part is Hermitian and `eigh` gives exactly imaginary eigenvalues and orthonormal eigenvectors, which a
     general eigensolver does not (arXiv 2208.04933, section 3.2).
-    ValueError if S is not of that form. Lambda is sorted by imaginary part; the columns of V are the eigenvectors.
+
+    Returns:
+      Lambda (n,), sorted by imaginary part, and V (n, n), whose columns are the eigenvectors; complex128.
+
+    Raises:
+      ValueError: S does not have that form.
     """
     S = A + P.T @ P
     shift = np.trace(S) / len(S)
@@ -34,22 +39,25 @@ def conjugate_half(
 ) -> tuple[Complex[np.ndarray, " m"], Complex[np.ndarray, "n m"]]:
     """Keeps one of each conjugate pair of modes: the half with negative imaginary part.
 
-    A real system x' = A x with A = V diag(Lambda) V^-1, V unitary, is carried by these m = n/2 modes alone, its output
-    being twice the real part of theirs. A double real eigenvalue is a pair as well: with e, f orthonormal real
+    For a real system x' = A x with A = V diag(Lambda) V^*, V unitary, these m = n/2 modes suffice: the real output is
+    twice the real part of theirs. A double real eigenvalue also counts as a pair: with e, f orthonormal real
     eigenvectors, its mode is (e + i f) / sqrt(2).
 
+    Returns:
+      Lambda (m,) and the eigenvectors V (n, m) of the modes that are kept.
+
     Raises:
-      ValueError: the modes are not n/2 pairs (n is odd, or a real eigenvalue stands alone).
+      ValueError: the modes do not form n/2 pairs (n is odd, or a real eigenvalue is simple).
     """
     small = 1e-9 * max(1.0, np.abs(Lambda).max())
     keep, real = Lambda.imag < -small, np.abs(Lambda.imag) <= small
     if real.sum() == 2 and np.ptp(Lambda.real[real]) <= small:
-        plane = (V[:, real] @ V[:, real].conj().T).real  # the projector on the two real eigenvectors
+        plane = (V[:, real] @ V[:, real].conj().T).real  # projector onto the two real eigenvectors
         e, f = np.linalg.eigh(plane)[1][:, -2:].T
         return np.append(Lambda[keep], Lambda[real].real.mean()), np.c_[V[:, keep], (e + 1j * f) / np.sqrt(2)]
     if 2 * keep.sum() != len(Lambda):
         raise ValueError(
-            f"of {len(Lambda)} eigenvalues {keep.sum()} have a negative imaginary part: not all are in conjugate pairs"
+            f"{keep.sum()} of {len(Lambda)} eigenvalues have a negative imaginary part: not all form conjugate pairs"
         )
     return Lambda[keep], V[:, keep]
 
@@ -57,13 +65,17 @@ def conjugate_half(
 def blocks(
     Lambda: Complex[np.ndarray, " m"], V: Complex[np.ndarray, "n m"], inverse: Complex[np.ndarray, "m n"], count: int
 ) -> tuple[Complex[np.ndarray, " M"], Complex[np.ndarray, "N M"], Complex[np.ndarray, "M N"]]:
-    """The block-diagonal system of `count` copies of one (arXiv 2208.04933, section 4.3 and appendix B.1)."""
+    """Repeats a diagonalised block `count` times (arXiv 2208.04933, section 4.3 and appendix B.1).
+
+    Args: eigenvalues Lambda (m,), eigenvectors V (n, m), and the rows of V^-1 (m, n), of one block.
+    Returns: Lambda (M,), and the block-diagonal V (N, M) and V^-1 (M, N), with M = count m and N = count n.
+    """
     return np.tile(Lambda, count), scipy.linalg.block_diag(*[V] * count), scipy.linalg.block_diag(*[inverse] * count)
 
 
 def check_kappa(method: str, kappa: float) -> None:
-    """Raises ValueError unless kappa is 0 or a bound that a perturbation can have; the normal part has none."""
+    """Raises ValueError unless kappa is 0, or at least 1 with a method `ptd` or `ptd-conjugate`."""
     if kappa != 0 and not (kappa >= 1 and method.startswith("ptd")):
         raise ValueError(
-            f"ptd_kappa bounds a condition number, with init ptd or ptd-conjugate: 1 or more, or 0; got {kappa}"
+            f"ptd_kappa must be 0 or, with init ptd or ptd-conjugate, at least 1 (a condition number); got {kappa}"
         )

@@ -1,15 +1,15 @@
 """A diagonal system with many inputs and outputs: x_k = a_k x_{k-1} + gamma_k B u_k, y_k = Re(C x_k).
 
-`apply` is for whole sequences, `cell` and `step` for one sample at a time. Where nothing varies in time, `response`
-fuses the scan with the product that follows, with a gradient rule of its own, since what costs here is memory traffic:
+`apply` processes whole sequences, `cell` and `step` one sample at a time. For time-invariant systems, `response` fuses
+the scan with the product by C and has its own gradient rule, because memory traffic dominates the cost:
 
-- All arithmetic is real, on states packed as (re, im). A real output then takes two real products where a complex one
-  takes four, and nothing of the length of the sequence is complex.
-- The states are used at once, by the product with C, and not kept: the gradient makes them again. Those of a long
-  sequence are made block by block, and only the ones between blocks are kept, for the gradient to start from. Two
-  directions go through the blocks from both ends in one loop, which is one to compile.
-- The adjoint of the recurrence is the recurrence the other way with the conjugate multiplier. The same loop collects
-  the gradient of a, so that no product of states and adjoints is stored.
+- All arithmetic is real, on states packed as (re, im). A real output then takes two real products instead of the four
+  of a complex one, and no array with a time axis is complex.
+- States are multiplied by C as they are computed and are not stored; the backward pass recomputes them. For a long
+  sequence they are computed block by block, and only the states at block boundaries are stored, from which the
+  backward pass restarts. One loop serves both directions, from both ends, so that only one is compiled.
+- The adjoint of the recurrence is the reversed recurrence with the conjugate multiplier. The same loop accumulates the
+  gradient of a, so that products of states and adjoints are not stored.
 """
 
 import functools
@@ -29,18 +29,18 @@ from s5jax.ssm.reverse_mode import reverse_mode_only
 from s5jax.ssm.sequence import Rate, backward_gaps, end_before, gaps, in_shape, reset_state
 
 BLOCKS = {"cpu": (2**26, 2**19)}
-"""By platform, how many numbers the states of all steps may have without being made in blocks, and about how many those
-of a block then have. On a CPU 256 MiB, since loops over larger arrays are far slower, and 2 MiB, which a cache holds
-(results/benchmark-cpu.md, "Blocks of states"). Elsewhere both are 1 GiB, which was not measured."""
+"""For each platform (threshold, block size), both in real numbers of the state array: states that exceed the threshold
+are computed in blocks of about the second size. On a CPU, loops over more than 256 MiB (float32) are far slower, and a
+block of 2 MiB fits into a cache. Other platforms have 1 GiB for both."""
 
 System = tuple[
     Callable[[Any], tuple[Complex[Array, "*gaps P"], Inexact[Array, "*#gaps P"]]],
     Complex[Array, "P H"],
     list[Complex[Array, "H P"]],
 ]
-"""A function from gaps between samples, () or (B,) or (B, L), to multipliers a and the factors gamma on B, called with
-the gaps that the states of a direction cross; B; and C of the forward and, if there is one, of the backward direction.
-"""
+"""(discretize, B, Cs). `discretize(gap)` maps the time between samples, in step sizes and of shape (), (B,) or (B, L),
+to the multipliers a and the factors gamma of B; it is called once per direction, with that direction's gaps. `Cs` holds
+C of the forward and, if there are two directions, of the backward direction."""
 
 
 def apply(
@@ -52,8 +52,18 @@ def apply(
     state: Complex[Array, "B P"] | None,
     method: str,
 ) -> tuple[Float[Array, "B L H"], Complex[Array, "B P"] | None]:
-    """y without D u, and the last state if one was given. u is as from `sequence.clean` and of the dtype of the
-    parameters, the rest as for a mixer.
+    """Outputs without the feedthrough D u, and the final state.
+
+    Args:
+      system: see `System`.
+      u: inputs (B, L, H) after `sequence.clean`, with the dtype of the parameters.
+      lengths, reset, rate: as in `s5jax.mixers`, or `None`.
+      state: (B, P), the state before the first step; `None`: zero.
+      method: a `scan.Method`.
+
+    Returns:
+      y (B, L, H), and the state (B, P) after the last valid step if one was given, otherwise `None`. A state, a reset
+      or a rate with axes takes the path that stores all states, (B, L, P); otherwise see `response`.
 
     Raises:
       ValueError: a state is given to a system with two directions.
@@ -61,10 +71,10 @@ def apply(
     discretize, B, Cs = system
     rate, reset = in_shape(u, rate, reset)
     if state is not None and len(Cs) == 2:
-        raise ValueError("a mixer with two directions has no state to start from")
+        raise ValueError("a mixer with two directions cannot start from a state")
     if state is None and reset is None and (rate is None or jnp.ndim(rate) == 0):
         a, gamma = discretize(gaps(rate, None))
-        gamma = jax.lax.optimization_barrier(gamma)  # else it is computed anew for each element of the product
+        gamma = jax.lax.optimization_barrier(gamma)  # otherwise XLA recomputes it for each element of the product
         return response(a, drive(gamma[:, None] * B, u), Cs, method=method), None
     L, y, Bu = u.shape[1], jnp.zeros((), u.dtype), drive(B, u)
     start = jnp.zeros_like(Bu[:, 0]) if state is None else scan.pack(state)
@@ -88,7 +98,7 @@ def apply(
 
 
 def _in_time(z: Array, ndim: int) -> Array:
-    """(P,), (B, P) or (B, L, P), of gaps with `ndim` axes, as (1 or B, 1 or L, P)."""
+    """Reshapes (P,), (B, P) or (B, L, P), from gaps with `ndim` axes, to (1 or B, 1 or L, P)."""
     return z[:, None] if ndim == 1 and z.ndim == 2 else with_rank(z, 3)
 
 
@@ -98,12 +108,12 @@ def _read(x: Float[Array, "N L 2 P"], C: Complex[Array, "H P"]) -> Float[Array, 
 
 
 def _real_readout(C: Complex[Array, "H P"]) -> Float[Array, "H P2"]:
-    """What multiplies (re x, im x) in Re(C x)."""
+    """The real matrix [Re C, -Im C]: applied to (Re x, Im x) it gives Re(C x)."""
     return jnp.concatenate([C.real, -C.imag], axis=1)
 
 
 def init_state(like: Float[Array, " P"], batch: int, *, two_directions: bool) -> Complex[Array, "B P"]:
-    """Zero, of the precision of `like`. ValueError for two directions."""
+    """The zero state (batch, P), complex, with the precision of `like` (P,). ValueError for two directions."""
     if two_directions:
         raise ValueError("a mixer with two directions has no recurrent mode")
     zero = jnp.zeros((batch, *like.shape), like.dtype)
@@ -111,7 +121,11 @@ def init_state(like: Float[Array, " P"], batch: int, *, two_directions: bool) ->
 
 
 def cell(system: System, D: Float[Array, " H"], rate: Rate | None) -> dict[str, Array]:
-    """What `step` needs, computed once for many samples, for a rate () or (B,). ValueError for two directions."""
+    """The discretised system that `step` takes, for a rate () or (B,); `None`: 1. ValueError for two directions.
+
+    Returns: a (P,) or (B, P), complex; real matrices B (H, 2 P), with gamma included, and C (2 P, H); D (H,). If gamma
+    differs between sequences, it is separate: gamma (B, P).
+    """
     discretize, B, Cs = system
     if len(Cs) == 2:
         raise ValueError("a mixer with two directions has no recurrent mode")
@@ -133,7 +147,10 @@ def step(
     mask: Bool[Array, " B"] | None = None,
     reset: Bool[Array, " B"] | None = None,
 ) -> tuple[Float[Array, "B H"], Complex[Array, "B P"]]:
-    """One sample of what a mixer's `apply` computes: y_k and the next state. `options` are not used."""
+    """One sample of a mixer's `apply`: y_k (B, H) and the next state (B, P). `cell` is from the function `cell`.
+
+    `mask` and `reset` are (B,), default all false; `options` is not used.
+    """
     u = x_k.astype(cell["D"].dtype)
     u = u if mask is None else jnp.where(mask[:, None], 0, u)
     state = state if reset is None else jnp.where(reset[:, None], 0, state)
@@ -144,7 +161,7 @@ def step(
 
 
 def kernel(system: System, L: int, rate: Rate | None, method: str) -> Float[Array, "directions H H {L}"]:
-    """Re(C a^l gamma B) for l < L, (output, input): what an input does l samples later or, second, earlier."""
+    """K[d, :, :, l] = Re(C_d a^l gamma B), (direction, output, input, lag l < L); the second direction looks ahead."""
     discretize, B, Cs = system
     a, gamma = discretize(gaps(rate, None))
     one = jnp.ones((1, *a.shape), a.dtype)
@@ -154,17 +171,17 @@ def kernel(system: System, L: int, rate: Rate | None, method: str) -> Float[Arra
 
 
 def drive(B: Complex[Array, "P H"], u: Float[Array, "*batch L H"]) -> Float[Array, "*batch L 2 P"]:
-    """B u, (re, im) on the second-last axis."""
+    """B u, with (re, im) on the second-last axis."""
     return product(u, jnp.concatenate([B.real, B.imag]).T).reshape(*u.shape[:-1], 2, B.shape[0])
 
 
 def response(
     a: Complex[Array, " P"], b: Float[Array, "*batch L 2 P"], Cs: list[Complex[Array, "H P"]], *, method: str
 ) -> Float[Array, "*batch L H"]:
-    """y_k = Re(C x_k), with x_k = a x_{k-1} + b_k from x = 0, and b as from `drive`.
+    """y_k = Re(C x_k), with x_k = a x_{k-1} + b_k from x = 0, and b from `drive`.
 
-    Where there is a second readout, what it makes of the states x_k = a x_{k+1} + b_k is added. The methods of `scan`
-    "sequential" and "chunked" are fused, within a block; the others keep all states.
+    A second readout, if given, is applied to the backward states x_k = a x_{k+1} + b_k, and the outputs are added. With
+    the `scan` methods "sequential" and "chunked" the scan is fused within a block; the other methods store all states.
     """
     *batch, L, _, P = b.shape
     method = scan.choose(method)
@@ -186,7 +203,7 @@ def response(
     chunk = math.isqrt(size) if method == "chunked" else size
     size = -(-size // chunk) * chunk
     blocks = -(-L // size)
-    if size * blocks > L:  # steps after the end: x is 0 there when read from the end, and otherwise read by nobody
+    if size * blocks > L:  # padding does no harm: backward states are 0 there, and forward states are not used
         b = jnp.pad(b, ((0, 0), (0, size * blocks - L), (0, 0), (0, 0)))
     C = jnp.stack([_real_readout(C) for C in Cs], axis=1).astype(dtype)
     y = _response(*map(reverse_mode_only, (packed, b, C)), directions, size, chunk)
@@ -195,17 +212,17 @@ def response(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _response(a: Array, b: Array, C: Array, reverse: tuple[bool, ...], size: int, chunk: int) -> Array:
-    """a (1, 1, 2, P), b (N, L, 2, P), C (H, D, 2 P) to y (N, L, H): D directions, true for one that runs backwards, in
-    blocks of `size` steps, which is a multiple of `chunk`."""
+    """y (N, L, H) from a (1, 1, 2, P), b (N, L, 2, P), C (H, D, 2 P): D directions, `reverse` true for a backward one,
+    in blocks of `size` steps, a multiple of `chunk`."""
     return _forward(a, b, C, reverse, size, chunk)[0]
 
 
 def _block(
     a: Array, b: Array, start: Array, i: Array, reverse: tuple[bool, ...], size: int, chunk: int
 ) -> tuple[Array, list[Array]]:
-    """States of the i-th block that each direction comes to, and which of the sequence's that is."""
+    """The states of the i-th block that each direction processes, and the index of that block in the sequence."""
     places = [b.shape[1] // size - 1 - i if r else i for r in reverse]
-    return scan.run(a, jnp.stack([_take(b, p, size) for p in places], 2), start, reverse, chunk)[0], places
+    return scan.run(a, jnp.stack([_get_block(b, p, size) for p in places], 2), start, reverse, chunk)[0], places
 
 
 def _forward(a: Array, b: Array, C: Array, reverse: tuple[bool, ...], size: int, chunk: int) -> tuple[Array, Any]:
@@ -220,7 +237,7 @@ def _forward(a: Array, b: Array, C: Array, reverse: tuple[bool, ...], size: int,
         start, y = carry
         states, places = _block(a, b, start, i, reverse, size, chunk)
         for d, place in enumerate(places):
-            y = _add(y, jnp.einsum("nlp,hp->nlh", states[:, :, d].reshape(N, size, 2 * P), C[:, d]), place, size)
+            y = _add_block(y, jnp.einsum("nlp,hp->nlh", states[:, :, d].reshape(N, size, 2 * P), C[:, d]), place, size)
         return (jnp.stack([states[:, 0 if r else -1, d] for d, r in enumerate(reverse)], 1), y), start
 
     (_, y), starts = jax.lax.scan(advance, (zero, jnp.zeros((N, L, C.shape[0]), b.dtype)), jnp.arange(blocks))
@@ -228,7 +245,7 @@ def _forward(a: Array, b: Array, C: Array, reverse: tuple[bool, ...], size: int,
 
 
 def _backward(reverse: tuple[bool, ...], size: int, chunk: int, residuals: Any, cotangent: Array) -> tuple[Array, ...]:
-    """l_k = g_k + conj(a) l_{k+1}, which are db, and da = sum_k l_{k+1} conj(x_k)."""
+    """With cotangents g of the states: db_k = l_k = g_k + conj(a) l_{k+1}, and da = sum_k l_{k+1} conj(x_k)."""
     a, b, C, starts = residuals
     N, L, _, P = b.shape
     D, blocks = len(reverse), L // size
@@ -237,22 +254,22 @@ def _backward(reverse: tuple[bool, ...], size: int, chunk: int, residuals: Any, 
     if blocks == 1:
         states, _ = scan.run(a, b[:, :, None], zero, reverse, chunk)
         dC = weight_gradient(cotangent, states.reshape(N, L, D * 2 * P)).reshape(C.shape)
-        by_state = jnp.einsum("nlh,hdp->nldp", cotangent, C).reshape(states.shape)
-        adjoints, da = adjoint(by_state, zero, against=states)
+        dstates = jnp.einsum("nlh,hdp->nldp", cotangent, C).reshape(states.shape)
+        adjoints, da = adjoint(dstates, zero, against=states)
         return da[None, None], adjoints.sum(2), dC
 
     def advance(carry: Any, step: tuple[Array, Array]) -> tuple[Any, None]:
         after, da, db, dC = carry
         i, start = step
         states, places = _block(a, b, start, i, reverse, size, chunk)
-        by_state, dC_i = [], []
+        dstates, dC_i = [], []
         for d, place in enumerate(places):
-            part = _take(cotangent, place, size)
-            by_state.append(jnp.einsum("nlh,hp->nlp", part, C[:, d]))
+            part = _get_block(cotangent, place, size)
+            dstates.append(jnp.einsum("nlh,hp->nlp", part, C[:, d]))
             dC_i.append(weight_gradient(part, states[:, :, d].reshape(N, size, 2 * P)))
-        adjoints, da_i = adjoint(jnp.stack(by_state, 2).reshape(states.shape), after, against=states)
+        adjoints, da_i = adjoint(jnp.stack(dstates, 2).reshape(states.shape), after, against=states)
         for d, place in enumerate(places):
-            db = _add(db, adjoints[:, :, d], place, size)
+            db = _add_block(db, adjoints[:, :, d], place, size)
         after = jnp.stack([adjoints[:, -1 if r else 0, d] for d, r in enumerate(reverse)], 1)
         return (after, da + da_i[None, None], db, dC + jnp.stack(dC_i, 1)), None
 
@@ -264,9 +281,9 @@ def _backward(reverse: tuple[bool, ...], size: int, chunk: int, residuals: Any, 
 _response.defvjp(_forward, _backward)
 
 
-def _take(x: Array, i: Array, size: int) -> Array:
+def _get_block(x: Array, i: Array, size: int) -> Array:
     return jax.lax.dynamic_slice_in_dim(x, i * size, size, 1)
 
 
-def _add(x: Array, block: Array, i: Array, size: int) -> Array:
-    return jax.lax.dynamic_update_slice_in_dim(x, _take(x, i, size) + block, i * size, 1)
+def _add_block(x: Array, block: Array, i: Array, size: int) -> Array:
+    return jax.lax.dynamic_update_slice_in_dim(x, _get_block(x, i, size) + block, i * size, 1)

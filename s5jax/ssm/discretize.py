@@ -1,8 +1,8 @@
-"""From continuous time to samples: x' = Lambda x + B u becomes x_k = Lambda_bar x_{k-1} + gamma B u_k.
+"""Discretisation: x' = Lambda x + B u in continuous time becomes x_k = Lambda_bar x_{k-1} + gamma B u_k.
 
-Both rules return (Lambda_bar, gamma) rather than a discrete B: gamma has the size of Lambda, so that nothing grows
-where there is one step size per sample. Lambda (1/time) and Delta (time) broadcast; their annotations do not say how,
-since jaxtyping cannot broadcast a symbolic batch size.
+Both rules return (Lambda_bar, gamma) rather than a discrete B: gamma has no input axis, so that it stays small even
+with one step size per sample. Lambda (1/time) and Delta (time) broadcast against each other, and both results have the
+broadcast shape; the annotations do not say so, because jaxtyping cannot broadcast a symbolic batch size.
 """
 
 import math
@@ -19,8 +19,8 @@ Discrete = tuple[Complex[Array, "..."], Complex[Array, "..."]]
 def _phi1(z: Complex[Array, "*shape"]) -> Complex[Array, "*shape"]:
     """(exp(z) - 1) / z, exact to rounding, with its gradient, for every z including 0.
 
-    The quotient loses all digits near 0, its derivative even more; there the power series sum z^k / (k+1)! takes
-    over. With |z| < 1/2, fourteen terms leave less than 1e-16.
+    Near 0 the quotient loses all its digits, and its derivative even more; the power series sum z^k / (k+1)! replaces
+    it for |z| < 1/2, where fourteen terms leave an error below 1e-16.
     """
     small = jnp.abs(z) < 0.5
     series_z = jnp.where(small, z, 0)  # the double `where` keeps infinities out of the gradient
@@ -34,7 +34,7 @@ def _phi1(z: Complex[Array, "*shape"]) -> Complex[Array, "*shape"]:
 def zoh(Lambda: Complex[Array, "..."], Delta: Float[Array, "..."]) -> Discrete:
     """Zero-order hold: Lambda_bar = exp(Lambda Delta), gamma = (Lambda_bar - 1) / Lambda (arXiv 2208.04933, eq. 6).
 
-    Exact for an input that is constant between samples. At Lambda = 0, gamma is its limit Delta.
+    Exact for an input that is constant between samples. At Lambda = 0, gamma is its limit Delta. Shapes: see above.
     """
     z = Lambda * Delta.astype(Lambda.dtype)
     return jnp.exp(z), Delta.astype(Lambda.dtype) * _phi1(z)
@@ -43,7 +43,7 @@ def zoh(Lambda: Complex[Array, "..."], Delta: Float[Array, "..."]) -> Discrete:
 def bilinear(Lambda: Complex[Array, "..."], Delta: Float[Array, "..."]) -> Discrete:
     """Bilinear (Tustin): Lambda_bar = (1 + z/2) / (1 - z/2), gamma = Delta / (1 - z/2), z = Lambda Delta.
 
-    As in the published implementations and in `scipy.signal.cont2discrete`.
+    This is the rule of the published implementations and of `scipy.signal.cont2discrete`. Shapes: see above.
     """
     half = Lambda * Delta.astype(Lambda.dtype) / 2
     inverse = 1 / (1 - half)
@@ -51,7 +51,7 @@ def bilinear(Lambda: Complex[Array, "..."], Delta: Float[Array, "..."]) -> Discr
 
 
 def discretize(Lambda: Complex[Array, "..."], Delta: Float[Array, "..."], method: str = "zoh") -> Discrete:
-    """The rule of that name, `zoh` or `bilinear`. Raises ValueError for another."""
+    """(Lambda_bar, gamma) by the rule `method`, `zoh` or `bilinear`. Raises ValueError for any other name."""
     if method not in get_args(Method):
         raise ValueError(f"discretization must be one of {', '.join(get_args(Method))}; got {method!r}")
     return zoh(Lambda, Delta) if method == "zoh" else bilinear(Lambda, Delta)

@@ -1,7 +1,7 @@
 """Causal and two-sided convolution by real FFT.
 
-The gradient has a rule of its own (`jax.custom_vjp`), which keeps the spectra, for reverse mode only. With `plain=True`
-jax differentiates the transforms themselves, in reverse and in forward mode.
+By default a custom gradient rule (`jax.custom_vjp`) stores the spectra; it supports reverse mode only. With
+`plain=True` JAX differentiates the FFTs themselves, in reverse and in forward mode.
 """
 
 import functools
@@ -20,9 +20,12 @@ def causal(u: Float[Array, "*batch L H"], K: Float[Array, "H L"], *, plain: bool
     """y_k = sum_l K_l u_{k-l}.
 
     Args:
-      u: inputs (..., L, H).
-      K: one kernel for each feature, lags 0 to L - 1.
-      plain: without a gradient rule of our own, for forward mode.
+      u: inputs (..., L, H); cast to K's dtype.
+      K: one kernel per feature, (H, L), lags 0 to L - 1.
+      plain: differentiate the FFTs instead of using the custom gradient rule; required for forward mode.
+
+    Returns:
+      y (..., L, H), with K's dtype.
     """
     return _multiply(u, K, plain)
 
@@ -35,10 +38,10 @@ def two_sided(
     skip_current: bool,
     plain: bool = False,
 ) -> Float[Array, "*batch L H"]:
-    """y_k = sum_l K_l u_{k-l} + K_back_l u_{k+l+1}; without `skip_current`, u_{k+l}.
+    """y_k = sum_l K_l u_{k-l} + K_back_l u_{k+l+1}; without `skip_current`, u_{k+l} instead of u_{k+l+1}.
 
-    The published S4 code starts the backward kernel at the next sample, the published S5 code at the current one.
-    Arguments as for `causal`.
+    The published S4 code starts the backward kernel at the next sample (`skip_current`), the published S5 code at the
+    current one. K_back is (H, L), like K; the other arguments and the result are those of `causal`.
     """
     L = u.shape[-2]
     if skip_current:
@@ -48,10 +51,10 @@ def two_sided(
 
 
 def _multiply(u: Float[Array, "*batch L H"], K: Float[Array, "H K"], plain: bool) -> Float[Array, "*batch L H"]:
-    """Circular convolution long enough for nothing to wrap: negative lags stand at the end of a K of length 2 L."""
+    """Linear convolution as a circular one without wrap-around; a K of length 2 L ends with the negative lags."""
     L, span, u = u.shape[-2], K.shape[1], u.astype(K.dtype)
     size = scipy.fft.next_fast_len(2 * L, real=True)
-    if span > L:  # zeros go between lags and negative lags
+    if span > L:  # zeros between the lags and the negative lags
         K = jnp.concatenate([K[:, :L], jnp.zeros((K.shape[0], size - 2 * L), K.dtype), K[:, L:]], axis=1)
     else:
         K = jnp.pad(K, ((0, 0), (0, size - span)))
@@ -62,9 +65,10 @@ def _multiply(u: Float[Array, "*batch L H"], K: Float[Array, "H K"], plain: bool
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _circular(u: Float[Array, "N H L"], K: Float[Array, "H K"], size: int) -> Float[Array, "N H L"]:
-    """The first L samples of the circular convolution, of length `size`, of u and K filled up with zeros.
+    """The first L samples of the circular convolution of length `size` of u, padded with zeros, and K.
 
-    The gradient uses the spectra of both again. It takes one transform for itself and one back for each of them.
+    The backward pass reuses the spectra of u and K: it takes one FFT of the cotangent, and one inverse FFT each for du
+    and dK.
     """
     return _circular_fwd(u, K, size)[0]
 

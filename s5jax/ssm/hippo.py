@@ -1,6 +1,7 @@
-"""HiPPO-LegS, whose normal part S5 starts from; `measures` has the others.
+"""HiPPO-LegS. S5 and S4D-LegS start from its normal part, S4 from the whole matrix, S5-PTD and S4-PTD from a perturbed
+one. `measures` has the other HiPPO matrices.
 
-Float64 NumPy: built once, at initialisation, and its eigendecomposition does not survive single precision.
+Computed in float64 NumPy, once at initialisation: single precision is too inaccurate for the eigendecomposition.
 """
 
 import numpy as np
@@ -12,7 +13,7 @@ NPLR = tuple[Float[np.ndarray, "n n"], Float[np.ndarray, " n"], Float[np.ndarray
 
 
 def legs(n: int) -> NPLR:
-    """The scaled Legendre measure: all of the past, in Legendre polynomials. A (n, n), B (n,), P (1, n), n >= 1.
+    """The scaled Legendre measure: the whole past, in Legendre polynomials. Returns A (n, n), B (n,), P (1, n).
 
     A[i, j] = -sqrt((2i+1)(2j+1)) for i > j, -(i+1) for i = j, 0 above; B[i] = sqrt(2i+1)
     (Gu et al. 2020, arXiv 2008.07669, theorem 2, made symmetric in scale as in arXiv 2111.00396, eq. 2);

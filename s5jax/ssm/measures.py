@@ -1,7 +1,4 @@
-"""HiPPO's measures by name, LegT and FouT besides LegS, and what S4 makes of them: a diagonal less a low-rank part.
-
-Float64 NumPy, as `hippo`.
-"""
+"""The HiPPO matrices LegS, LegT and FouT by name, and their diagonal-plus-low-rank form for S4. Float64 NumPy."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -38,7 +35,7 @@ def fout(n: int) -> NPLR:
     A = S - B B^T, where S rotates states (2k, 2k+1), the cosine and the sine, at pi k for k = 0, 1, ...; B is sqrt(2)
     at cosines, 1 at the constant, 0 at sines; P = B, rank 1. Arguments and returns as for `legs`.
 
-    The normal part S has a double eigenvalue 0: its constant, and the sine of frequency 0, which nothing reaches.
+    The normal part S has a double eigenvalue 0: the constant, and the sine of frequency 0, which no input reaches.
     """
     frequency = np.stack([np.zeros(n // 2 + 1), np.arange(n // 2 + 1)], axis=-1).ravel()[1:n]
     B = np.zeros(n)
@@ -48,16 +45,16 @@ def fout(n: int) -> NPLR:
 
 
 MEASURES: dict[Measure, Callable[[int], NPLR]] = {"legs": legs, "legt": legt, "fout": fout}
-"""By name."""
+"""The measures by name; each function maps n to (A, B, P)."""
 
 
 def normal_plus_low_rank(
     A: Float[np.ndarray, "n n"], B: Float[np.ndarray, " n"], P: Float[np.ndarray, "rank n"]
 ) -> tuple[Complex[np.ndarray, " m"], Complex[np.ndarray, " m"], Complex[np.ndarray, "rank m"]]:
-    """A real system, given as by `hippo`, in the eigenbasis V of its normal part: A is diag(Lambda) - sum p_r p_r^*.
+    """A real system (A, B, P) in the eigenbasis V of its normal part, where A becomes diag(Lambda) - sum_r p_r p_r^*.
 
-    Of n states the m = n/2 conjugate halves are kept. Each eigenvector's phase, which is free, makes its first
-    component that is not zero real and positive, so that the result is the same on every machine.
+    One mode of each of the m = n/2 conjugate pairs is kept. The free phase of each eigenvector is fixed by making its
+    first non-zero component real and positive, so that the result is the same on every machine.
 
     Returns:
       Lambda (m,), V^* B (m,), and the rows p_r = V^* P_r (rank, m); complex128.

@@ -1,4 +1,4 @@
-"""What S4 and S4D store besides `parameters`, one system for each feature: copies, readouts, decay rates."""
+"""Parameters of S4 and S4D, which have one system per feature: copies, step sizes, readouts, decay rates."""
 
 from typing import Literal
 
@@ -19,27 +19,27 @@ def check_state_size(state_size: int) -> None:
 
 
 def copies(n_ssm: int, d_model: int) -> int:
-    """How many copies of (A, B) there are, n_ssm or for 0 one for each feature; ValueError if they do not fit."""
+    """Number of copies of (A, B): n_ssm, or d_model if n_ssm is 0. ValueError if n_ssm does not divide d_model."""
     if n_ssm and d_model % n_ssm:
         raise ValueError(f"n_ssm {n_ssm} does not divide d_model {d_model}")
     return n_ssm or d_model
 
 
-def of_features(x: Shaped[Array, "S N"], d_model: int) -> Shaped[Array, "H N"]:
-    """What S copies hold, for each feature: feature h uses copy h mod S."""
+def tile_copies(x: Shaped[Array, "S N"], d_model: int) -> Shaped[Array, "H N"]:
+    """Repeats the rows of S copies to one row per feature, (S, N) to (H, N): feature h uses copy h mod S."""
     return jnp.tile(x, (d_model // x.shape[0], 1))
 
 
 def clip_imaginary(B: Complex[np.ndarray, "*copies N"], bound: float) -> Complex[np.ndarray, "*copies N"]:
-    """HiPPO's B with its imaginary part held to +-bound, as the published S4 code has it; 0: unbounded.
+    """Clips the imaginary part of B to [-bound, bound], as the published S4 code does; bound 0: no clipping.
 
-    This depends on the phases of the eigenvectors, and is meant for those of `measures.normal_plus_low_rank`.
+    The result depends on the phases of the eigenvectors: B should come from `measures.normal_plus_low_rank`.
     """
     return B.real + 1j * np.clip(B.imag, -bound, bound) if bound else B
 
 
 def step_sizes(log_step: Float[Array, "H N"], rate: float | Float[Array, "..."]) -> Float[Array, "*steps H N"]:
-    """exp(log_step) times a factor, whose axes, if it has any, stand in front."""
+    """Step sizes exp(log_step) times `rate`; the axes of `rate`, (), (B,) or (B, L), come first."""
     Delta = jnp.exp(log_step)
     if jnp.ndim(rate) == 0:
         return Delta * rate
@@ -48,7 +48,7 @@ def step_sizes(log_step: Float[Array, "H N"], rate: float | Float[Array, "..."])
 
 
 def init_readouts(key: PRNGKeyArray, shape: tuple[int, int], bidirectional: bool) -> dict[str, Float[Array, "H N 2"]]:
-    """C, or C1 and C2: complex standard normal, as published for S4 and S4D."""
+    """C, or C1 and C2, (H, N, 2) each, for `shape` (H, N): complex standard normal, as published for S4 and S4D."""
     names = ("C1", "C2") if bidirectional else ("C",)
     scale = jnp.float32(np.sqrt(0.5))
     return {
@@ -60,7 +60,7 @@ def init_readouts(key: PRNGKeyArray, shape: tuple[int, int], bidirectional: bool
 def init_real_readouts(
     key: PRNGKeyArray, d_model: int, V: Complex[np.ndarray, "n N"], bidirectional: bool
 ) -> dict[str, Float[Array, "H N 2"]]:
-    """C, or C1 and C2: real standard normal readouts of n states, taken to the coordinates of the modes V."""
+    """C, or C1 and C2, (H, N, 2) each: real standard normal readouts of the n states, times the modes V (n, N)."""
     names = ("C1", "C2") if bidirectional else ("C",)
     basis = jnp.asarray(V, jnp.complex64)
     return {
@@ -70,16 +70,16 @@ def init_real_readouts(
 
 
 def readouts(params: dict[str, Array]) -> list[Complex[Array, "..."]]:
-    """C of the forward direction and, if there is one, of the backward direction: stored as C, or as C1 and C2."""
+    """[C], or [C1, C2] for two directions, each complex (H, N)."""
     return [unpair(params[name]) for name in ("C", "C1", "C2") if name in params]
 
 
 RealTransform = Literal["exp", "relu", "softplus", "sigmoid", "none"]
-"""How a decay rate -Re(A) is made of what is stored (arXiv 2206.11893, section 3.2 and table 2)."""
+"""How a decay rate -Re(A) is computed from the stored parameter (arXiv 2206.11893, section 3.2 and table 2)."""
 
 
 def decay_rate(raw: Float[Array, "*shape"], transform: RealTransform) -> Float[Array, "*shape"]:
-    """-Re(A) from what is stored: positive but for `none`. `relu` adds 1e-4, as published."""
+    """-Re(A) in 1/time from the stored parameter: positive, except with `none`. `relu` adds 1e-4, as published."""
     match transform:
         case "exp":
             return jnp.exp(raw)
@@ -94,10 +94,10 @@ def decay_rate(raw: Float[Array, "*shape"], transform: RealTransform) -> Float[A
 
 
 def raw_decay_rate(rate: Float[np.ndarray, "*shape"], transform: RealTransform) -> Float[np.ndarray, "*shape"]:
-    """What to store for a decay rate; float64. Rates below 1e-4 are raised to it, as published.
+    """The parameter to store for a decay rate, float64. Rates below 1e-4 are raised to 1e-4, as published.
 
     Raises:
-      ValueError: `sigmoid` for a rate of 1 or more.
+      ValueError: a rate is 1 or more with `sigmoid`.
     """
     rate = np.maximum(rate, 1e-4)
     match transform:
@@ -109,7 +109,7 @@ def raw_decay_rate(rate: Float[np.ndarray, "*shape"], transform: RealTransform) 
             if rate.max() >= 1:
                 raise ValueError(
                     f"real_transform sigmoid keeps -Re(A) below 1, but the initial A has {rate.max():g}:"
-                    " take exp, relu, softplus or none, or a smaller real_scale"
+                    " use exp, relu, softplus or none, or a smaller real_scale"
                 )
             return np.log(rate) - np.log1p(-rate)
         case _:

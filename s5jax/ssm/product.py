@@ -1,4 +1,4 @@
-"""x W for sequences x, whose gradient of W is a sum of products instead of one long one."""
+"""Products x W of sequences x, with the gradient of W computed as a sum of smaller products."""
 
 import math
 
@@ -9,12 +9,12 @@ from jax.export import is_symbolic_dim
 from jaxtyping import Array, Float, Integer
 
 ROWS = 1024
-"""Least number of samples that a partial product of `weight_gradient` sums over, on a CPU."""
+"""Minimum number of samples in each group of `weight_gradient`, on a CPU."""
 
 
 @jax.custom_jvp
 def product(x: Float[Array, "*batch L H"], W: Float[Array, "H P"]) -> Float[Array, "*batch L P"]:
-    """x W."""
+    """x W; the gradient of W is computed by `weight_gradient`."""
     return x @ W
 
 
@@ -30,8 +30,8 @@ product.defjvp(_product_jvp, symbolic_zeros=True)
 
 @jax.custom_jvp
 def rows(W: Float[Array, "H P"], k: Integer[Array, "*batch L"]) -> Float[Array, "*batch L P"]:
-    """The product of one-hot vectors and W: rows k of W, and zero where there is none."""
-    k = k.astype(jnp.int32)  # a narrow integer may hold every k, but not their number
+    """Rows k of W, the product of one-hot vectors and W; zero where k is out of range."""
+    k = k.astype(jnp.int32)  # a narrow integer type may not hold len(W)
     valid = (k >= 0) & (k < len(W))
     return jnp.where(valid[..., None], W[jnp.where(valid, k, 0)], 0)
 
@@ -43,22 +43,23 @@ def _rows_jvp(primals: tuple[Array, Array], tangents: tuple) -> tuple[Array, Arr
 
 
 def _grouped(x: Float[Array, "*batch L H"], W: Float[Array, "H P"]) -> Float[Array, "*batch L P"]:
-    """x W, such that the transpose in W is `weight_gradient`."""
+    """x W, computed such that its transpose with respect to W is `weight_gradient`."""
     n = _groups(x)
     W = jnp.broadcast_to(W, (n, *W.shape))
     return jnp.einsum("nkh,nhp->nkp", _in_groups(x, n), W).reshape(*x.shape[:-1], W.shape[-1])
 
 
 def weight_gradient(x: Float[Array, "*batch L H"], y: Float[Array, "*batch L P"]) -> Float[Array, "H P"]:
-    """The sum over all samples of x_k y_k^T.
+    """The sum over all samples of x_k y_k^T, (H, P).
 
-    Some sequences at a time on a CPU, where the compiler transposes x for one product over all, which is slower."""
+    On a CPU it is computed in groups of sequences and summed: for a single product over all samples XLA would transpose
+    x first, which is slower."""
     n = _groups(x)
     return jnp.einsum("nkh,nkp->nhp", _in_groups(x, n), _in_groups(y, n)).sum(0)
 
 
 def _groups(x: Float[Array, "*batch L H"]) -> int:
-    """Into how many groups the sequences are taken apart."""
+    """The number of groups into which the sequences are split."""
     *batch, L, _ = x.shape
     N = math.prod(batch)
     if is_symbolic_dim(N) or is_symbolic_dim(L) or jax.default_backend() != "cpu":

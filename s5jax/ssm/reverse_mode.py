@@ -1,6 +1,6 @@
-"""An error that says what to do where forward mode meets a gradient rule for reverse mode.
+"""A helpful error for forward-mode differentiation of functions with a `jax.custom_vjp` rule.
 
-`jax.custom_vjp` alone says that it cannot be differentiated forwards, and not what else to call.
+JAX's own message says that forward mode is not supported, but not what to use instead (`scan_method="plain"`).
 """
 
 from typing import Any, NoReturn
@@ -13,17 +13,17 @@ from jaxtyping import Array, Shaped
 
 @jax.custom_jvp
 def reverse_mode_only(x: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
-    """x; a TypeError for forward mode, as by `jax.jvp` or `jax.linearize`.
+    """Returns x. Raises TypeError in forward mode, for example under `jax.jvp` or `jax.linearize`.
 
-    Its tangent is a primitive that cannot be computed. Reverse mode transposes it, which leaves the identity.
+    The tangent is a primitive that cannot be evaluated, but can be transposed: reverse mode passes cotangents through.
     """
     return x
 
 
 def _refuse(*_: Any, **__: Any) -> NoReturn:
     raise TypeError(
-        "this way to compute a scan or convolution has a gradient rule for reverse mode only."
-        ' For forward mode (jax.jvp, jax.linearize) take scan_method="plain"'
+        "this scan or convolution has a gradient rule for reverse mode only;"
+        ' for forward mode (jax.jvp, jax.linearize) use scan_method="plain"'
     )
 
 

@@ -1,4 +1,4 @@
-"""What S4D's A and B start as, float64 NumPy, one half of each conjugate pair (arXiv 2206.11893, section 4)."""
+"""Initial A and B of S4D in float64 NumPy, one mode of each conjugate pair (arXiv 2206.11893, section 4)."""
 
 import functools
 from collections.abc import Callable
@@ -27,15 +27,15 @@ def initial_A(
     real: tuple[bool, float] = (False, 1.0),
     imag: tuple[bool, float] = (False, 1.0),
 ) -> Complex[np.ndarray, "{copies} N"]:
-    """The diagonal of A.
+    """The diagonal of the initial A, (copies, size / 2), in 1/time.
 
     Args:
-      key: for what is random.
-      copies: systems, the first axis of the result.
-      size: states of each; half of them are returned.
+      key: for the random initialisations.
+      copies: number of independent systems.
+      size: states of each system, conjugate modes included.
       init: the formula, see `s4d.Options.init`.
-      kappa: bound on the condition number, for "ptd-conjugate"; 0: the default there.
-      real, imag: (draw at random, scale) of either part, see `s4d.Options`.
+      kappa: bound on the condition number of the eigenvectors, for "ptd-conjugate"; 0: the default of `ptd`.
+      real, imag: (draw at random, scale) of the real and the imaginary part, see `s4d.Options`.
     """
     (real_random, real_scale), (imag_random, imag_scale) = real, imag
     N = size // 2
@@ -68,7 +68,11 @@ def initial_A(
 
 
 def initial_B(size: int, init: Init, B_init: InitB, *, kappa: float, clip: float) -> Complex[np.ndarray, " N"]:
-    """B of every copy, (size / 2,), for any `B_init` but "random"."""
+    """The initial B of each copy, (size / 2,), for any `B_init` except "random".
+
+    `size`, `init` and `kappa` as for `initial_A`; `B_init`: see `s4d.Options`; `clip`: bound on the imaginary part of
+    HiPPO's B, 0: none.
+    """
     n = np.arange(size // 2)
     if B_init == "of_init":
         if init == "ptd-conjugate":
@@ -95,8 +99,8 @@ def _legs(size: int) -> tuple[Complex[np.ndarray, " N"], Complex[np.ndarray, " N
 def perturbed_legs(
     size: int, kappa: float
 ) -> tuple[Complex[np.ndarray, " N"], Complex[np.ndarray, " N"], Complex[np.ndarray, "size N"]]:
-    """Lambda, V^-1 B and V of HiPPO-LegS perturbed, half of its modes."""
-    from s5jax.ssm import ptd  # and the optimiser behind it: only where it is asked for
+    """Lambda, V^-1 B and V of perturbed HiPPO-LegS, one mode of each conjugate pair."""
+    from s5jax.ssm import ptd  # imported here because it loads an optimiser
 
     A, B, _ = hippo.legs(size)
     Lambda, V, inverse = ptd.perturb_then_diagonalize(A, kappa=kappa or None).halves()

@@ -1,17 +1,17 @@
-"""The linear recurrence x_k = a_k x_{k-1} + b_k, every way it is computed.
+"""The linear recurrence x_k = a_k x_{k-1} + b_k, with a choice of methods:
 
-- "sequential" walks along the sequence once: least work, L dependent steps.
-- "chunked" cuts it into pieces of about sqrt(L) steps and walks along all of them at a time, to find what each starts
-  from, and again: twice the work, 3 sqrt(L) dependent steps.
+- "sequential" loops over the sequence once: least work, L dependent steps.
+- "chunked" splits the sequence into about sqrt(L) chunks and scans all chunks in parallel, twice: first to find each
+  chunk's initial state, then to compute the states. Twice the work, 3 sqrt(L) dependent steps.
 - "associative" combines the maps x -> a x + b in a tree (Blelloch 1990; arXiv 2208.04933, section 2.2 and appendix H):
-  about twice the work, log2 L dependent steps, but every level of the tree goes through memory.
-- "plain" is a `jax.lax.scan` without a gradient rule of ours, for forward mode (`jax.jvp`, `jax.linearize`), which the
-  others refuse with a TypeError. (A Hessian-vector product, `jax.jvp` of `jax.grad`, works with all.)
+  about twice the work, log2 L dependent levels, but each level reads and writes memory.
+- "plain" is a `jax.lax.scan` without a custom gradient rule, and the only method that supports forward mode
+  (`jax.jvp`, `jax.linearize`); the others raise TypeError. Hessian-vector products, `jax.jvp` of `jax.grad`, work with
+  all of them.
 - "auto" is "sequential" on a CPU and "chunked" elsewhere.
 
-The gradient rule: the adjoint of a recurrence is the same recurrence run the other way, so that the backward pass keeps
-the states and nothing else. All arithmetic is real, on packed states (..., K, P): K = 2 holds the real and the
-imaginary part, K = 1 a real state.
+The adjoint of the recurrence is the reversed recurrence, so that the backward pass needs only a and the states. All
+arithmetic is real, on packed states (..., K, P): K = 2 holds the real and the imaginary part, K = 1 a real state.
 """
 
 import math
@@ -29,11 +29,10 @@ Method = Literal["auto", "sequential", "chunked", "associative", "plain"]
 
 
 def choose(method: str) -> str:
-    """What a method is on this machine's default device. ValueError for an unknown one.
+    """Resolves "auto" for the default backend. ValueError for an unknown method.
 
-    On a CPU a step of a compiled loop takes some 0.2 microseconds besides its arithmetic, and other methods gain little
-    on that: "Methods" in results/benchmark-cpu.md, by `python scripts/benchmark.py methods`. On other devices a step of
-    a loop is dear, and traffic too; that was not measured.
+    On a CPU a loop iteration has little overhead, so that the other methods gain little ("Methods" in
+    results/benchmark-cpu.md). On accelerators an iteration is expected to cost more, and memory traffic too.
     """
     if method not in get_args(Method):
         raise ValueError(f"scan method must be one of {', '.join(get_args(Method))}; got {method!r}")
@@ -56,19 +55,22 @@ def scan(
     Args:
       a: multipliers, of the dtype of b: (P,) for a time-invariant system, or any shape that broadcasts to b's.
       b: inputs, real or complex, (..., L, P), L >= 1.
-      initial_state: the state before the first step, (P,) or (..., P); default zero.
-      mask: (..., L), true where a step counts; one that does not leaves the state as it was. Default: all count.
-      reverse: run from the last step to the first (the initial state then stands after the last one).
+      initial_state: the state before the first step, (P,) or (..., P); default: zero.
+      mask: (..., L), true at steps that are applied; other steps leave the state unchanged. Default: all true. (The
+        `mask` of mixers is the opposite: true where a sample is missing.)
+      reverse: run from the last step to the first; `initial_state` is then the state after the last step.
+      method: see above; default "auto".
 
     Returns:
       The states (..., L, P), in the order of b, and the final state (..., P), that of the step computed last.
 
     Raises:
-      ValueError: L = 0, dtypes that differ, or an unknown method.
+      ValueError: L = 0, the dtypes differ, or the method is unknown.
+      TypeError: in forward mode, unless the method is "plain".
     """
     *batch, L, P = b.shape
     if L == 0:
-        raise ValueError("a sequence has at least one step, got length 0")
+        raise ValueError("a sequence must have at least one step, got length 0")
     if a.dtype != b.dtype:
         raise ValueError(f"a and b must have the same dtype, got {a.dtype} and {b.dtype}")
     a = with_rank(a, b.ndim)
@@ -88,14 +90,14 @@ def scan(
 def states(
     a: Float[Array, "n l K P"], b: Float[Array, "N L K P"], start: Float[Array, "N K P"], *, reverse: bool, method: str
 ) -> Float[Array, "N L K P"]:
-    """`scan` of packed states; a is (1, 1, K, P), (N, 1, K, P) or (N, L, K, P)."""
+    """`scan` on packed arrays: a is (1, 1, K, P), (N, 1, K, P) or (N, L, K, P). Returns all states, (N, L, K, P)."""
     if choose(method) == "plain":
         return _plain(a, b, start, reverse)
     return _states(*map(reverse_mode_only, (a, b, start)), reverse, choose(method))
 
 
 def pack(z: Inexact[Array, "*shape P"]) -> Float[Array, "*shape K P"]:
-    """Real and imaginary part on the second-last axis; of a real array there is only the former."""
+    """(..., P) to (..., K, P): real and imaginary part (K = 2), or the real part alone of a real array (K = 1)."""
     return jnp.stack([z.real, z.imag], -2) if jnp.iscomplexobj(z) else z[..., None, :]
 
 
@@ -105,15 +107,16 @@ def unpack(x: Float[Array, "*shape K P"]) -> Inexact[Array, "*shape P"]:
 
 
 def multiply(a: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """a x of packed numbers (..., K, P), of one rank, with axes of length 1 where one does not vary."""
-    return a * x if a.shape[-2] == 1 else a[..., :1, :] * x + a[..., 1:, :] * _turn(x)
+    """a x of packed numbers (..., K, P), which have the same rank and broadcast."""
+    return a * x if a.shape[-2] == 1 else a[..., :1, :] * x + a[..., 1:, :] * _times_i(x)
 
 
 def conjugate(x: Float[Array, "*shape K P"]) -> Float[Array, "*shape K P"]:
+    """The complex conjugate of packed numbers (..., K, P)."""
     return x if x.shape[-2] == 1 else x * _signs(1, -1, x)
 
 
-def _turn(x: Float[Array, "*shape 2 P"]) -> Float[Array, "*shape 2 P"]:
+def _times_i(x: Float[Array, "*shape 2 P"]) -> Float[Array, "*shape 2 P"]:
     """i x."""
     return x[..., ::-1, :] * _signs(-1, 1, x)
 
@@ -130,16 +133,16 @@ def run(
     chunk: int,
     against: Float[Array, "N L D K P"] | None = None,
 ) -> tuple[Float[Array, "N L D K P"], Any]:
-    """The loop behind "sequential" and "chunked", D recurrences at once: all states, and a sum (K, P) or `None`.
+    """The loop of "sequential" and "chunked" for D recurrences at once. Returns all states, and a sum (K, P) or `None`.
 
     Args:
       a: as for `states`.
-      b: inputs of each recurrence, or one (d = 1) for all.
-      starts: the state that each recurrence starts from.
+      b: inputs of each recurrence, or of all of them (d = 1).
+      starts: the initial state of each recurrence.
       reverse: for each recurrence, whether it runs from the last step to the first.
-      chunk: length of the pieces, divides L.
-      against: z_k, of which the sum over k, N and D of x_{k-1} conj(z_k) is wanted: the gradient of a time-invariant a,
-        where x are adjoint states. Collected on the way, the products are not stored.
+      chunk: chunk length; it must divide L.
+      against: z_k. If given, the loop also sums x_{k-1} conj(z_k) over k, N and D, without storing the products. With
+        adjoint states x this sum is the gradient of a time-invariant a.
     """
     N, L, _, K, P = b.shape
     D, chunks = len(reverse), L // chunk
@@ -159,11 +162,11 @@ def run(
         x, all_x, sums = carry
         for d, r in enumerate(reverse if against is not None else ()):
             z = _at(against, d, t, r)  # type: ignore[arg-type]
-            sums = [total + x[d] * part for total, part in zip(sums, [z, _turn(z)][:K], strict=True)]
+            sums = [total + x[d] * part for total, part in zip(sums, [z, _times_i(z)][:K], strict=True)]
         a_t = [_at(a, 0, t, r) if fixed is None else fixed for r in reverse]
         x = [multiply(a_t[d], x[d]) + _at(b, d, t, r) for d, r in enumerate(reverse)]
         for d, r in enumerate(reverse):
-            all_x = jax.lax.dynamic_update_slice(all_x, x[d][:, None, None], (0, _place(all_x, t, r), d, 0, 0))
+            all_x = jax.lax.dynamic_update_slice(all_x, x[d][:, None, None], (0, _index(all_x, t, r), d, 0, 0))
         return x, all_x, sums
 
     sums = [] if against is None else [jnp.zeros_like(initial[0])] * K
@@ -173,16 +176,16 @@ def run(
 
 
 def _chunk_starts(a: Array, b: Array, start: Array, chunks: int, d: int, reverse: bool) -> Float[Array, "N_chunks K P"]:
-    """The state that each chunk of b (N * chunks, T, d, K, P) starts from."""
+    """The initial state of each chunk of b (N * chunks, T, d, K, P)."""
     N, T = start.shape[0], b.shape[1]
-    own = jnp.zeros_like(b[:, 0, 0])  # the state at a chunk's end, had it started from zero
+    own = jnp.zeros_like(b[:, 0, 0])  # final state of each chunk, started from zero
     if a.shape[1] == 1:
         fixed = a[:, 0, 0]
         own = jax.lax.fori_loop(0, T, lambda t, x: multiply(fixed, x) + _at(b, d, t, reverse), own)
         powers = jnp.broadcast_to(pack(jax.lax.integer_pow(unpack(fixed), T)), own.shape)
     else:
-        one, of_both = own.at[:, 0].set(1), lambda t: (_at(a, 0, t, reverse), _at(b, d, t, reverse))
-        powers, own = jax.lax.fori_loop(0, T, lambda t, maps: _combine(maps, of_both(t)), (one, own))
+        one, step = own.at[:, 0].set(1), lambda t: (_at(a, 0, t, reverse), _at(b, d, t, reverse))
+        powers, own = jax.lax.fori_loop(0, T, lambda t, maps: _combine(maps, step(t)), (one, own))
 
     def chain(x: Array, chunk: list[Array]) -> tuple[Array, Array]:
         return multiply(chunk[0], x) + chunk[1], x
@@ -193,17 +196,17 @@ def _chunk_starts(a: Array, b: Array, start: Array, chunks: int, d: int, reverse
 
 
 def _combine(earlier: tuple[Array, Array], later: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Composition of x -> a x + b: first `earlier`, then `later`."""
+    """Composition of two maps x -> a x + b: first `earlier`, then `later`."""
     return multiply(later[0], earlier[0]), multiply(later[0], earlier[1]) + later[1]
 
 
-def _place(x: Array, t: Array, reverse: bool) -> Array:
+def _index(x: Array, t: Array, reverse: bool) -> Array:
     return x.shape[1] - 1 - t if reverse else t
 
 
 def _at(x: Float[Array, "N T D K P"], d: int, t: Array, reverse: bool) -> Float[Array, "N K P"]:
-    """Step t of a recurrence; what there is one of, serves all."""
-    return jax.lax.dynamic_index_in_dim(x[:, :, d if x.shape[2] > 1 else 0], _place(x, t, reverse), 1, keepdims=False)
+    """Element t, in scan order, of recurrence d; an array with one recurrence is shared by all."""
+    return jax.lax.dynamic_index_in_dim(x[:, :, d if x.shape[2] > 1 else 0], _index(x, t, reverse), 1, keepdims=False)
 
 
 def _plain(a: Array, b: Array, start: Array, reverse: bool) -> Array:
@@ -222,7 +225,7 @@ def _solve(a: Array, b: Array, start: Array, reverse: bool, method: str) -> Arra
         b = b.at[:, first].add(multiply(a[:, first], start))
         return jax.lax.associative_scan(_combine, (jnp.broadcast_to(a, b.shape), b), reverse=reverse, axis=1)[1]
     chunk = math.isqrt(L) if method == "chunked" else L
-    if missing := -L % chunk:  # add steps that come after all others
+    if missing := -L % chunk:  # pad after the last step, in scan order
         side = (missing, 0) if reverse else (0, missing)
         a, b = (x if x.shape[1] == 1 else jnp.pad(x, ((0, 0), side, (0, 0), (0, 0))) for x in (a, b))
     x = run(a, b[:, :, None], start[:, None], (reverse,), chunk)[0][:, :, 0]
@@ -240,7 +243,7 @@ def _states_fwd(a: Array, b: Array, start: Array, reverse: bool, method: str) ->
 def _states_bwd(reverse: bool, method: str, residuals: tuple[Array, ...], cotangent: Array) -> tuple[Array, ...]:
     """l_k = g_k + conj(a_{k+1}) l_{k+1};  db_k = l_k,  da_k = l_k conj(x_{k-1}),  dx_0 = conj(a_1) l_1."""
     a, start, x = residuals
-    # Each step needs its successor's multiplier, and each multiplier its predecessor's state: both shift by one.
+    # The adjoint at a step uses the next step's multiplier; a multiplier's gradient uses the previous step's state.
     following = a if a.shape[1] == 1 else _shift(a, jnp.ones_like(a[:, :1]), not reverse)
     db = _solve(conjugate(following), cotangent, jnp.zeros_like(start), not reverse, method)
     da = multiply(conjugate(_shift(x, start[:, None], reverse)), db)
@@ -253,5 +256,5 @@ _states.defvjp(_states_fwd, _states_bwd)
 
 
 def _shift(x: Array, filler: Array, left: bool) -> Array:
-    """x moved by one step, `filler` taking the free place."""
+    """Shifts x by one step; `filler` fills the gap."""
     return jnp.concatenate([x[:, 1:], filler] if left else [filler, x[:, :-1]], 1)

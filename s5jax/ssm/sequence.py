@@ -1,4 +1,4 @@
-"""Where sequences end, what is missing in them, where new ones start, and how much time passes between samples."""
+"""Ends, missing samples and resets of sequences, and the time between their samples."""
 
 import jax
 import jax.numpy as jnp
@@ -8,18 +8,18 @@ Rate = Float[Array, "..."] | float
 
 
 def valid_steps(lengths: Integer[Array, "*batch"], L: int) -> Bool[Array, "*batch {L}"]:
-    """True at the steps before each sequence's end."""
-    lengths = lengths.astype(jnp.int32)  # a narrow integer may hold every length, but not L
+    """(..., L) from lengths (...): true at the first `lengths` steps of each sequence."""
+    lengths = lengths.astype(jnp.int32)  # a narrow integer type may not hold L
     return jax.lax.broadcasted_iota(jnp.int32, (*lengths.shape, L), lengths.ndim) < lengths[..., None]
 
 
 def clean(
     x: Float[Array, "B L H"], lengths: Integer[Array, " B"] | None = None, mask: Bool[Array, "B L"] | None = None
 ) -> Float[Array, "B L H"]:
-    """x with zeros after each sequence's end and at missing samples, even for NaN. ValueError if L is 0."""
+    """Sets x to zero in the padding and at missing samples, so that NaN there has no effect. ValueError if L is 0."""
     L = x.shape[1]
     if L == 0:
-        raise ValueError("a sequence has at least one step, got length 0")
+        raise ValueError("a sequence must have at least one step, got length 0")
     if lengths is not None:
         x = jnp.where(valid_steps(lengths, L)[..., None], x, 0)
     return x if mask is None else jnp.where(mask[..., None], 0, x)
@@ -28,7 +28,7 @@ def clean(
 def in_shape(
     x: Float[Array, "B L H"], rate: Rate | None, reset: Bool[Array, "#B #L"] | None
 ) -> tuple[Rate | None, Bool[Array, "B L"] | None]:
-    """The rate, where it has two axes, and the reset in the shape (B, L) of x; ValueError if that cannot be."""
+    """Broadcasts `reset`, and `rate` if it has two axes, to (B, L) of x. ValueError if the shapes do not fit."""
     if rate is not None and jnp.ndim(rate) == 2:
         rate = jnp.broadcast_to(jnp.asarray(rate), x.shape[:2])
     return rate, None if reset is None else jnp.broadcast_to(reset, x.shape[:2])
@@ -37,7 +37,7 @@ def in_shape(
 def reset_state(
     state: Shaped[Array, "B ..."], reset: Bool[Array, "B L"] | None, lengths: Integer[Array, " B"] | None
 ) -> Shaped[Array, "B ..."]:
-    """The state before the first step: zero, even for NaN, where the first valid step is a reset."""
+    """The state (B, ...) before the first step, set to zero (also from NaN) where the first step is a valid reset."""
     if reset is None:
         return state
     first = reset[:, 0] if lengths is None else reset[:, 0] & (lengths > 0)
@@ -45,7 +45,7 @@ def reset_state(
 
 
 def end_before(reset: Bool[Array, "#B #L"] | None, lengths: Integer[Array, " B"] | None, L: int) -> Bool[Array, "#B L"]:
-    """True at the last step of each sequence: before the batch's end, its own, or the start of another."""
+    """True at the last steps of sequences: step L - 1, the last valid step, and steps before a reset. (1 or B, L)."""
     steps = jnp.arange(L, dtype=jnp.int32)[None]
     last = steps == L - 1
     if lengths is not None:
@@ -56,7 +56,7 @@ def end_before(reset: Bool[Array, "#B #L"] | None, lengths: Integer[Array, " B"]
 
 
 def gaps(rate: Rate | None, lengths: Integer[Array, " B"] | None) -> Rate:
-    """The time before each sample, in step sizes: the rate, 1 after each sequence's end; `None` is 1."""
+    """The time before each sample in step sizes, (), (B,) or (B, L): the rate (default 1), and 1 in the padding."""
     if rate is None or lengths is None or jnp.ndim(rate) < 2:
         return 1.0 if rate is None else rate
     rate = jnp.asarray(rate)
@@ -64,7 +64,7 @@ def gaps(rate: Rate | None, lengths: Integer[Array, " B"] | None) -> Rate:
 
 
 def backward_gaps(rate: Rate | None, lengths: Integer[Array, " B"] | None, reset: Bool[Array, "#B #L"] | None) -> Rate:
-    """The time after each sample, which a state crosses on its way backwards; 1 at the end of each sequence."""
+    """The time after each sample in step sizes, for the backward direction; 1 at the last step of each sequence."""
     rate = gaps(rate, lengths)
     if jnp.ndim(rate) < 2:
         return rate

@@ -1,6 +1,6 @@
-"""Powers of multipliers and sums of them: the kernel of a diagonal system, and the state that it ends in.
+"""The kernel of a diagonal system and its final state, as sums of powers of its multipliers.
 
-Letters: H features, N stored states of each, L length. Nothing here is ever of size H N L.
+Letters: H features, N stored states per feature, L length. No array has the size H N L.
 """
 
 import functools
@@ -16,18 +16,18 @@ from s5jax.ssm.discretize import Method
 
 __all__ = ["final_state", "log_multiplier", "vandermonde"]
 
-# Products of matrices in full precision: some devices round their factors to ten bits by default.
+# Matrix products in full precision: some devices round the factors to ten bits by default.
 _einsum = functools.partial(jnp.einsum, precision="highest")
 
 
 def log_multiplier(
     Lambda: Complex[Array, "..."], Delta: Float[Array, "..."], method: str = "zoh"
 ) -> Complex[Array, "..."]:
-    """log(Lambda_bar), imaginary part in [-pi, pi], from which powers follow as exp(l log Lambda_bar).
+    """log(Lambda_bar), with imaginary part in [-pi, pi]; powers of Lambda_bar are then exp(l log Lambda_bar).
 
-    Its real part is that of z = Lambda Delta for `zoh`, and log|1 + z/2| - log|1 - z/2| for `bilinear`. Powers so taken
-    are off by |l Lambda Delta| roundings; products of a rounded Lambda_bar by l of them, which is far more for the
-    slow modes that matter at length l. Arguments and errors as for `discretize.discretize`.
+    Its real part is that of z = Lambda Delta for `zoh`, and log|1 + z/2| - log|1 - z/2| for `bilinear`. The relative
+    error of such a power is about |l Lambda Delta| ulp. Repeated products of a rounded Lambda_bar lose about l ulp, far
+    more for the slow modes that still matter after l steps. Arguments and errors as for `discretize.discretize`.
     """
     z = Lambda * Delta.astype(Lambda.dtype)
     if method == "zoh":
@@ -38,8 +38,8 @@ def log_multiplier(
     numerator, denominator = (1 + x) ** 2 + y**2, (1 - x) ** 2 + y**2
     ratio = 4 * x / denominator  # |Lambda_bar|^2 - 1, without the cancellation
     near_one = jnp.abs(ratio) < 0.5
-    # Where Lambda_bar is 0 its logarithm is taken as that of 1e-18, which is 0 at any power but the 0th, and constant.
-    # (Its square is well above the subnormal numbers, which devices take for 0.)
+    # For Lambda_bar = 0 use the logarithm of 1e-18, as a constant: its powers are negligible except for the 0th.
+    # (The square of 1e-18 is well above the subnormal numbers, which devices flush to 0.)
     zero = numerator < 1e-36
     far = jnp.log(jnp.where(zero, 1e-36, numerator)) - jnp.log(denominator)
     modulus = jnp.where(near_one, jnp.log1p(jnp.where(near_one, ratio, 0)), far) / 2
@@ -52,11 +52,11 @@ def vandermonde(
     """K_l = Re sum_n c_n a_n^l for l = 0..length-1 (arXiv 2206.11893, section 3.3).
 
     With l = q T + r and T about sqrt(length), a^l = (a^T)^q a^r: the sum is a matrix product of two factors, H x Q x N
-    and H x N x T. The array of all powers, H x N x length, is never made, nor in the gradient.
+    and H x N x T. Neither this function nor its gradient forms the array of all powers, H x N x length.
 
     Args:
       c: coefficients, (..., H, N).
-      log_a: logarithms of the multipliers, (H, N), as from `log_multiplier`.
+      log_a: logarithms of the multipliers, (H, N), from `log_multiplier`.
       length: at least 1.
     """
     T, Q = _chunk(length)
@@ -71,16 +71,16 @@ def final_state(
 ) -> Complex[Array, "*batch H N"]:
     """sum_k a_n^(l - 1 - k) u_k over the l valid steps: the last state of x_k = a x_{k-1} + u_k, started from zero.
 
-    The transpose of `vandermonde`, in the same two factors.
+    The transpose of `vandermonde`, with the same two factors.
 
     Args:
       log_a: logarithms of the multipliers, (H, N).
       u: inputs (..., L, H).
-      lengths: (...), valid steps l of each sequence; default: all.
+      lengths: (...), number of valid steps l of each sequence; default: all.
     """
     L = u.shape[-2]
     T, Q = _chunk(L)
-    back = jax.lax.broadcasted_iota(jnp.int32, u.shape[:-1], u.ndim - 2)  # steps back from the last valid one
+    back = jax.lax.broadcasted_iota(jnp.int32, u.shape[:-1], u.ndim - 2)  # number of steps before the last valid step
     last = jnp.full(u.shape[:-2], L - 1, jnp.int32) if lengths is None else lengths.astype(jnp.int32) - 1
     source = last[..., None] - back
     u = jnp.where(source[..., None] >= 0, jnp.take_along_axis(u, jnp.maximum(source, 0)[..., None], axis=-2), 0)
@@ -91,19 +91,19 @@ def final_state(
 
 
 def _powers(log_a: Complex[Array, "*shape"], step: int, count: int) -> Complex[Array, "*shape {count}"]:
-    """a^0, a^step, ..., a^((count-1) step), each the product of two of some 2 sqrt(count) exponentials."""
+    """a^0, a^step, ..., a^((count-1) step), as products of pairs from about 2 sqrt(count) exponentials."""
     inner, outer = _chunk(count)
 
     def exponentials(exponents: np.ndarray) -> Array:
         return jnp.exp(log_a[..., None] * jnp.asarray(exponents.reshape((1,) * log_a.ndim + (-1,)), log_a.dtype))
 
     factors = exponentials(step * np.arange(inner)), exponentials(step * inner * np.arange(outer))
-    # Without the barrier XLA computes the exponentials again at each use of a power, which costs more than the rest.
+    # Without the barrier XLA recomputes the exponentials for each power, which costs more than everything else.
     near, far = jax.lax.optimization_barrier(factors)
     return (far[..., :, None] * near[..., None, :]).reshape(*log_a.shape, -1)[..., :count]
 
 
 def _chunk(length: int) -> tuple[int, int]:
-    """T and Q with Q T >= length, both about its square root."""
+    """T and Q with Q T >= length, both about sqrt(length)."""
     T = math.isqrt(length - 1) + 1
     return T, -(-length // T)

@@ -425,7 +425,7 @@ def test_refusals():
             Options(**bad)
     with pytest.raises(ValueError, match="heads must divide the width; got 4 heads for a width of 6"):
         attention.init(jax.random.key(0), 6, Options())
-    with pytest.raises(ValueError, match="rotary positions need an even width for each head; got 3"):
+    with pytest.raises(ValueError, match="rotary positions need an even width per head; got 3"):
         attention.init(jax.random.key(0), 12, Options())
     both = Options(causal=False)
     params, x = jax.tree.map(jnp.asarray, draw(both, (2, 3), np.float32))

@@ -880,7 +880,7 @@ def test_two_directions_have_no_state(name):
 @cases(lambda case: case.main and not is_two(case))
 def test_a_sequence_without_steps_is_refused(name):
     mixer, params, options = made(name)
-    with pytest.raises(ValueError, match="a sequence has at least one step"):
+    with pytest.raises(ValueError, match="a sequence must have at least one step"):
         mixer.apply(params, jnp.zeros((2, 0, H)), options)
 
 

@@ -323,7 +323,7 @@ def test_export_with_a_symbolic_batch(name, bidirectional):
 @cases
 def test_two_directions_have_no_recurrent_mode(name):
     mixer, params, options = make(name, bidirectional=True)
-    with pytest.raises(ValueError, match="no state to start from"):
+    with pytest.raises(ValueError, match="cannot start from a state"):
         mixer.apply(params, jnp.zeros((1, 4, H)), options, state=jnp.zeros((1, H, 2), jnp.complex64))
     for function in (functools.partial(mixer.init_state, batch=1), mixer.discretize):
         with pytest.raises(ValueError, match="a mixer with two directions has no recurrent mode"):
@@ -334,7 +334,7 @@ def test_two_directions_have_no_recurrent_mode(name):
 @cases
 def test_a_sequence_without_steps_is_refused(name):
     mixer, params, options = make(name)
-    with pytest.raises(ValueError, match="a sequence has at least one step"):
+    with pytest.raises(ValueError, match="a sequence must have at least one step"):
         mixer.apply(params, jnp.zeros((2, 0, H)), options)
 
 

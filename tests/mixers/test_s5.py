@@ -211,7 +211,7 @@ def test_padding_changes_nothing(bidirectional):
 def test_two_directions_have_no_state():
     params, options = random_mixer(bidirectional=True)
     state = s5.init_state(params, random_mixer()[1], 1)
-    with pytest.raises(ValueError, match="no state"):
+    with pytest.raises(ValueError, match="cannot start from a state"):
         s5.apply(params, jnp.zeros((1, 4, 3)), options, state=state)
     with pytest.raises(ValueError, match="no recurrent mode"):
         s5.init_state(params, options, 1)

@@ -14,8 +14,8 @@ L, B = 7, 3
     ("arguments", "message"),
     [
         ({"mask": jnp.zeros((B, L), bool)}, "averaging takes no mask of missing samples"),
-        ({"reset": jnp.zeros((B, L), bool)}, "averaging takes no reset: it reads one sequence at a time"),
-        ({"rate": 2.0}, "averaging takes no rate: it does not know time"),
+        ({"reset": jnp.zeros((B, L), bool)}, "averaging takes no reset: it expects one sequence per row"),
+        ({"rate": 2.0}, "averaging takes no rate: it has no step size"),
     ],
 )
 def test_what_a_mixer_would_ignore_is_refused(arguments, message):
@@ -38,7 +38,7 @@ def test_a_mixer_without_abilities():
         with pytest.raises(ValueError, match="averaging has no init_state and no step"):
             recurrent()
     state = build("s5").init_state(B)
-    with pytest.raises(ValueError, match="averaging reads in both directions: it has no state to start from"):
+    with pytest.raises(ValueError, match="averaging reads in both directions: it cannot start from a state"):
         model.prefill(state, inputs)
 
 

@@ -10,7 +10,7 @@ from numerics import relative_error
 from small_models import MIXERS, H, build, split, values
 
 from s5jax.models import heads
-from s5jax.models.block import Dropout, draw_dropout
+from s5jax.models.block import DropoutMasks, dropout_masks
 from s5jax.models.options import Options
 from s5jax.models.stack import Stack
 from s5jax.ssm.sequence import valid_steps
@@ -203,11 +203,11 @@ def test_one_hot_is_the_row_of_the_kernel():
 
 def test_dropout_is_tied_over_time_and_needs_a_key():
     model = build("s5-two", depth=1, dropout=0.5, norm="layer")
-    dropped = draw_dropout(model.encoder.options, B, jax.random.key(0), 0.5, inside=False)
-    ones = Dropout(dropped.kept[0], dropped.rate[0], None)(jnp.ones((B, L, H)), 0)
+    dropped = dropout_masks(model.encoder.options, B, jax.random.key(0), 0.5, inside=False)
+    ones = DropoutMasks(dropped.kept[0], dropped.rate[0], None)(jnp.ones((B, L, H)), 0)
     assert set(np.unique(ones)) == {0.0, 2.0}
     np.testing.assert_array_equal(ones, np.broadcast_to(ones[:, :1], ones.shape))
-    masks = draw_dropout(Options(depth=4, d_model=500), 10, jax.random.key(0), 0.1, inside=False).kept
+    masks = dropout_masks(Options(depth=4, d_model=500), 10, jax.random.key(0), 0.1, inside=False).kept
     assert abs(masks.mean() - 0.9) < 5 * (0.09 / masks.size) ** 0.5
     assert len(np.unique(masks.reshape(-1, 500), axis=0)) == 4 * 2 * 10  # each block, place and sequence has its own
     inputs = values(B, L, 2)

@@ -10,7 +10,7 @@ from numerics import relative_error
 from small_models import build, differentiated, double_precision, split, values
 
 from benchmarks.names import per_layer, stacked
-from s5jax.models.block import draw_dropout
+from s5jax.models.block import dropout_masks
 from s5jax.models.sequences import Sequences
 
 L, B = 11, 3
@@ -43,7 +43,7 @@ def test_scanned_unrolled_and_block_by_block(pattern, depth):
 
     def one_by_one(params, inputs):
         model = nnx.merge(graphdef, params, stats)
-        dropped = draw_dropout(model.encoder.options, B, key, 0.2, inside="attention" in pattern)
+        dropped = dropout_masks(model.encoder.options, B, key, 0.2, inside="attention" in pattern)
         sequences, stats_after = Sequences(arguments["lengths"]), []
         x = model.encoder.encode(inputs, sequences.counted(L))
         for i, block in enumerate(model.encoder.blocks):

@@ -166,5 +166,5 @@ def test_a_model_of_two_directions_cannot_be_fed_in_pieces():
     with pytest.raises(ValueError, match="two directions"):
         model.discretize()
     state = build("s4d", depth=1).init_state(1)
-    with pytest.raises(ValueError, match="s4d reads in both directions: it has no state to start from"):
+    with pytest.raises(ValueError, match="s4d reads in both directions: it cannot start from a state"):
         model.prefill(state, jnp.zeros((1, 3, 2)))
