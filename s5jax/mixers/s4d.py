@@ -61,7 +61,7 @@ class Options:
     or exp of a standard normal (`random`); or A = -(n+1) (`real`). Arxiv 2206.11893, section 4. Or A, B and C from
     `perturb_then_diagonalize` applied to HiPPO-LegS (`ptd-conjugate`)."""
     ptd_kappa: float = 0.0
-    """Bound on the condition number of its eigenvectors; 0: the default there."""
+    """Bound on the condition number of its eigenvectors; 0: the default of that function."""
     real_random: bool = False
     """Draw -Re(A) uniformly in [0, 1) instead of 1/2; for `real` in [0, N)."""
     real_scale: float = 1.0

@@ -46,11 +46,11 @@ class Options:
     """States in all, before conjugate halves are dropped (`ssm_size_base` of the published recipes)."""
     blocks: int = 1
     """J, equal blocks of A on the diagonal."""
-    init: diagonal.Method = "normal"
-    """What each block starts as: HiPPO-LegS' `normal` part, or HiPPO-LegS perturbed (`ptd.perturb_then_diagonalize`).
-    `ptd` and `random` have modes that are not pairs: no `conj_sym`."""
+    init: Literal["normal", "ptd-conjugate"] = "normal"
+    """What each block starts as: the normal part of HiPPO-LegS (`normal`), or HiPPO-LegS with a small perturbation
+    (`ptd-conjugate`, see `ssm.ptd.perturb_then_diagonalize`)."""
     ptd_kappa: float = 0.0
-    """Bound on the condition number of a perturbed block's eigenvectors; 0: the default there."""
+    """Bound on the condition number of a perturbed block's eigenvectors; 0: the default of that function."""
     C_init: Literal["trunc_standard_normal", "lecun_normal", "complex_normal"] = "trunc_standard_normal"
     """How C starts, by the published names. Real and imaginary part have the standard deviation 1/sqrt(state_size)
     (`trunc_standard_normal`) or 1/sqrt(state_size H) (`lecun_normal`) before C is taken to the eigenbasis, or sqrt(1/2)
@@ -79,8 +79,6 @@ class Options:
         if self.conj_sym and (self.state_size // self.blocks) % 2:
             sizes = f"{self.state_size}/{self.blocks} = {self.state_size // self.blocks}"
             raise ValueError(f"conj_sym needs blocks of even size, got state_size/blocks = {sizes}")
-        if self.conj_sym and self.init in ("ptd", "random"):
-            raise ValueError(f"init {self.init} has modes that are not conjugate pairs: conj_sym must be False")
         diagonal.check_kappa(self.init, self.ptd_kappa)
         parameters.check_step_sizes(self.dt_min, self.dt_max)
 
@@ -104,14 +102,15 @@ def _block(
     options: Options,
 ) -> tuple[Complex[np.ndarray, " m"], Complex[np.ndarray, "n m"], Complex[np.ndarray, "m n"]]:
     """Eigenvalues, eigenvectors and rows of their inverse, of the modes of a block that are stored."""
-    A, _, P = hippo.legs(options.state_size // options.blocks)
+    n = options.state_size // options.blocks
     if options.init == "normal":
+        A, _, P = hippo.legs(n)
         Lambda, V = diagonal.normal_part(A, P)
         Lambda, V = diagonal.conjugate_half(Lambda, V) if options.conj_sym else (Lambda, V)
         return Lambda, V, V.conj().T
-    from s5jax.ssm import ptd  # and the optimiser behind it: only where it is asked for
+    from s5jax.ssm import ptd  # only where it is asked for
 
-    perturbed = ptd.perturb_then_diagonalize(A, method=options.init, kappa=options.ptd_kappa or None)
+    perturbed = ptd.perturbed_legs(n, options.ptd_kappa)
     return perturbed.halves() if options.conj_sym else (perturbed.Lambda, perturbed.V, perturbed.inverse)
 
 
