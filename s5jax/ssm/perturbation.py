@@ -141,21 +141,16 @@ def search(
     Where no such gamma is met, as for a kappa below about 2, where minima are many, gamma is `None`, and x has the
     least other term of all minima within the limit, or comes closest to it.
     """
-
-    def rank(x: Float[np.ndarray, " x"]) -> tuple[float, float]:
-        values = objective.values(x)
-        return max(values[term] / limit, 1.0), values[1 - term]
-
     # kappa rises with gamma and the size falls, about as gamma^0.4 and gamma^-0.6.
     log_gamma = min(math.log(3 * limit * max(limit - 1, 1e-3) if term == 0 else 0.19 / limit**2), 8.0)
     sides: dict[bool, tuple[float, float]] = {}  # by whether it is within: log gamma, and the logarithm of term / limit
-    best = x
+    found = [x]
     for _ in range(30):
         x = descend(objective, x, math.exp(log_gamma))
         excess = math.log(objective.values(x)[term] / limit)
         if -SLACK <= excess <= 0:
             return x, math.exp(log_gamma)
-        best = min(best, x, key=rank)
+        found.append(x)
         sides[excess <= 0] = log_gamma, excess
         step = 0.0
         if len(sides) == 2:
@@ -165,9 +160,15 @@ def search(
             sides = {excess <= 0: (log_gamma, excess)}
             step = (-1 if term == 0 else 1) * min(max(2.5 * (excess + SLACK / 2), -2.0), 2.0)
         log_gamma += step
-        if abs(log_gamma) > 30:
+        if abs(log_gamma) > 25:  # or the value outside the domain would be small
             break
-    return best, None
+    return min(found, key=lambda x: rank(objective, x, term, limit)), None
+
+
+def rank(objective: Objective, x: Float[np.ndarray, " x"], term: int, limit: float) -> tuple[float, float]:
+    """How far x is beyond the limit of a term, and how large the other term is."""
+    values = objective.values(x)
+    return max(values[term] / limit, 1.0), values[1 - term]
 
 
 def polish(
@@ -183,18 +184,19 @@ def polish(
         if found is None:
             return np.full(len(z), 1e12)
         values, slopes = found
-        fixed = z[-1] / gamma - 1 if term is None else math.log(values[term] / limit)
-        return np.append(np.array([1.0, z[-1], 1.0]) @ slopes, fixed)
+        fixed = z[-1] - math.log(gamma) if term is None else math.log(values[term] / limit)
+        return np.append(np.array([1.0, math.exp(z[-1]), 1.0]) @ slopes, fixed)
 
-    # Levenberg-Marquardt: the Jacobian is singular, since U G and W G^-T, for any G, are the same E.
-    result = scipy.optimize.root(equations, np.append(x, gamma), method="lm", options={"xtol": 1e-14, "ftol": 1e-14})
+    # Levenberg-Marquardt bears a singular Jacobian: U G and W G^-T give the same E for any G.
+    options = {"xtol": 1e-14, "ftol": 1e-14, "maxiter": 20 * len(x)}
+    result = scipy.optimize.root(equations, np.append(x, math.log(gamma)), method="lm", options=options)
     exact = result.x[:-1]
     better = objective(exact, gamma)[0] <= objective(x, gamma)[0] * (1 + 1e-3)  # and not a saddle
-    return exact if better and np.abs(result.fun).max() < 1e-8 else x
+    return exact if better and np.abs(result.fun).max() < 1e-9 else x
 
 
-def start(A: Float[np.ndarray, "n n"], bound: Bound, limit: float, max_real: float) -> Float[np.ndarray, "n n"]:
-    """What takes A to a normal matrix with conjugate modes, or a share of that which is within the bound, if any is."""
+def starts(A: Float[np.ndarray, "n n"], bound: Bound, limit: float, max_real: float) -> list[Float[np.ndarray, "n n"]]:
+    """A share of what takes A to a normal matrix with conjugate modes, within the bound if one is; and all of it."""
     unit, rng = np.linalg.norm(A, 2), np.random.default_rng(0)
     shift = np.linalg.eigvalsh((A + A.T) / 2)[-1]
     if shift >= max_real:
@@ -209,8 +211,8 @@ def start(A: Float[np.ndarray, "n n"], bound: Bound, limit: float, max_real: flo
     for share in (*shares, *np.arange(0.05, 1.0, 0.05)):
         (Lambda, V), paired = eigenbasis(A + share * whole)
         if paired and Lambda.real.max() < max_real and (bound != "kappa" or np.linalg.cond(V) <= limit):
-            return share * whole
-    return whole
+            return [share * whole, whole]
+    return [whole]
 
 
 def optimize(
@@ -227,17 +229,24 @@ def optimize(
     Raises:
       Unreachable: nothing was found within the limit. The message has the best reached.
     """
-    objective, term = Objective(A, max_real), {"kappa": 0, "norm": 1, "gamma": None}[bound]
-    x, gamma = objective.vector(start(A, bound, limit, max_real)), None
-    if term is None:
-        x, gamma = descend(objective, x, limit), limit
-    else:
+    objective, found = Objective(A, max_real), []
+    for x in map(objective.vector, starts(A, bound, limit, max_real)):
+        if bound == "gamma":
+            x = descend(objective, x, limit)
+            found.append(((objective(x, limit)[0], 0.0), x, limit))
+            continue
+        term = 0 if bound == "kappa" else 1
         x, gamma = search(objective, x, term, limit)
+        found.append((rank(objective, x, term, limit), x, gamma))
+        if gamma is not None:
+            break
+    _, x, gamma = min(found, key=lambda one: one[0])
     if gamma is not None and len(x) <= FEW:
-        x = polish(objective, x, gamma, term, limit * (1 - 1e-9))
-    modes, reached = objective.modes(x), limit if term is None else objective.values(x)[term]
+        x = polish(objective, x, gamma, None if bound == "gamma" else term, limit * (1 - 1e-9))
+    modes = objective.modes(x)
     if modes is None:
         raise Unreachable(f"no perturbation was found with eigenvalues in pairs and real parts below {max_real:g}")
+    reached = limit if bound == "gamma" else objective.values(x)[term]
     if reached > limit * (1 + 1e-9):
         name = "kappa(V)" if bound == "kappa" else "||E||_F / ||A||_2"
         raise Unreachable(f"no perturbation was found with {name} <= {limit:g}: the least reached is {reached:.6g}")
