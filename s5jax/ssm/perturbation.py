@@ -24,7 +24,7 @@ __all__ = ["Objective", "Unreachable", "descend", "optimize", "search"]
 SMOOTHING = 32.0  # order of the Schatten norms whose product is taken for kappa: smooth where singular values meet
 BARRIER = 1e-4  # weight of the logarithms that keep real parts of eigenvalues below max_real and imaginary parts off 0
 SLACK = 1e-2  # how far below a limit, relatively, the search may end
-FEW = 1500  # unknowns up to which the optimum is made exact
+FEW = 500  # unknowns up to which the optimum is made exact: n = 200 for HiPPO-LegS
 
 Bound = Literal["kappa", "norm", "gamma"]
 """What is given: a bound on kappa(V), a bound on ||E||_F / ||A||_2, or the weight of the latter."""
@@ -229,7 +229,8 @@ def optimize(
     Raises:
       Unreachable: nothing was found within the limit. The message has the best reached.
     """
-    objective, found = Objective(A, max_real), []
+    objective = Objective(A, max_real)
+    found: list[tuple[tuple[float, float], np.ndarray, float | None]] = []  # rank, x, gamma
     for x in map(objective.vector, starts(A, bound, limit, max_real)):
         if bound == "gamma":
             x = descend(objective, x, limit)

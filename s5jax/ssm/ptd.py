@@ -104,10 +104,10 @@ def perturb_then_diagonalize(
     All modes of A + E are conjugate pairs, so that half of them carry the system. E has the rank of what takes A to its
     normal part, 1 for HiPPO-LegS; with more rank it is hardly smaller. At most one of kappa, norm and gamma is given.
 
-    HiPPO-LegS of 2, 4, 8, ..., 256 states with the default bound comes from a table in no time. Otherwise the optimiser
-    runs: a second for n = 48, half a minute for n = 128. For HiPPO matrices and a kappa of 2.5 or more there is one
-    optimum, and every machine finds it to 1e-9 while n (2 rank + 1/2) <= 1500. With kappa closer to 1 there are many:
-    E is within its bound, but may be larger than need be.
+    HiPPO-LegS of 2, 4, 8, ..., 128 states with the default bound comes from a table in no time. Otherwise the optimiser
+    runs: some two seconds for n = 48, a minute for n = 128, minutes for n = 256. For HiPPO matrices and a kappa of 2.5
+    or more there is one optimum, and every machine finds it to 1e-9 while n (2 rank + 1/2) <= 500. With kappa closer to
+    1 there are many: E is within its bound, but may be larger than need be.
 
     Args:
       A: real (n, n), n even.

@@ -21,7 +21,7 @@ from s5jax.mixers import s4d, s5
 from s5jax.ssm import diagonal, hippo, measures, perturbation, ptd
 
 ROOT = pathlib.Path(__file__).parents[2]
-SHIPPED = (2, 4, 8, 16, 32, 64, 128, 256)
+SHIPPED = (2, 4, 8, 16, 32, 64, 128)
 
 
 @functools.cache
