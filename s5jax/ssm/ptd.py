@@ -28,6 +28,7 @@ TABLE = pathlib.Path(__file__).with_name("ptd_legs.npz")
 E = u w^T, and s has the norm of each eigenvector of the first half. `python projects/ptd/make_table.py` writes it."""
 
 MAX_REAL = -0.25
+"""Default bound on the real parts of all eigenvalues of A + E."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
