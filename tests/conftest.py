@@ -4,13 +4,11 @@ import os
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads of tests that run side by side wait for each other
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 # What is compiled twice is compiled once. One cache a process: jax does not write its files at once.
 compilation_cache = tempfile.TemporaryDirectory()
 os.environ["JAX_COMPILATION_CACHE_DIR"] = compilation_cache.name
-# Perturbed matrices are computed anew, by the code under test.
-matrix_cache = tempfile.TemporaryDirectory()
-os.environ["S5JAX_CACHE_DIR"] = matrix_cache.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
@@ -19,7 +17,7 @@ from jaxtyping import install_import_hook
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-install_import_hook("s5jax", "beartype.beartype")
+install_import_hook(["s5jax", "projects"], "beartype.beartype")
 
 
 def pytest_addoption(parser):

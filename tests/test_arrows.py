@@ -19,8 +19,12 @@ ARROWS = {
 """The rooms that each room may import besides itself."""
 
 
+ABOVE = {"projects", "scripts", "configs", "benchmarks", "tests"}
+"""What nothing in s5jax/ imports."""
+
+
 def imported(source: str, package: list[str]) -> set[str]:
-    """The rooms that a module of a package imports, anywhere in it; "" stands for s5jax itself."""
+    """The rooms, and the folders of ABOVE, that a module of a package imports anywhere in it; "" is s5jax itself."""
     names: list[list[str]] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -29,7 +33,8 @@ def imported(source: str, package: list[str]) -> set[str]:
             above = package[: len(package) - node.level + 1] if node.level else []
             start = [*above, *(node.module.split(".") if node.module else [])]
             names += [[*start, alias.name] for alias in node.names]
-    return {name[1] if name[1:] and (PACKAGE / name[1]).is_dir() else "" for name in names if name[0] == "s5jax"}
+    rooms = {name[1] if name[1:] and (PACKAGE / name[1]).is_dir() else "" for name in names if name[0] == "s5jax"}
+    return rooms | {name[0] for name in names if name[0] in ABOVE}
 
 
 @pytest.mark.parametrize("room", ARROWS)
@@ -40,6 +45,12 @@ def test_a_room_imports_nothing_above_it(room):
         package = ["s5jax", *file.relative_to(PACKAGE).parts[:-1]]
         found = imported(file.read_text(), package) - {"", room}
         assert found <= ARROWS[room], f"{file}: {found - ARROWS[room]}"
+
+
+def test_nothing_in_the_package_imports_a_project():
+    for file in PACKAGE.rglob("*.py"):
+        package = ["s5jax", *file.relative_to(PACKAGE).parts[:-1]]
+        assert not imported(file.read_text(), package) & ABOVE, file
 
 
 def test_all_rooms_are_drawn():
@@ -53,6 +64,7 @@ def test_all_rooms_are_drawn():
         ("from s5jax import __version__, train", {"", "train"}),
         ("import s5jax.models.model as m", {"models"}),
         ("def f():\n    from s5jax.train.loop import train", {"train"}),
+        ("from projects.ptd import matrices\nimport configs.common", {"projects", "configs"}),
         (
             "from . import scan\nfrom .scan import scan\nfrom .. import data\nfrom ..mixers import s5",
             {"ssm", "data", "mixers"},

@@ -1,10 +1,8 @@
 """The launchers as a user calls them."""
 
-import dataclasses
 import json
 import re
 import runpy
-import shutil
 import subprocess
 import sys
 
@@ -14,7 +12,6 @@ import tiny
 
 from benchmarks import lengths, measure, methods, recurrent
 from s5jax.mixers import s5
-from s5jax.train import trained
 
 
 @pytest.fixture
@@ -231,43 +228,6 @@ def test_divergence_is_an_error(tmp_path, call):
     fields = ("--config.optim.lr=1e38", "--config.optim.ssm_lr=1e38")
     status, _, errors = call("train.py", *tiny.command(tmp_path / "x", *fields)[2:])
     assert status == 1 and errors.startswith("error: step ")
-
-
-def test_perturbations_drawn_and_told(tmp_path, call):
-    code, out, err = call("ptd.py", "--n", "4", "8", "--methods", "normal", "ptd-conjugate", "--out", tmp_path)
-    assert code == 0, err
-    assert len([line for line in out.splitlines() if line.startswith("| 8 | ")]) == 2
-    assert {file.name for file in tmp_path.iterdir()} == {"ptd_transfer_4.png", "ptd_transfer_8.png"}
-    code, _, err = call("ptd.py", "--n", "7", "--out", tmp_path)
-    assert code == 1 and err == "error: --n must be even and at least 2, got 7\n"
-
-
-def test_robustness_of_runs(run, call, tmp_path, monkeypatch):
-    """Runs of the same name that are different experiments stay apart."""
-    workdir, _ = run
-    other = tmp_path / "other" / workdir.name
-    shutil.copytree(workdir, other)
-    load = trained.load
-
-    def load_as_if_different(workdir):
-        found = load(workdir)
-        log = dataclasses.replace(found.config.log, every_steps=5 if workdir == other else 4)
-        return found._replace(config=dataclasses.replace(found.config, log=log))
-
-    monkeypatch.setattr(trained, "load", load_as_if_different)
-    few = ("--amplitudes", "0.5", "--frequencies", "1", "--place", "ssm", "--out", tmp_path)
-    code, out, err = call("robustness.py", "--workdirs", workdir, other, *few)
-    assert code == 0, err
-    assert "| mine | ssm | 0.5 |" in out and "| mine' | ssm | 0.5 |" in out
-    assert (tmp_path / "robustness.md").read_text() in out
-    assert (tmp_path / "robustness.png").exists() and (tmp_path / "robustness.csv").exists()
-    monkeypatch.setattr(trained, "load", load)
-    for arguments, message in (
-        (("--workdirs", tmp_path), "is not a run's directory"),
-        (("--workdirs", workdir, "--amplitudes", "-1"), "--amplitudes: none may be negative"),
-    ):
-        code, _, err = call("robustness.py", *arguments)
-        assert code == 1 and message in err and err.count("\n") == 1
 
 
 def test_the_lock_files_name_hashes_and_no_address():

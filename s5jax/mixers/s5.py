@@ -46,9 +46,9 @@ class Options:
     """Number of states, conjugate modes included (`ssm_size_base` of the published recipes)."""
     blocks: int = 1
     """J, the number of equal diagonal blocks of A."""
-    init: diagonal.Method = "normal"
-    """Initial value of each block: the `normal` part of HiPPO-LegS, or HiPPO-LegS perturbed by the other methods, those
-    of `ptd.perturb_then_diagonalize`. The modes of `ptd` and `random` do not form conjugate pairs: no `conj_sym`."""
+    init: Literal["normal", "ptd-conjugate"] = "normal"
+    """Initial value of each block: the normal part of HiPPO-LegS, or HiPPO-LegS with a small perturbation
+    (`ptd-conjugate`, see `ssm.ptd.perturb_then_diagonalize`)."""
     ptd_kappa: float = 0.0
     """Bound on the condition number of a perturbed block's eigenvectors; 0: the default of `ptd`."""
     C_init: Literal["trunc_standard_normal", "lecun_normal", "complex_normal"] = "trunc_standard_normal"
@@ -82,8 +82,6 @@ class Options:
         if self.conj_sym and (self.state_size // self.blocks) % 2:
             sizes = f"{self.state_size}/{self.blocks} = {self.state_size // self.blocks}"
             raise ValueError(f"conj_sym needs blocks of even size, got state_size/blocks = {sizes}")
-        if self.conj_sym and self.init in ("ptd", "random"):
-            raise ValueError(f"init {self.init} has modes that are not conjugate pairs: conj_sym must be False")
         diagonal.check_kappa(self.init, self.ptd_kappa)
         parameters.check_step_sizes(self.dt_min, self.dt_max)
 
@@ -110,14 +108,15 @@ def _block(
     options: Options,
 ) -> tuple[Complex[np.ndarray, " m"], Complex[np.ndarray, "n m"], Complex[np.ndarray, "m n"]]:
     """Eigenvalues, eigenvectors V, and rows of V^-1, for the stored modes of one block."""
-    A, _, P = hippo.legs(options.state_size // options.blocks)
+    n = options.state_size // options.blocks
     if options.init == "normal":
+        A, _, P = hippo.legs(n)
         Lambda, V = diagonal.normal_part(A, P)
         Lambda, V = diagonal.conjugate_half(Lambda, V) if options.conj_sym else (Lambda, V)
         return Lambda, V, V.conj().T
-    from s5jax.ssm import ptd  # imported here because it loads an optimiser
+    from s5jax.ssm import ptd  # only where it is asked for
 
-    perturbed = ptd.perturb_then_diagonalize(A, method=options.init, kappa=options.ptd_kappa or None)
+    perturbed = ptd.perturbed_legs(n, options.ptd_kappa)
     return perturbed.halves() if options.conj_sym else (perturbed.Lambda, perturbed.V, perturbed.inverse)
 
 

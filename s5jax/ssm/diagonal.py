@@ -1,13 +1,11 @@
 """Eigenvalues and eigenvectors of the normal part of a state matrix, in float64 NumPy."""
 
-from typing import Literal
-
 import numpy as np
 import scipy.linalg
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, Inexact
 
-Method = Literal["ptd-conjugate", "ptd", "random", "normal"]
-"""The matrix that is diagonalised: a perturbed one (`ptd.perturb_then_diagonalize`), or the normal part."""
+Modes = tuple[Complex[np.ndarray, " n"], Complex[np.ndarray, "n n"]]
+"""Eigenvalues, and eigenvectors in columns."""
 
 
 def normal_part(
@@ -62,6 +60,24 @@ def conjugate_half(
     return Lambda[keep], V[:, keep]
 
 
+def eigenbasis(M: Inexact[np.ndarray, "n n"]) -> tuple[Modes, bool]:
+    """Eigenvalues by imaginary part with eigenvectors of norm 1, and whether all modes are n/2 conjugate pairs.
+
+    If they are, those with negative imaginary parts come first, then their exact conjugates in the same order.
+    """
+    Lambda, V = np.linalg.eig(M)
+    order = np.argsort(Lambda.imag, kind="stable")
+    Lambda, V = Lambda[order].astype(complex), V[:, order].astype(complex)
+    half = len(M) // 2
+    paired = not np.iscomplexobj(M) and 2 * half == len(M) and bool((Lambda[:half].imag < 0).all())
+    return (with_conjugates(Lambda[:half], V[:, :half]) if paired else (Lambda, V)), paired
+
+
+def with_conjugates(Lambda: Complex[np.ndarray, " m"], V: Complex[np.ndarray, "n m"]) -> Modes:
+    """Modes, and then their conjugates in the same order."""
+    return np.concatenate([Lambda, Lambda.conj()]), np.concatenate([V, V.conj()], axis=1)
+
+
 def blocks(
     Lambda: Complex[np.ndarray, " m"], V: Complex[np.ndarray, "n m"], inverse: Complex[np.ndarray, "m n"], count: int
 ) -> tuple[Complex[np.ndarray, " M"], Complex[np.ndarray, "N M"], Complex[np.ndarray, "M N"]]:
@@ -73,9 +89,7 @@ def blocks(
     return np.tile(Lambda, count), scipy.linalg.block_diag(*[V] * count), scipy.linalg.block_diag(*[inverse] * count)
 
 
-def check_kappa(method: str, kappa: float) -> None:
-    """Raises ValueError unless kappa is 0, or at least 1 with a method `ptd` or `ptd-conjugate`."""
-    if kappa != 0 and not (kappa >= 1 and method.startswith("ptd")):
-        raise ValueError(
-            f"ptd_kappa must be 0 or, with init ptd or ptd-conjugate, at least 1 (a condition number); got {kappa}"
-        )
+def check_kappa(init: str, kappa: float) -> None:
+    """Raises ValueError unless kappa is 0 or, with init=ptd-conjugate, a bound on a condition number."""
+    if kappa != 0 and not (kappa >= 1 and init == "ptd-conjugate"):
+        raise ValueError(f"ptd_kappa bounds a condition number, with init=ptd-conjugate: 1 or more, or 0; got {kappa}")

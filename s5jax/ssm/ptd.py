@@ -1,42 +1,48 @@
-"""Perturb, then diagonalise: a matrix near HiPPO with well conditioned eigenvectors, in float64 NumPy.
+"""Perturb, then diagonalize: a matrix close to HiPPO-LegS whose eigenvectors are well conditioned. Float64 NumPy.
 
-Yu, Nigmetov, Morozov, Mahoney, Erichson 2023, arXiv 2310.01698. The optimisation is in `perturbation`.
+    A + E = V diag(Lambda) V^-1,    kappa(V) small and E small
+
+(Yu, Nigmetov, Morozov, Mahoney, Erichson 2023, arXiv 2310.01698, eq. 4). HiPPO-LegS itself cannot be diagonalized:
+kappa(V) grows as 2^n. S4D and S5 diagonalize its normal part instead, whose transfer function has spikes that HiPPO's
+lacks; with E small, that of A + E has none. The optimal E for the usual sizes is in `ptd_legs.npz`; `perturbation`
+computes the others.
 """
 
 import dataclasses
+import functools
 import math
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-import scipy.linalg
-import threadpoolctl  # type: ignore[import-untyped]
-from jaxtyping import Complex, Float, Inexact
+from jaxtyping import Complex, Float
 
-from s5jax.ssm import matrices, perturbation
-from s5jax.ssm.diagonal import Method
+from s5jax.ssm import diagonal, hippo
 from s5jax.ssm.phases import canonical
 
-__all__ = ["Perturbed", "frequency_response", "perturb_then_diagonalize"]
+__all__ = ["TABLE", "Perturbed", "default_kappa", "perturb_then_diagonalize", "perturbed_legs"]
 
-SPREAD = 0.1
-"""||E||_F / ||A||_2 of a random perturbation, unless told otherwise; ||E||_2 / ||A||_2 where `ptd` starts."""
+TABLE = pathlib.Path(__file__).with_name("ptd_legs.npz")
+"""What is optimal for HiPPO-LegS with the default bound: by str(n), the vectors u (n,), w (n,) and s (n/2,) in a row.
+E = u w^T, and s has the norm of each eigenvector of the first half. `python projects/ptd/make_table.py` writes it."""
+
+MAX_REAL = -0.25
+"""Default bound on the real parts of all eigenvalues of A + E."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Perturbed:
     """A + E = V diag(Lambda) V^-1. Unpacks as (Lambda, V, E).
 
-    Where all modes are conjugate pairs, as by `ptd-conjugate`, the first n/2 have negative imaginary parts, and the
-    others are their exact conjugates in the same order. ||V||_F^2 = n, and each column's first entry that is not zero
-    is real and positive.
+    The first n/2 modes have negative imaginary parts; the others are their exact conjugates in the same order.
+    ||V||_F^2 is n, and the first entry of each column that is not zero is real and positive.
     """
 
     A: Float[np.ndarray, "n n"]
     Lambda: Complex[np.ndarray, " n"]
     V: Complex[np.ndarray, "n n"]
-    E: Inexact[np.ndarray, "n n"]
-    method: Method
+    E: Float[np.ndarray, "n n"]
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return iter((self.Lambda, self.V, self.E))
@@ -44,7 +50,7 @@ class Perturbed:
     @property
     def kappa(self) -> float:
         """The condition number of V in the 2-norm."""
-        return perturbation.condition_number(self.V)
+        return float(np.linalg.cond(self.V))
 
     @property
     def norm(self) -> float:
@@ -62,171 +68,85 @@ class Perturbed:
         return np.linalg.inv(self.V)
 
     def halves(self) -> tuple[Complex[np.ndarray, " m"], Complex[np.ndarray, "n m"], Complex[np.ndarray, "m n"]]:
-        """Lambda, columns of V and rows of V^-1 of the m = n/2 modes with negative imaginary part.
+        """Lambda, columns of V and rows of V^-1 for the m = n/2 modes with negative imaginary part.
 
-        In their coordinates z the real system's x is 2 Re(V z), and B becomes V^-1 B, and C becomes C V.
-
-        Raises:
-          ValueError: not all modes are conjugate pairs.
+        In their coordinates z the real system's x is 2 Re(V z), B becomes V^-1 B, and C becomes C V.
         """
-        if not self.paired:
-            raise ValueError(f"the modes of A + E by {self.method} are not all conjugate pairs, which halves need")
         m = len(self.Lambda) // 2
         return self.Lambda[:m], self.V[:, :m], self.inverse[:m]
 
-    @property
-    def paired(self) -> bool:
-        """Whether all modes are conjugate pairs, none of them real, so that half of them carry a real system."""
-        half = len(self.Lambda) // 2
-        first, second = self.Lambda[:half], self.Lambda[half:]
-        return len(first) == len(second) and bool((first.imag < 0).all() and (first == second.conj()).all())
 
-    def transfer_error(
-        self, B: Float[np.ndarray, " n"] | None = None, C: Float[np.ndarray, " n"] | None = None
-    ) -> tuple[float, float]:
-        """The largest |G(i omega) - G_A(i omega)| of (A + E, B, C) and (A, B, C), and the omega that it stands at.
-
-        It is looked for at all eigenfrequencies, and up to 1.3 times the largest of them and of the normal part's; for
-        HiPPO-LegS that is about 1.3 n^2 / pi.
-
-        Args:
-          B: default HiPPO-LegS', sqrt(2i + 1). The normal part gets half of it: only so it comes near HiPPO
-            (arXiv 2206.11893, theorem 3).
-          C: default the first unit vector.
-        """
-        n = len(self.A)
-        B = np.sqrt(2.0 * np.arange(n) + 1.0) if B is None else B
-        C = np.eye(n)[0] if C is None else C
-        frequencies = np.concatenate([np.linalg.eigvalsh(1j * (self.A - self.A.T) / 2), self.Lambda.imag])
-        end = 1.3 * max(np.abs(frequencies).max(), 1e-3)
-        width = np.abs(self.Lambda.real)[:, None] * np.array([0.0, 0.25, 0.5, 1.0, 2.0])
-        peaks = np.abs(np.abs(self.Lambda.imag)[:, None] + np.concatenate([-width, width], axis=1)).ravel()
-        omega = np.unique(np.concatenate([np.linspace(0, end, 2000), np.geomspace(1e-4 * end, end, 500), peaks]))
-        if np.iscomplexobj(self.E):
-            omega = np.concatenate([-omega[::-1], omega])
-        with np.errstate(all="ignore"):  # a pole on the axis, which its neighbours tell of as well
-            difference = np.nan_to_num(
-                np.abs(self.response(B, C, omega) - frequency_response(self.A, B, C, omega)), nan=0.0, posinf=np.inf
-            )
-        at = int(difference.argmax())
-        return float(difference[at]), float(omega[at])
-
-    def response(
-        self, B: Float[np.ndarray, " n"], C: Float[np.ndarray, " n"], omega: Float[np.ndarray, " F"]
-    ) -> Complex[np.ndarray, " F"]:
-        """G(i omega) = C (i omega I - A - E)^-1 B, with B / 2 for the normal part."""
-        weights = (C @ self.V) * np.linalg.solve(self.V, (B / 2 if self.method == "normal" else B).astype(complex))
-        return np.sum(weights / (1j * omega[:, None] - self.Lambda), axis=1)
-
-    def report(self) -> str:
-        """What was traded for what, in a line."""
-        error, at = self.transfer_error()
-        return (
-            f"{self.method}, n = {len(self.A)}: kappa(V) {self.kappa:.2f}, ||E|| / ||A|| {self.norm:.4f},"
-            f" max Re {self.max_real:.3f}, sup |G - G_A| {error:.4f} at {at:.4g} rad/time"
-        )
+def default_kappa(n: int) -> float:
+    """The bound on kappa(V) for n states, 9 n / (n + 8)."""
+    return 9 * n / (n + 8)
 
 
-def frequency_response(
-    A: Float[np.ndarray, "n n"],
-    B: Float[np.ndarray, " n"],
-    C: Float[np.ndarray, " n"],
-    omega: Float[np.ndarray, " F"],
-) -> Complex[np.ndarray, " F"]:
-    """G(i omega) = C (i omega I - A)^-1 B of any real system, by its Schur form."""
-    T, Q = scipy.linalg.schur(A, output="complex")
-    x, right = np.zeros((len(A), len(omega)), complex), Q.conj().T @ B
-    for i in reversed(range(len(A))):
-        x[i] = (right[i] + T[i, i + 1 :] @ x[i + 1 :]) / (1j * omega - T[i, i])
-    return (C @ Q) @ x
+@functools.cache
+def perturbed_legs(n: int, kappa: float = 0.0) -> Perturbed:
+    """HiPPO-LegS of n states, perturbed and diagonalized; computed once in a process.
+
+    Args:
+      n: states, even.
+      kappa: bound on kappa(V); 0: `default_kappa(n)`.
+    """
+    return perturb_then_diagonalize(hippo.legs(n)[0], kappa=kappa or None)
 
 
 def perturb_then_diagonalize(
     A: Float[np.ndarray, "n n"],
     *,
-    method: Method = "ptd-conjugate",
     kappa: float | int | None = None,
     norm: float | int | None = None,
     gamma: float | int | None = None,
-    max_real: float | int = -0.25,
-    seed: int = 0,
-    cache: pathlib.Path | str | None = None,
+    max_real: float | int = MAX_REAL,
 ) -> Perturbed:
-    """Diagonalises A + E instead of A, for a small E that makes the eigenvectors V well conditioned.
+    """Diagonalizes A + E instead of A, for a small real E that makes the eigenvectors V well conditioned.
 
-    HiPPO-LegS cannot be diagonalised: kappa(V) grows as 2^n. Its normal part can, and is what S4D and S5 start from,
-    but its transfer function has spikes that HiPPO's has not. With E small, A + E has HiPPO's (arXiv 2310.01698).
+    All modes of A + E are conjugate pairs, so that half of them carry the system. E has the rank of what takes A to its
+    normal part, 1 for HiPPO-LegS; with more rank it is hardly smaller. At most one of kappa, norm and gamma is given.
 
-    Methods:
-      `ptd-conjugate`: E is real and all modes are conjugate pairs, so that half of them carry the system. E has the
-        rank of what takes A to its normal part, which for HiPPO-LegS is 1; of more rank it is hardly smaller. For
-        HiPPO matrices and kappa of 2.5 or more the optimum is one, and the same to 1e-9 by any BLAS, while
-        n (2 rank + 1/2) <= 1500. Nearer to 1 there are many, and E is within its bound, but may be larger than need be.
-      `ptd`: as published, over a dense complex E, from a random start; stable or not as it comes.
-      `random`: E is a real Ginibre matrix, scaled; likewise. For comparison.
-      `normal`: A + E is the skew-symmetric part of A and, on the diagonal, the largest eigenvalue of its symmetric
-        part: for HiPPO the normal part of "normal plus low rank". V is unitary.
+    HiPPO-LegS of 2, 4, 8, ..., 128 states with the default bound comes from a table in no time. Otherwise the optimiser
+    runs: some two seconds for n = 48, a minute for n = 128, minutes for n = 256. For HiPPO matrices and a kappa of 2.5
+    or more there is one optimum, and every machine finds it to 1e-9 while n (2 rank + 1/2) <= 500. With kappa closer to
+    1 there are many: E is within its bound, but may be larger than need be.
 
     Args:
-      A: real (n, n); n even for `ptd-conjugate`.
-      method: see above.
-      kappa: bound on kappa(V); the least E is sought. (`random`: of 61 sizes of the one matrix drawn.)
+      A: real (n, n), n even.
+      kappa: bound on kappa(V); the least E is sought. Default: `default_kappa(n)`, if norm and gamma are not given.
       norm: bound on ||E||_F / ||A||_2, and so on ||E||_2 / ||A||_2; the least kappa(V) is sought.
-      gamma: minimise kappa(V) + gamma ||E||_F / ||A||_2 instead. At most one of the three; none for `normal`.
-        Default: kappa = 9 n / (n + 8); for `random`, whose kappa is about n at least, norm = 0.1.
-      max_real: with `ptd-conjugate` all eigenvalues have real parts below it. In the unit of A, as is the default: a
-        matrix whose own are above needs an E that makes up for it, or another max_real.
-      seed: of the random start of `ptd`, of `random`, and of `ptd-conjugate` where A has no skew-symmetric part.
-      cache: directory that results are kept in, and taken from; default: $S5JAX_CACHE_DIR, or s5jax in $XDG_CACHE_HOME
-        or ~/.cache. One that cannot be written to is told of by a warning.
+      gamma: weight; kappa(V) + gamma ||E||_F / ||A||_2 is minimised (eq. 4).
+      max_real: all eigenvalues have real parts below it, in the unit of A. If those of A are above it, E makes up for
+        that.
 
     Returns:
-      Lambda (n,), V (n, n) and E (n, n) as a `Perturbed`, which also tells what they are worth.
+      Lambda (n,), V (n, n) and E (n, n) as a `Perturbed`.
 
     Raises:
       ValueError: an argument is not as described.
       perturbation.Unreachable: (a ValueError) no E was found within the bound; the message has the best reached.
     """
-    A = _check_matrix(A, method)
-    bounds = {"kappa": kappa, "norm": norm, "gamma": gamma}
-    given = {name: float(value) for name, value in bounds.items() if value is not None}
-    if len(given) > (method != "normal"):
-        raise ValueError(
-            f"method {method} takes {'none' if method == 'normal' else 'at most one'} of kappa, norm and gamma,"
-            f" got {' and '.join(given)}"
-        )
-    for name, value in given.items():
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name} must be a positive number, got {value}")
+    A = _check_matrix(A)
+    n = len(A)
+    given = {name: float(x) for name, x in (("kappa", kappa), ("norm", norm), ("gamma", gamma)) if x is not None}
+    if len(given) > 1:
+        raise ValueError(f"at most one of kappa, norm and gamma can be given, got {' and '.join(given)}")
+    ((bound, limit),) = given.items() or {"kappa": default_kappa(n)}.items()
+    if not (math.isfinite(limit) and limit > 0):
+        raise ValueError(f"{bound} must be a positive number, got {limit}")
+    if bound == "kappa" and limit < 1:
+        raise ValueError(f"kappa must be at least 1, as every condition number is; got {limit}")
     if not math.isfinite(max_real):
         raise ValueError(f"max_real must be a number, got {max_real}")
-    if not given:
-        given = {"norm": SPREAD} if method == "random" else {"kappa": 9 * len(A) / (len(A) + 8)}
-    ((name, value),) = given.items()
-    if method == "normal":
-        return _normal(A)
-    if name == "kappa" and value < 1:
-        raise perturbation.Unreachable(f"kappa(V) <= {value:g} cannot be: no matrix has a condition number below 1")
-
-    # The first number counts the changes to what is computed.
-    file = matrices.file_for(cache, "ptd", (2, method, name, value, float(max_real), int(seed)), A)
-    stored = matrices.read(file, ("Lambda", "V", "E"))
-    if stored is not None:
-        Lambda, V, E = stored
-        fits = V.shape == E.shape == A.shape and Lambda.shape == A.shape[:1]
-        if fits and np.abs((A + E) @ V - V * Lambda).max() < 1e-9 * np.abs(A).max():
-            return Perturbed(A, Lambda, V, E, method)
-    # One thread is faster for matrices this small, and gives the same bits on a machine whatever it is set to.
-    with threadpoolctl.threadpool_limits(1, "blas"):
-        Lambda, V, E = _perturb(A, method, name, value, float(max_real), np.random.default_rng(seed))
-    V = canonical(V)
-    matrices.write(file, Lambda=Lambda, V=V, E=E)
-    return Perturbed(A, Lambda, V, E, method)
+    default = (bound, limit, max_real) == ("kappa", default_kappa(n), MAX_REAL)
+    found = _from_table(A) if default else None
+    Lambda, V, E = found or _normal(A, max_real) or _optimize(A, bound, limit, float(max_real))
+    return Perturbed(A, Lambda, canonical(V * (np.sqrt(n) / np.linalg.norm(V))), E)
 
 
-def _check_matrix(A: Float[np.ndarray, "n n"], method: Method) -> Float[np.ndarray, "n n"]:
-    if method not in ("ptd-conjugate", "ptd", "random", "normal"):
-        raise ValueError(f"method must be one of ptd-conjugate, ptd, random, normal; got {method!r}")
+Found = tuple[Complex[np.ndarray, " n"], Complex[np.ndarray, "n n"], Float[np.ndarray, "n n"]]
+
+
+def _check_matrix(A: Any) -> Float[np.ndarray, "n n"]:
     A = np.asarray(A)
     if A.ndim != 2 or A.shape[0] != A.shape[1] or not A.size:
         raise ValueError(f"A must be a square matrix, got shape {A.shape}")
@@ -237,38 +157,35 @@ def _check_matrix(A: Float[np.ndarray, "n n"], method: Method) -> Float[np.ndarr
         raise ValueError(f"A must be finite, got {np.size(A) - np.isfinite(A).sum()} entries that are NaN or infinite")
     if not A.any():
         raise ValueError("A must not be zero")
-    if method == "ptd-conjugate" and len(A) % 2:
-        raise ValueError(f"ptd-conjugate needs an even n, for all modes to be in pairs; A is {len(A)} x {len(A)}")
+    if len(A) % 2:
+        raise ValueError(f"n must be even, so that all modes can be in pairs; A is {len(A)} x {len(A)}")
     return A
 
 
-def _normal(A: Float[np.ndarray, "n n"]) -> Perturbed:
-    shift = np.linalg.eigvalsh((A + A.T) / 2)[-1]
-    frequency, V = np.linalg.eigh(-1j * (A - A.T) / 2)
-    Lambda, half = shift + 1j * frequency, len(A) // 2
-    if len(A) % 2 == 0 and (Lambda[:half].imag < 0).all():
-        Lambda = np.concatenate([Lambda[:half], Lambda[:half].conj()])
-        V = np.concatenate([V[:, :half], V[:, :half].conj()], axis=1)
-    return Perturbed(A, Lambda, canonical(V), (A - A.T) / 2 + shift * np.eye(len(A)) - A, "normal")
+def _from_table(A: Float[np.ndarray, "n n"]) -> Found | None:
+    """The optimum for HiPPO-LegS with the default bound; `None` for other matrices and other sizes."""
+    n = len(A)
+    with np.load(TABLE) as table:
+        if str(n) not in table or not np.array_equal(A, hippo.legs(n)[0]):
+            return None
+        u, w, norms = np.split(table[str(n)], [n, 2 * n])
+    E = np.outer(u, w)
+    (Lambda, V), _ = diagonal.eigenbasis(A + E)
+    return Lambda, V * np.tile(norms, 2), E
 
 
-def _perturb(
-    A: Float[np.ndarray, "n n"], method: Method, name: str, value: float, max_real: float, rng: np.random.Generator
-) -> tuple[Complex[np.ndarray, " n"], Complex[np.ndarray, "n n"], Inexact[np.ndarray, "n n"]]:
-    if method == "random":
-        (Lambda, V), E = perturbation.random(A, name, value, rng)
-        return Lambda, V, E
-    term = {"kappa": perturbation.KAPPA, "norm": perturbation.SIZE, "gamma": None}[name]
-    if method == "ptd":
-        E = rng.normal(size=(2, *A.shape))
-        E = E[0] + 1j * E[1]
-        starts = [E * (SPREAD * np.linalg.norm(A, 2) / np.linalg.norm(E, 2))]
-    else:
-        starts = perturbation.starts(A, name, value, max_real, rng)
-        if not starts:
-            normal = _normal(A)
-            return normal.Lambda, normal.V, normal.E
-    (Lambda, V), E = perturbation.optimize(
-        A, starts, conjugate=method == "ptd-conjugate", max_real=max_real, term=term, limit=value
-    )
-    return Lambda, V * (np.sqrt(len(A)) / np.linalg.norm(V)), E
+def _normal(A: Float[np.ndarray, "n n"], max_real: float | int) -> Found | None:
+    """A itself, where it is a multiple of I plus a skew-symmetric matrix with conjugate pairs of modes."""
+    S, half = (A - A.T) / 2 + np.trace(A) / len(A) * np.eye(len(A)), len(A) // 2
+    if np.linalg.norm(S - A) > 1e-12 * np.linalg.norm(A, 2):
+        return None
+    Lambda, V = diagonal.normal_part(S, np.zeros((1, len(A))))
+    if not (Lambda[:half].imag < 0).all() or Lambda[0].real >= max_real:
+        return None
+    return *diagonal.with_conjugates(Lambda[:half], V[:, :half]), S - A
+
+
+def _optimize(A: Float[np.ndarray, "n n"], bound: Any, limit: float, max_real: float) -> Found:
+    from s5jax.ssm import perturbation  # it imports scipy.optimize
+
+    return perturbation.optimize(A, bound, limit, max_real)

@@ -95,13 +95,11 @@ def _legs(size: int) -> tuple[Complex[np.ndarray, " N"], Complex[np.ndarray, " N
     return Lambda, B
 
 
-@functools.cache
 def perturbed_legs(
     size: int, kappa: float
 ) -> tuple[Complex[np.ndarray, " N"], Complex[np.ndarray, " N"], Complex[np.ndarray, "size N"]]:
     """Lambda, V^-1 B and V of perturbed HiPPO-LegS, one mode of each conjugate pair."""
-    from s5jax.ssm import ptd  # imported here because it loads an optimiser
+    from s5jax.ssm import ptd  # only where it is asked for
 
-    A, B, _ = hippo.legs(size)
-    Lambda, V, inverse = ptd.perturb_then_diagonalize(A, kappa=kappa or None).halves()
-    return Lambda, inverse @ B, V
+    Lambda, V, inverse = ptd.perturbed_legs(size, kappa).halves()
+    return Lambda, inverse @ hippo.legs(size)[1], V

@@ -29,7 +29,8 @@ from s5jax.train.config import Optim
 from s5jax.train.program import Program
 
 ROOT = pathlib.Path(__file__).parents[2]
-WITHOUT_FLAGS = ("sinusoid", "robustness")
+IN_PROJECTS = {name: f"projects/ptd/configs/{name}" for name in ("sinusoid", "robustness")}
+WITHOUT_FLAGS = (*IN_PROJECTS,)
 LOSSES, LABELS, ORDER, SCHEDULES = (
     json.loads((REFERENCE / f"{name}.json").read_text())
     for name in ("recipes_losses", "recipes_labels", "example_order", "schedules")
@@ -57,7 +58,7 @@ def load_config(pair: str, *fields: str, debug: bool):
     """The config of "recipe:arg", small if asked for, on one device, with fields as on the command line."""
     recipe, _, arg = pair.partition(":")
     flag = ",debug" if debug and recipe not in WITHOUT_FLAGS else ""
-    values = configs.load_config(f"{ROOT}/configs/{recipe}.py:{arg}{flag}")
+    values = configs.load_config(f"{ROOT}/{IN_PROJECTS.get(recipe, f'configs/{recipe}')}.py:{arg}{flag}")
     if debug and not flag:
         (mixer,) = values.mixers
         for name, value in importlib.import_module("configs.common").MODELS["s5"].items():

@@ -1,7 +1,6 @@
 import argparse
 import csv
 import json
-import runpy
 import sys
 
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ import pytest
 import tiny
 from flax import nnx
 
-from s5jax.analysis import sinusoid
+from projects.ptd import sinusoid, sinusoid_task
 from s5jax.train.config import UserError
 
 
@@ -40,6 +39,26 @@ def test_predictions_of_a_known_model(response):
     assert response.summary(beyond=False)[2] == response.amplitude.min() < least
 
 
+def test_the_labels_of_the_task():
+    """Against a least-squares fit to the samples of each example."""
+    task = sinusoid_task.load()
+    t = 0.02 * np.arange(256)
+    assert task.targets == 2 and task.example_shape() == (256, 1)
+    for name, end in (("train", 80), ("val", 80), ("test", 100)):
+        split = task.splits[name]
+        a, s = split.labels[:, 0].astype(np.float64), 100 * split.labels[:, 1].astype(np.float64)
+        np.testing.assert_allclose(s, np.arange(len(split)) * end / (len(split) - 1), atol=1e-5)
+        assert a.min() > 0.5 and a.max() < 1.5 and abs(a.mean() - 1) < 0.05
+        for i in np.random.default_rng(0).integers(len(split) // 10, len(split), 20):
+            basis = np.stack([np.cos(s[i] * t), np.sin(s[i] * t)], axis=1)
+            c, residual, *_ = np.linalg.lstsq(basis, split.inputs[i, :, 0].astype(np.float64), rcond=None)
+            assert np.hypot(*c) == pytest.approx(a[i], rel=1e-4) and residual < 1e-6
+    first = np.concatenate([split.inputs[:, 0, 0] for split in task.splits.values()])
+    assert first.min() < -1.2 and first.max() > 1.2 and abs(first.mean()) < 0.05  # any phase
+    again = sinusoid_task.load().splits["test"]
+    np.testing.assert_array_equal(again.inputs, task.splits["test"].inputs)
+
+
 def test_table_numbers_and_figure(response, tmp_path):
     other = sinusoid.Response("other", response.true, response.amplitude + 1, response.frequency)
     heads, ranges, *rows = sinusoid.table([response, other]).splitlines()
@@ -60,30 +79,28 @@ def test_table_numbers_and_figure(response, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.png"]
 
 
-def test_mistakes_are_told(tmp_path, monkeypatch):
-    monkeypatch.chdir(tiny.ROOT)
-    extrapolate = runpy.run_path("scripts/sinusoid.py")["extrapolate"]
+def test_mistakes(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(tiny.config().to_dict()))
     for workdir, out, message in [
         (tmp_path / "none", tmp_path / "a.png", "is not a run's directory"),
-        (tmp_path, tmp_path / "a.png", "holds a model of the task digits, not of sinusoid"),
+        (tmp_path, tmp_path / "a.png", "holds a model of the task digits, not of projects.ptd.sinusoid_task"),
         (tmp_path, tmp_path / "a.jpg", "--out: the figure's name must end in .png"),
         (tmp_path, tmp_path / "none" / "a.png", "--out: there is no directory"),
     ]:
         with pytest.raises(UserError, match=message):
-            extrapolate(argparse.Namespace(workdirs=[workdir], out=out, checkpoint="best"))
+            sinusoid.extrapolate(argparse.Namespace(workdirs=[workdir], out=out, checkpoint="best"))
 
 
 @pytest.mark.slow
 def test_perturbed_hippo_goes_beyond_training_and_its_normal_part_does_not(tmp_path):
-    """Half the recipe's epochs; amplitude 1 is held to beyond the normal part's last spike, or is not."""
+    """Half the epochs of the recipe. Past the last spike of the normal part one model keeps the amplitude of 1."""
     workdirs = [tmp_path / model for model in ("s4d-legs", "s4-ptd")]
     for workdir in workdirs:
-        recipe = f"--config=configs/sinusoid.py:{workdir.name}"
+        recipe = f"--config=projects/ptd/configs/sinusoid.py:{workdir.name}"
         done = tiny.run(sys.executable, "scripts/train.py", recipe, f"--workdir={workdir}", "--config.train.epochs=10")
         assert done.returncode == 0, done.stderr
     out = tmp_path / "figure.png"
-    done = tiny.run(sys.executable, "scripts/sinusoid.py", "--workdirs", *map(str, workdirs), f"--out={out}")
+    done = tiny.run(sys.executable, "projects/ptd/sinusoid.py", "--workdirs", *map(str, workdirs), f"--out={out}")
     assert done.returncode == 0, done.stderr
     assert str(out) in done.stdout and out.exists()
     numbers = np.genfromtxt(out.with_suffix(".csv"), delimiter=",", names=True, deletechars="")

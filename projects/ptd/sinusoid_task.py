@@ -1,4 +1,6 @@
-"""Amplitude and frequency of a sinusoid, tested beyond the frequencies of training (arXiv 2310.01698, section 3.4).
+"""The task of predicting amplitude and frequency of a sinusoid, beyond the frequencies of training too.
+
+After arXiv 2310.01698, section 3.4. In a config: `task.name = "projects.ptd.sinusoid_task"`.
 
     u(t) = a cos(s t + phase),    t = 0, Delta, ..., (L - 1) Delta
 
@@ -6,8 +8,8 @@ Training and validation have s in [0, 80], the test split in [0, 100] radians pe
 uniform in [0.5, 1.5], the phase in [0, 2 pi). The labels are of order one: (a, s / 100).
 
 Why 80: the normal part of HiPPO-LegS with 16 states has its fastest mode at 80.97 with decay rate 1/2, so that its
-transfer function has a spike there, which HiPPO-LegS and its perturbation lack. To see the same frequencies, an SSM's
-step size has to be INTERVAL; L steps of it are 5.12 units of time, in which the resonance builds up to 92 %.
+transfer function has a spike there, which HiPPO-LegS and its perturbation lack. To see the same frequencies, an SSM
+needs the step size INTERVAL; L steps of it are 5.12 units of time, in which the resonance builds up to 92 %.
 """
 
 import numpy as np
@@ -36,7 +38,7 @@ TOLERANCE = 0.05
 def sinusoids(
     frequency: Float[np.ndarray, " N"], amplitude: Float[np.ndarray, " N"], phase: Float[np.ndarray, " N"]
 ) -> Float[np.ndarray, "N L 1"]:
-    """Samples of sinusoids as the task's models take them, float32.
+    """Samples of sinusoids in the form of the task's inputs, float32.
 
     Args:
       frequency: radians per unit of time.
@@ -49,7 +51,7 @@ def sinusoids(
 
 
 def load() -> Task:
-    """The task, the same every time."""
+    """The task. Its examples are the same every time."""
     random = np.random.RandomState(0)  # a stream that NumPy promises never to change
     splits = {}
     for name, size in SIZES.items():

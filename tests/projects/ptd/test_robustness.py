@@ -7,15 +7,17 @@ import pytest
 import tiny
 from flax import nnx
 
-from s5jax.analysis import robustness
-from s5jax.analysis.robustness import Disturbance
+from projects.ptd import disturbance, robustness
+from projects.ptd.disturbance import Disturbance
 from s5jax.data import digits
 from s5jax.evaluators.stability import mixers_of
 from s5jax.mixers import attention
 from s5jax.models.model import Model
 from s5jax.models.options import Options
 from s5jax.models.sequences import Sequences
+from s5jax.train import trained as trained_runs
 from s5jax.train.build import build
+from s5jax.train.trained import Trained
 
 
 def untrained(recipe, *overrides):
@@ -30,27 +32,27 @@ def untrained(recipe, *overrides):
 
 @pytest.fixture(scope="module", params=["s4d-legs", pytest.param("s5", marks=pytest.mark.slow)])
 def trained(request):
-    return untrained(f"configs/robustness.py:{request.param}", "--config.model.depth=2")
+    return untrained(f"projects/ptd/configs/robustness.py:{request.param}", "--config.model.depth=2")
 
 
-def by_hand(trained, disturbance, place):
-    """Layer after layer, the sum written out."""
+def by_hand(trained, wave, place):
+    """One layer after the other, the sum written out."""
     model, task = trained
     inputs = np.asarray(task.prepare(jnp.asarray(task.splits["test"].inputs)))
     k = np.arange(inputs.shape[1])
 
-    def wave(block):
+    def wave_of(block):
         log_step = np.asarray(block.params["log_step"], np.float64)
         step = np.exp(log_step[:, 0]) if block.mixer_name == "s4d" else np.full(4, np.exp(log_step.mean()))
-        return disturbance.amplitude * np.cos(disturbance.frequency * k[:, None] * step), step
+        return wave.amplitude * np.cos(wave.frequency * k[:, None] * step), step
 
     blocks = model.encoder.blocks
     if place == "data":
-        step = np.exp(np.log(wave(blocks[0])[1]).mean())
-        inputs = inputs + (disturbance.amplitude * np.cos(disturbance.frequency * k * step))[:, None]
+        step = np.exp(np.log(wave_of(blocks[0])[1]).mean())
+        inputs = inputs + (wave.amplitude * np.cos(wave.frequency * k * step))[:, None]
     x = model.encoder.encoder(jnp.asarray(inputs, jnp.float32))
     for block in blocks:
-        added = wave(block)[0] if place == "ssm" else np.zeros(())
+        added = wave_of(block)[0] if place == "ssm" else np.zeros(())
         u = x + jnp.broadcast_to(jnp.asarray(added, jnp.float32), x.shape)
         y, _ = block.mixer.apply(block.params, u, block.mixer_options)
         x = block._normalize(block.norm, x + block._activate(y, None), counted=None, train=False)
@@ -61,7 +63,7 @@ def by_hand(trained, disturbance, place):
 @pytest.mark.parametrize("place", ["ssm", "data"])
 def test_a_sinusoid_is_added_in_the_time_of_each_feature(trained, place):
     waves = [Disturbance("sinusoid", 0.0), Disturbance("sinusoid", 2.0, 30.0), Disturbance("sinusoid", 0.7, 3.0)]
-    found = robustness.accuracy(*trained, waves, place=place, batch_size=128)
+    found = disturbance.accuracy(*trained, waves, place=place, batch_size=128)
     np.testing.assert_allclose(found, [by_hand(trained, wave, place) for wave in waves], atol=1.5 / 360)
     assert len(set(found)) > 1
 
@@ -72,15 +74,15 @@ def test_no_disturbance_and_any_batch_size_give_the_accuracy_of_the_model(traine
     logits = model(task.prepare(jnp.asarray(split.inputs)))
     expected = np.mean(np.asarray(logits).argmax(-1) == split.labels)
     for kind, size in (("white", 100), ("pink", 360), ("sinusoid", 77)):
-        (found,) = robustness.accuracy(*trained, [Disturbance(kind, 0.0)], batch_size=size)
+        (found,) = disturbance.accuracy(*trained, [Disturbance(kind, 0.0)], batch_size=size)
         assert found == pytest.approx(expected, abs=1.5 / 360)
 
 
 @pytest.mark.parametrize("length", [64, 65])
-def test_noise_has_the_spectrum_it_is_named_for(length):
+def test_noise_is_white_or_pink(length):
     like = jnp.zeros((200, length, 3))
     for kind, slope in (("white", 0.0), ("pink", -1.0)):
-        noise = np.asarray(robustness._noise(kind, like, jnp.ones(3), jnp.ones(()), jax.random.key(0)))
+        noise = np.asarray(disturbance._noise(kind, like, jnp.ones(3), jnp.ones(()), jax.random.key(0)))
         assert noise.std() == pytest.approx(1, abs=0.02) and abs(noise.mean()) < 0.02
         power = (np.abs(np.fft.rfft(noise, axis=1)) ** 2).mean((0, 2))[1:31]
         fitted = np.polyfit(np.log(np.arange(1, 31)), np.log(power), 1)[0]
@@ -88,7 +90,7 @@ def test_noise_has_the_spectrum_it_is_named_for(length):
 
 
 def test_frequencies_hold_the_spikes_of_the_normal_part():
-    omega = robustness.frequencies(32, 10)
+    omega = disturbance.frequencies(32, 10)
     assert len(omega) == 26 and omega.max() > 325.5 and (np.diff(omega) > 0).all()
     assert np.abs(omega - 325.4263).min() < 1e-3
 
@@ -98,7 +100,7 @@ def test_tables_and_figures_of_a_sweep(trained, tmp_path):
     found = robustness.sweep("mine", [model, model], task, [0.1, 3.0], place="data", count=2)
     assert found.sinusoid.shape == (2, 2, 4) and found.white.shape == found.pink.shape == (2, 2)
     np.testing.assert_array_equal(found.sinusoid[0], found.sinusoid[1])
-    direct = robustness.accuracy(*trained, [Disturbance("sinusoid", 3.0, found.frequencies[1])], place="data")
+    direct = disturbance.accuracy(*trained, [Disturbance("sinusoid", 3.0, found.frequencies[1])], place="data")
     assert found.sinusoid[0, 1, 1] == direct[0]
     lines = robustness.table([found]).splitlines()
     assert len(lines) == 4 and f"{found.sinusoid[:, 1].min():.3f}" in lines[3] and "| mine | data | 3 |" in lines[3]
@@ -113,7 +115,7 @@ def test_tables_and_figures_of_a_sweep(trained, tmp_path):
 
 @pytest.mark.parametrize("model", ["s5-ptd", "s4-legs"])
 def test_the_frozen_protocol_trains_nothing_of_an_ssm_but_C(model):
-    config = tiny.config(recipe=f"configs/robustness.py:{model}-frozen")
+    config = tiny.config(recipe=f"projects/ptd/configs/robustness.py:{model}-frozen")
     experiment, state = build(config, digits.load())
     grads = jax.tree.map(jnp.ones_like, state.params)
     with jax.numpy_dtype_promotion("standard"):  # optax's Adam does not survive the strict one
@@ -128,7 +130,7 @@ def test_the_frozen_protocol_trains_nothing_of_an_ssm_but_C(model):
 
 def test_without_residual_nothing_leads_around_an_ssm():
     """With C zero, no output depends on the input."""
-    model, _ = untrained("configs/robustness.py:s4d-legs-frozen")
+    model, _ = untrained("projects/ptd/configs/robustness.py:s4d-legs-frozen")
     seq = model.encoder.layers[0].seq
     seq["C"][...] = jnp.zeros_like(seq["C"][...])
     inputs = jax.random.normal(jax.random.key(0), (3, 64, 1))
@@ -140,10 +142,10 @@ def test_without_residual_nothing_leads_around_an_ssm():
     np.testing.assert_allclose(after, logits, atol=1e-6)
 
 
-def test_of_a_model_of_several_mixers_the_ssms_are_disturbed():
+def test_in_a_model_of_several_mixers_only_the_ssms_are_disturbed():
     pattern = "--config.model.pattern=('s5', 'attention')"
     heads = "--config.mixers.attention.heads=2"
-    model, task = untrained("configs/robustness.py:s5", "--config.model.depth=2", pattern, heads)
+    model, task = untrained("projects/ptd/configs/robustness.py:s5", "--config.model.depth=2", pattern, heads)
     inputs = jax.random.normal(jax.random.key(0), (2, 64, 1))
     places = []
 
@@ -151,10 +153,40 @@ def test_of_a_model_of_several_mixers_the_ssms_are_disturbed():
         places.append((number, u.shape, step.shape))
         return jnp.zeros_like(u)
 
-    found = robustness._outputs(model, inputs, Sequences(), noise)
+    found = disturbance._outputs(model, inputs, Sequences(), noise)
     np.testing.assert_allclose(found, model(inputs), atol=1e-5)
     assert places == [(0, (2, 64, 4), (4,))]
     options = Options(depth=1, d_model=4, pattern=("attention",))
     model = Model(options, {"attention": ("attention", attention.Options(heads=2))}, 1, 10, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"no mixer of the model has a time_step, .*: attention"):
-        robustness.check(model, task, "ssm")
+        disturbance.check(model, task, "ssm")
+
+
+def test_the_command(tmp_path, call, monkeypatch):
+    """Runs of the same name that are different experiments stay apart."""
+    recipe = "projects/ptd/configs/robustness.py:s5"
+    model, task = untrained(recipe)
+    configs = {
+        "a/mine-0": tiny.config(recipe=recipe),
+        "a/mine-1": tiny.config("--config.seed=1", recipe=recipe),
+        "b/mine": tiny.config("--config.log.every_steps=5", recipe=recipe),
+    }
+
+    def load(workdir):
+        return Trained(configs[str(workdir.relative_to(tmp_path))], task, model, None, None)
+
+    workdirs = [tmp_path / name for name in configs]
+    few = ("--amplitudes", "0.5", "--frequencies", "1", "--place", "ssm", "--out", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(trained_runs, "load", load)
+        code, out, err = call("robustness.py", "--workdirs", *workdirs, *few)
+    assert code == 0, err
+    assert "| mine | ssm | 0.5 |" in out and "| mine' | ssm | 0.5 |" in out
+    assert (tmp_path / "robustness.md").read_text() in out
+    assert (tmp_path / "robustness.png").exists() and (tmp_path / "robustness.csv").exists()
+    for arguments, message in (
+        (("--workdirs", tmp_path), "is not a run's directory"),
+        (("--workdirs", tmp_path, "--amplitudes", "-1"), "--amplitudes: none may be negative"),
+    ):
+        code, _, err = call("robustness.py", *arguments)
+        assert code == 1 and message in err and err.count("\n") == 1
