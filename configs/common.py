@@ -13,7 +13,7 @@ def get_config(task: str, model: str, length: int) -> ConfigDict:
     """What a model on a task has besides its sizes and rates; fields that are not set here have their defaults.
 
     Args:
-      task: a file of s5jax/data.
+      task: a file of s5jax/data/tasks.
       model: one of MODELS.
       length: of the task's sequences, in samples.
 

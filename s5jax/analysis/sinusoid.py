@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from s5jax.analysis import figures, panel_figures
-from s5jax.data import sinusoid
+from s5jax.data.tasks import sinusoid
 
 __all__ = ["Response", "plot_responses", "respond", "table", "write_responses"]
 

@@ -26,7 +26,7 @@ class Section:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskConfig:
-    """The data set `s5jax/data/<name>.py`, or with dots any module, with its `Options` if it has any."""
+    """The data set `s5jax/data/tasks/<name>.py`, or with dots any module, with its `Options` if it has any."""
 
     name: str
     options: Any = None

@@ -1,0 +1,123 @@
+"""CIFAR-10 (A. Krizhevsky, 2009): 60,000 colour images of 32 x 32 pixels in ten classes.
+
+Read from the official binary version, or from a TFDS directory, where images have their official numbers: both give
+the same stores.
+"""
+
+import functools
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from s5jax.data.prepare import Plan, Request
+from s5jax.data.readers import official, tfds
+from s5jax.data.splits import random_split
+from s5jax.data.store import Arrays, Format
+from s5jax.data.task import DataError
+
+__all__ = ["ADDRESS", "CLASSES", "DOWNLOADS", "FILES", "SIZES", "TFDS", "grey", "plan"]
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+SIZES = {"train": 45_000, "val": 5_000, "test": 10_000}
+FILES = "cifar-10-batches-bin/{data_batch_1..5,test_batch}.bin or cifar-10-binary.tar.gz"
+ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar.html"
+TFDS = "cifar10"
+
+FOLDER, ARCHIVE = "cifar-10-batches-bin", "cifar-10-binary.tar.gz"
+DOWNLOADS = {  # sum: tensorflow_datasets 4.9.10, url_checksums/cifar10.txt
+    ARCHIVE: (
+        f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}",
+        "sha256:c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+    )
+}
+BATCHES = {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)}
+RECORD = 1 + 3 * 1024
+"""Bytes of an image: its label, then its red, green and blue pixels."""
+
+
+def plan(request: Request, format: Format) -> Plan:
+    """Splits the training images 9 : 1 by torch's `random_split` with seed 42, as the published S4 and S5 code does.
+
+    Args:
+      request: where the data are.
+      format: of the task; with one channel, images are converted to grey.
+
+    Raises:
+      DataError: files are missing.
+    """
+    if request.tfds_dir:
+        folder, sources = request.tfds_dir / TFDS, []
+        reads = {split: functools.partial(_read_tfds, request.tfds_dir, split) for split in BATCHES}
+    else:
+        folder = _find(request, format)
+        sources = [folder / name for names in BATCHES.values() for name in names]
+        reads = {
+            split: functools.partial(_read_files, [folder / name for name in names]) for split, names in BATCHES.items()
+        }
+    colour = format.channels == 3
+    return Plan(
+        jobs={
+            "train": [functools.partial(_part, reads["train"], 0, colour)],
+            "val": [functools.partial(_part, reads["train"], 1, colour)],
+            "test": [functools.partial(_part, reads["test"], None, colour)],
+        },
+        origin=f"CIFAR-10 from {folder}",
+        sources=sources,
+        facts={"classes": CLASSES},
+    )
+
+
+def grey(rgb: UInt8[np.ndarray, "*N 3"]) -> UInt8[np.ndarray, "*N"]:
+    """Luma by ITU-R 601-2, in the fixed-point arithmetic of Pillow's convert("L") and so of torchvision's Grayscale."""
+    r, g, b = (rgb[..., i].astype(np.uint32) for i in range(3))
+    return ((19595 * r + 38470 * g + 7471 * b + 0x8000) >> 16).astype(np.uint8)
+
+
+def _find(request: Request, format: Format) -> pathlib.Path:
+    try:
+        files = [name for names in BATCHES.values() for name in names]
+        return official.find(format, request.data_dir, [FOLDER], files, [ARCHIVE])
+    except official.Missing:
+        other = [request.data_dir / name for name in ("cifar-10-batches-py", "cifar-10-python.tar.gz")]
+        for path in other if not request.download else []:
+            if path.exists():
+                raise DataError(f"{path}: the Python version is not read; get {ARCHIVE} from {ADDRESS}") from None
+        raise
+
+
+def _part(read: Callable[[], tuple[np.ndarray, np.ndarray]], part: int | None, colour: bool) -> Arrays:
+    """All images that a function reads, or one part of a split 9 : 1."""
+    images, labels = read()
+    images = images if colour else grey(images)[..., None]
+    if part is not None:
+        train = round(0.9 * len(labels))
+        chosen = random_split(len(labels), [train, len(labels) - train], seed=42)[part]
+        images, labels = images[chosen], labels[chosen]
+    return Arrays(images, labels.astype(np.int32))
+
+
+def _read_files(files: list[pathlib.Path]) -> tuple[UInt8[np.ndarray, "N 1024 3"], UInt8[np.ndarray, " N"]]:
+    """Pixels, row by row, and labels of all images of some files."""
+    records = np.concatenate([_records(file) for file in files])
+    return records[:, 1:].reshape(-1, 3, 1024).transpose(0, 2, 1), records[:, 0]
+
+
+def _records(file: pathlib.Path) -> UInt8[np.ndarray, "N 3073"]:
+    content = file.read_bytes()
+    if len(content) == 0 or len(content) % RECORD:
+        fault = f"{len(content)} bytes are not a multiple of {RECORD}"
+        raise DataError(f"{file}: {fault}, so it is cut off or not a CIFAR-10 batch; get it again from {ADDRESS}")
+    records = np.frombuffer(content, np.uint8).reshape(-1, RECORD)
+    if records[:, 0].max() > 9:
+        at = int(np.argmax(records[:, 0] > 9))
+        raise DataError(f"{file}: image {at} has the label {records[at, 0]}, not one of 0..9; get it from {ADDRESS}")
+    return records
+
+
+def _read_tfds(tfds_dir: pathlib.Path, split: str) -> tuple[UInt8[np.ndarray, "N 1024 3"], UInt8[np.ndarray, " N"]]:
+    """The same from a TFDS directory, where the images of a split have ids such as train_00042."""
+    examples = sorted(tfds.examples(tfds_dir, TFDS, split), key=lambda example: tfds.text(example["id"]))
+    images = np.stack([example["image"] for example in examples])
+    return images.reshape(-1, 1024, 3), np.array([example["label"] for example in examples], np.uint8)

@@ -1,0 +1,81 @@
+"""Spoken digits: 3,000 recordings of the digits zero to nine by six speakers, as raw samples.
+
+The Free Spoken Digit Dataset (Z. Jackson et al., github.com/Jakobovski/free-spoken-digit-dataset), licensed CC BY-SA
+4.0. 8,000 samples per second, one channel; L = 8000, a second, which all but 20 recordings fit into: those are cut.
+Shorter ones are padded with zeros, and their lengths are stored.
+
+The official test set is recordings 0 to 4 of each digit and speaker. Recordings 5 to 9 are this project's validation
+set: 2,400 / 300 / 300.
+"""
+
+import re
+
+from s5jax.data.prepare import Plan, Request
+from s5jax.data.readers import official, wav
+from s5jax.data.store import Format, Stored
+from s5jax.data.task import DataError, Task
+
+__all__ = ["FORMAT", "load", "plan"]
+
+RATE = 8_000
+"""Samples per second."""
+
+FOLDERS = (
+    "fsdd/recordings",
+    "free-spoken-digit-dataset/recordings",
+    "free-spoken-digit-dataset-master/recordings",
+    "recordings",
+)
+ARCHIVES = ("free-spoken-digit-dataset-master.zip",)
+NAME = re.compile(r"(?P<digit>\d)_(?P<speaker>[^_]+)_(?P<index>\d+)\.wav")
+
+FORMAT = Format(
+    name="spoken_digits",
+    sizes={"train": 2_400, "val": 300, "test": 300},
+    length=RATE,
+    num_classes=10,
+    dtype="int16",
+    files="fsdd/recordings/{digit}_{speaker}_{index}.wav",
+    address="https://github.com/Jakobovski/free-spoken-digit-dataset",
+    padded=True,
+)
+
+
+def plan(request: Request) -> Plan:
+    """Reads all headers, so that a damaged file is found before the work begins.
+
+    Raises:
+      DataError: files are missing or damaged, or have other names.
+    """
+    root = official.find(FORMAT, request.data_dir, FOLDERS, archives=ARCHIVES)
+    files = sorted(root.glob("*.wav"))
+    splits: dict[str, list[int]] = {"train": [], "val": [], "test": []}
+    labels = []
+    for i, file in enumerate(files):
+        name = NAME.fullmatch(file.name)
+        if name is None:
+            raise DataError(f"{file}: not named digit_speaker_index.wav, such as 7_jackson_32.wav; move it away")
+        splits[_split(int(name["index"]))].append(i)
+        labels.append(int(name["digit"]))
+    if not files:
+        raise DataError(f"{root}: no recordings (.wav); get them from {FORMAT.address}")
+    counts = wav.survey([wav.header(file) for file in files], RATE, FORMAT.length)
+    return Plan(
+        jobs={
+            split: wav.jobs(FORMAT, RATE, [files[i] for i in part], [labels[i] for i in part])
+            for split, part in splits.items()
+        },
+        origin=f"{counts['files']:,} recordings in {root}: {counts['padded']:,} shorter than a second filled up with"
+        f" zeros, {counts['cut']:,} longer ones cut, {counts['resampled']:,} of another rate resampled",
+        sources=files,
+        facts={"recordings": counts},
+    )
+
+
+def load(stored: Stored) -> Task:
+    """The task, its samples standardized by mean and standard deviation of the training samples, padding included."""
+    return wav.task(FORMAT, stored)
+
+
+def _split(index: int) -> str:
+    return "test" if index < 5 else "val" if index < 10 else "train"
