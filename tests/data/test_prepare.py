@@ -189,7 +189,7 @@ def test_the_store_is_the_same_with_several_processes(tmp_path, toy):
 def test_a_killed_worker_is_an_error(tmp_path, toy):
     toy({"train": [functools.partial(os._exit, 1)] * 8})
     request = Request(data_dir=tmp_path, subset=True)
-    with pytest.raises(DataError, match="toy: a worker process was killed, .* try again with fewer --workers"):
+    with pytest.raises(DataError, match=r"toy: a worker process was killed, .* try again with fewer --workers"):
         preparation.prepare("toy", request, workers=2, say=lambda _: None, quiet=True)
 
 

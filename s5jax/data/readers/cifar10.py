@@ -6,15 +6,13 @@ the same stores.
 
 import functools
 import pathlib
-from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import UInt8
 
 from s5jax.data.prepare import Plan, Request
-from s5jax.data.readers import official, tfds
-from s5jax.data.splits import random_split
-from s5jax.data.store import Arrays, Format
+from s5jax.data.readers import images, official, tfds
+from s5jax.data.store import Format
 from s5jax.data.task import DataError
 
 __all__ = ["ADDRESS", "CLASSES", "DOWNLOADS", "FILES", "SIZES", "TFDS", "grey", "plan"]
@@ -38,7 +36,7 @@ RECORD = 1 + 3 * 1024
 
 
 def plan(request: Request, format: Format) -> Plan:
-    """Splits the training images 9 : 1 by torch's `random_split` with seed 42, as the published S4 and S5 code does.
+    """Plans CIFAR-10 with the splits of `images.plan`.
 
     Args:
       request: where the data are.
@@ -47,26 +45,14 @@ def plan(request: Request, format: Format) -> Plan:
     Raises:
       DataError: files are missing.
     """
-    if request.tfds_dir:
-        folder, sources = request.tfds_dir / TFDS, []
-        reads = {split: functools.partial(_read_tfds, request.tfds_dir, split) for split in BATCHES}
-    else:
-        folder = _find(request, format)
-        sources = [folder / name for names in BATCHES.values() for name in names]
-        reads = {
-            split: functools.partial(_read_files, [folder / name for name in names]) for split, names in BATCHES.items()
-        }
     colour = format.channels == 3
-    return Plan(
-        jobs={
-            "train": [functools.partial(_part, reads["train"], 0, colour)],
-            "val": [functools.partial(_part, reads["train"], 1, colour)],
-            "test": [functools.partial(_part, reads["test"], None, colour)],
-        },
-        origin=f"CIFAR-10 from {folder}",
-        sources=sources,
-        facts={"classes": CLASSES},
-    )
+    if request.tfds_dir:
+        read = {split: functools.partial(_read_tfds, request.tfds_dir, split, colour) for split in BATCHES}
+        return images.plan(read, f"CIFAR-10 from {request.tfds_dir / TFDS}", [], {"classes": CLASSES})
+    folder = _find(request, format)
+    files = {split: [folder / name for name in names] for split, names in BATCHES.items()}
+    read = {split: functools.partial(_read_files, batches, colour) for split, batches in files.items()}
+    return images.plan(read, f"CIFAR-10 from {folder}", [*files["train"], *files["test"]], {"classes": CLASSES})
 
 
 def grey(rgb: UInt8[np.ndarray, "*N 3"]) -> UInt8[np.ndarray, "*N"]:
@@ -87,21 +73,13 @@ def _find(request: Request, format: Format) -> pathlib.Path:
         raise
 
 
-def _part(read: Callable[[], tuple[np.ndarray, np.ndarray]], part: int | None, colour: bool) -> Arrays:
-    """All images that a function reads, or one part of a split 9 : 1."""
-    images, labels = read()
-    images = images if colour else grey(images)[..., None]
-    if part is not None:
-        train = round(0.9 * len(labels))
-        chosen = random_split(len(labels), [train, len(labels) - train], seed=42)[part]
-        images, labels = images[chosen], labels[chosen]
-    return Arrays(images, labels.astype(np.int32))
-
-
-def _read_files(files: list[pathlib.Path]) -> tuple[UInt8[np.ndarray, "N 1024 3"], UInt8[np.ndarray, " N"]]:
+def _read_files(
+    files: list[pathlib.Path], colour: bool
+) -> tuple[UInt8[np.ndarray, "N 1024 C"], UInt8[np.ndarray, " N"]]:
     """Pixels, row by row, and labels of all images of some files."""
     records = np.concatenate([_records(file) for file in files])
-    return records[:, 1:].reshape(-1, 3, 1024).transpose(0, 2, 1), records[:, 0]
+    pixels = records[:, 1:].reshape(-1, 3, 1024).transpose(0, 2, 1)
+    return pixels if colour else grey(pixels)[..., None], records[:, 0]
 
 
 def _records(file: pathlib.Path) -> UInt8[np.ndarray, "N 3073"]:
@@ -116,8 +94,11 @@ def _records(file: pathlib.Path) -> UInt8[np.ndarray, "N 3073"]:
     return records
 
 
-def _read_tfds(tfds_dir: pathlib.Path, split: str) -> tuple[UInt8[np.ndarray, "N 1024 3"], UInt8[np.ndarray, " N"]]:
+def _read_tfds(
+    tfds_dir: pathlib.Path, split: str, colour: bool
+) -> tuple[UInt8[np.ndarray, "N 1024 C"], UInt8[np.ndarray, " N"]]:
     """The same from a TFDS directory, where the images of a split have ids such as train_00042."""
     examples = sorted(tfds.examples(tfds_dir, TFDS, split), key=lambda example: tfds.text(example["id"]))
-    images = np.stack([example["image"] for example in examples])
-    return images.reshape(-1, 1024, 3), np.array([example["label"] for example in examples], np.uint8)
+    pixels = np.stack([example["image"] for example in examples]).reshape(-1, 1024, 3)
+    labels = np.array([example["label"] for example in examples], np.uint8)
+    return pixels if colour else grey(pixels)[..., None], labels

@@ -5,15 +5,13 @@ import gzip
 import math
 import pathlib
 import zlib
-from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import UInt8
 
 from s5jax.data.prepare import Plan, Request
-from s5jax.data.readers import official, tfds
-from s5jax.data.splits import random_split
-from s5jax.data.store import Arrays, Format
+from s5jax.data.readers import images, official, tfds
+from s5jax.data.store import Format
 from s5jax.data.task import DataError
 
 __all__ = ["SIZES", "downloads", "plan", "read"]
@@ -40,7 +38,7 @@ def downloads(address: str, folder: str, sums: tuple[str, str, str, str]) -> dic
 
 
 def plan(request: Request, format: Format, folders: tuple[str, ...]) -> Plan:
-    """Splits the training images 9 : 1 by torch's `random_split` with seed 42.
+    """Plans MNIST or Fashion-MNIST with the splits of `images.plan`.
 
     Args:
       request: where the data are.
@@ -50,24 +48,13 @@ def plan(request: Request, format: Format, folders: tuple[str, ...]) -> Plan:
     Raises:
       DataError: files are missing.
     """
-    if request.tfds_dir:
-        assert format.tfds is not None
-        origin, sources = f"TFDS directory {request.tfds_dir / format.tfds}", []
-        reads = {split: functools.partial(_read_tfds, request.tfds_dir, format.tfds, split) for split in FILES}
-    else:
-        folder = official.find(format, request.data_dir, folders)
-        files = {split: [_file(folder, name, request, format) for name in names] for split, names in FILES.items()}
-        origin, sources = f"IDX files of {folder}", [*files["train"], *files["test"]]
-        reads = {split: functools.partial(_read_files, *pair) for split, pair in files.items()}
-    return Plan(
-        jobs={
-            "train": [functools.partial(_part, reads["train"], 0)],
-            "val": [functools.partial(_part, reads["train"], 1)],
-            "test": [functools.partial(_part, reads["test"], None)],
-        },
-        origin=origin,
-        sources=sources,
-    )
+    if request.tfds_dir and format.tfds:
+        tfds_read = {split: functools.partial(_read_tfds, request.tfds_dir, format.tfds, split) for split in FILES}
+        return images.plan(tfds_read, f"TFDS directory {request.tfds_dir / format.tfds}", [])
+    folder = official.find(format, request.data_dir, folders)
+    files = {split: [_file(folder, name, request, format) for name in names] for split, names in FILES.items()}
+    read = {split: functools.partial(_read_files, *pair) for split, pair in files.items()}
+    return images.plan(read, f"IDX files of {folder}", [*files["train"], *files["test"]])
 
 
 def read(file: pathlib.Path) -> UInt8[np.ndarray, "..."]:
@@ -96,33 +83,23 @@ def _file(folder: pathlib.Path, name: str, request: Request, format: Format) -> 
     raise official.missing(format, request.data_dir, f"{folder} lacks {name}[.gz]")
 
 
-def _part(read: Callable[[], tuple[np.ndarray, np.ndarray]], part: int | None) -> Arrays:
-    """All images that a function reads, or one part of a split 9 : 1."""
-    images, labels = read()
-    if part is not None:
-        train = round(0.9 * len(labels))
-        chosen = random_split(len(labels), [train, len(labels) - train], seed=42)[part]
-        images, labels = images[chosen], labels[chosen]
-    return Arrays(images.reshape(-1, 784, 1), labels.astype(np.int32))
-
-
 def _read_files(
     images_file: pathlib.Path, labels_file: pathlib.Path
-) -> tuple[UInt8[np.ndarray, "N 28 28"], UInt8[np.ndarray, " N"]]:
-    images, labels = read(images_file), read(labels_file)
-    if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
-        fault = f"arrays of {images.shape} and {labels.shape} are not N images of 28 x 28 and N labels"
+) -> tuple[UInt8[np.ndarray, "N 784 1"], UInt8[np.ndarray, " N"]]:
+    pixels, labels = read(images_file), read(labels_file)
+    if pixels.shape[1:] != (28, 28) or labels.shape != pixels.shape[:1]:
+        fault = f"arrays of {pixels.shape} and {labels.shape} are not N images of 28 x 28 and N labels"
         raise DataError(f"{images_file}, {labels_file.name}: {fault}; get the official files")
     if labels.max() > 9:
         at = int(np.argmax(labels > 9))
         raise DataError(f"{labels_file}: example {at} has the label {labels[at]}, not one of 0..9")
-    return images, labels
+    return pixels.reshape(-1, 784, 1), labels
 
 
 def _read_tfds(
     tfds_dir: pathlib.Path, name: str, split: str
-) -> tuple[UInt8[np.ndarray, "N 28 28"], UInt8[np.ndarray, " N"]]:
+) -> tuple[UInt8[np.ndarray, "N 784 1"], UInt8[np.ndarray, " N"]]:
     """The same from a TFDS directory, in its order: these images have no ids."""
     examples = list(tfds.examples(tfds_dir, name, split))
-    images = np.stack([example["image"] for example in examples])
-    return images.reshape(-1, 28, 28), np.array([example["label"] for example in examples], np.uint8)
+    pixels = np.stack([example["image"] for example in examples])
+    return pixels.reshape(-1, 784, 1), np.array([example["label"] for example in examples], np.uint8)

@@ -3,16 +3,17 @@
 import functools
 import pathlib
 import warnings
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float, Int16, Shaped
 
+from s5jax.data.prepare import Job, Plan
 from s5jax.data.store import Arrays, Format, Stored
 from s5jax.data.task import DataError, Task
 
-__all__ = ["Header", "header", "jobs", "read", "resample", "survey", "task"]
+__all__ = ["Header", "header", "jobs", "plan", "read", "resample", "survey", "task"]
 
 FULL_SCALE = {"uint8": 2**7, "int16": 2**15, "int32": 2**31, "float32": 1, "float64": 1}
 """The value that stands for 1 in each type that scipy returns; it shifts 24 bits to the upper end of 32."""
@@ -85,8 +86,42 @@ def survey(headers: Sequence[Header], rate: int, length: int) -> dict[str, int]:
     }
 
 
-def jobs(format: Format, rate: int, files: Sequence[pathlib.Path], labels: Sequence[int]) -> list[Callable[[], Arrays]]:
-    """Functions that read recordings in order, for `Plan.jobs`. Short ones are padded with zeros, long ones cut.
+def plan(
+    format: Format,
+    rate: int,
+    root: pathlib.Path,
+    files: dict[str, list[pathlib.Path]],
+    labels: dict[str, list[int]],
+    facts: dict[str, Any] | None = None,
+    lists: Sequence[pathlib.Path] = (),
+) -> Plan:
+    """Plans recordings. All headers are read, so that a damaged file is found before the work begins.
+
+    Args:
+      format: of the task.
+      rate: samples per second that files of other rates are resampled to.
+      root: the folder of the recordings.
+      files: recordings of each split.
+      labels: of each recording.
+      facts: of the plan.
+      lists: other files that were read.
+
+    Raises:
+      DataError: a file is damaged.
+    """
+    every = [file for part in files.values() for file in part]
+    counts = survey([header(file) for file in every], rate, format.length)
+    return Plan(
+        jobs={split: jobs(format, rate, files[split], labels[split]) for split in files},
+        origin=f"{counts['files']:,} recordings in {root}: {counts['padded']:,} shorter than a second filled up with"
+        f" zeros, {counts['cut']:,} longer ones cut, {counts['resampled']:,} of another rate resampled",
+        sources=[*lists, *every],
+        facts={**(facts or {}), "recordings": counts},
+    )
+
+
+def jobs(format: Format, rate: int, files: Sequence[pathlib.Path], labels: Sequence[int]) -> list[Job]:
+    """Functions that read recordings in order, padding short ones with zeros and cutting long ones.
 
     Args:
       format: its `length` is that of the examples, in samples.

@@ -53,7 +53,7 @@ FORMAT = Format(
 
 
 def plan(request: Request) -> Plan:
-    """Reads the lists and all headers, so that a damaged file is found before the work begins.
+    """Reads the lists and all headers.
 
     Raises:
       DataError: files are missing or damaged, or a list contradicts them.
@@ -61,15 +61,14 @@ def plan(request: Request) -> Plan:
     root = find(FORMAT, request)
     splits = _splits(root, recordings(root, WORDS, request.subset), request.subset)
     files = {split: [root / name for name in names] for split, names in splits.items()}
-    labels = {split: [WORDS.index(word(name)) for name in names] for split, names in splits.items()}
-    every = [file for part in files.values() for file in part]
-    counts = wav.survey([wav.header(file) for file in every], RATE, FORMAT.length)
-    return Plan(
-        jobs={split: wav.jobs(FORMAT, RATE, files[split], labels[split]) for split in splits},
-        origin=f"{counts['files']:,} recordings in {root}: {counts['padded']:,} shorter than a second filled up with"
-        f" zeros, {counts['cut']:,} longer ones cut, {counts['resampled']:,} of another rate resampled",
-        sources=[root / name for name in LISTS.values()] + every,
-        facts={"classes": list(WORDS), "recordings": counts},
+    return wav.plan(
+        FORMAT,
+        RATE,
+        root,
+        files=files,
+        labels={split: [WORDS.index(word(name)) for name in names] for split, names in splits.items()},
+        facts={"classes": list(WORDS)},
+        lists=[root / name for name in LISTS.values()],
     )
 
 

@@ -8,6 +8,7 @@ The official test set is recordings 0 to 4 of each digit and speaker. Recordings
 set: 2,400 / 300 / 300.
 """
 
+import pathlib
 import re
 
 from s5jax.data.prepare import Plan, Request
@@ -42,40 +43,27 @@ FORMAT = Format(
 
 
 def plan(request: Request) -> Plan:
-    """Reads all headers, so that a damaged file is found before the work begins.
+    """Reads the names of the files and all headers.
 
     Raises:
       DataError: files are missing or damaged, or have other names.
     """
     root = official.find(FORMAT, request.data_dir, FOLDERS, archives=ARCHIVES)
-    files = sorted(root.glob("*.wav"))
-    splits: dict[str, list[int]] = {"train": [], "val": [], "test": []}
-    labels = []
-    for i, file in enumerate(files):
+    files: dict[str, list[pathlib.Path]] = {"train": [], "val": [], "test": []}
+    labels: dict[str, list[int]] = {split: [] for split in files}
+    for file in sorted(root.glob("*.wav")):
         name = NAME.fullmatch(file.name)
         if name is None:
             raise DataError(f"{file}: not named digit_speaker_index.wav, such as 7_jackson_32.wav; move it away")
-        splits[_split(int(name["index"]))].append(i)
-        labels.append(int(name["digit"]))
-    if not files:
+        index = int(name["index"])
+        split = "test" if index < 5 else "val" if index < 10 else "train"
+        files[split].append(file)
+        labels[split].append(int(name["digit"]))
+    if not any(files.values()):
         raise DataError(f"{root}: no recordings (.wav); get them from {FORMAT.address}")
-    counts = wav.survey([wav.header(file) for file in files], RATE, FORMAT.length)
-    return Plan(
-        jobs={
-            split: wav.jobs(FORMAT, RATE, [files[i] for i in part], [labels[i] for i in part])
-            for split, part in splits.items()
-        },
-        origin=f"{counts['files']:,} recordings in {root}: {counts['padded']:,} shorter than a second filled up with"
-        f" zeros, {counts['cut']:,} longer ones cut, {counts['resampled']:,} of another rate resampled",
-        sources=files,
-        facts={"recordings": counts},
-    )
+    return wav.plan(FORMAT, RATE, root, files, labels)
 
 
 def load(stored: Stored) -> Task:
     """The task, its samples standardized by mean and standard deviation of the training samples, padding included."""
     return wav.task(FORMAT, stored)
-
-
-def _split(index: int) -> str:
-    return "test" if index < 5 else "val" if index < 10 else "train"

@@ -94,12 +94,10 @@ def test_reviews_have_the_order_of_tfds(tmp_path, stand_in):
 
 
 def test_what_cannot_be_read(tmp_path, stand_in, monkeypatch):
-    with pytest.raises(
-        DataError, match=r"nowhere: mnist cannot be read \(data set\); tfds\.builder\('mnist', .*array_re"
-    ):
+    message = r"nowhere: mnist cannot be read \(data set\); tfds\.builder\('mnist', .*array_record"
+    with pytest.raises(DataError, match=message):
         prepare("smnist", tmp_path, tfds_dir=tmp_path / "nowhere")
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(
-        DataError, match=r"--tfds_dir needs TensorFlow Datasets .*; install it with `pip install tensorf"
-    ):
+    message = r"--tfds_dir needs TensorFlow Datasets .*; install it with `pip install tensorflow-datasets"
+    with pytest.raises(DataError, match=message):
         prepare("image", tmp_path, tfds_dir=tmp_path)

@@ -90,7 +90,7 @@ def test_half_an_archive_leaves_nothing(commands, tmp_path):
     archive.write_bytes(archive.read_bytes()[:50000])
     with pytest.raises(DataError, match=r"v0\.02\.tar\.gz: cannot be unpacked"):
         speech_commands.plan(Request(data_dir=data_dir))
-    assert [path for path in data_dir.iterdir()] == [archive]
+    assert list(data_dir.iterdir()) == [archive]
 
 
 @pytest.mark.parametrize(
