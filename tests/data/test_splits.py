@@ -55,6 +55,6 @@ def test_a_stratified_split_has_each_class_in_proportion():
 def test_members_of_a_class_are_drawn_at_random():
     """Each of 20 examples is in a part of a quarter equally often: a chi-square test at 0.1 %."""
     counts = np.zeros(20)
-    for seed in range(2000):
+    for seed in range(500):
         counts[stratified_split(np.repeat([0, 1], 10), [15, 5], seed)[1]] += 1
     assert scipy.stats.chisquare(counts).pvalue > 1e-3

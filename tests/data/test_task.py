@@ -75,7 +75,7 @@ def test_contradictions_of_a_regression_are_named(labels, message):
     [
         (
             {"num_classes": 0},
-            r"num_classes \(classification\) or targets \(regression\) must be positive; got 0 and 0",
+            r"either num_classes \(classification\) or targets \(regression\) .* got 0 and 0",
         ),
         ({"targets": 2, "tolerance": 0.1}, "either num_classes .* got 3 and 2"),
         (REGRESSION | {"tolerance": -0.1}, "tolerance must be positive, and is for regressions only; got -0.1"),

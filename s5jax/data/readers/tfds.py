@@ -16,7 +16,7 @@ def examples(tfds_dir: pathlib.Path, name: str, split: str) -> Iterator[dict[str
 
     Args:
       tfds_dir: folder of all data sets, such as ~/tensorflow_datasets.
-      name: of the data set, such as "cifar10".
+      name: of the data set and its config, such as "cifar10" or "imdb_reviews/plain_text"; its newest version is read.
       split: "train" or "test".
 
     Raises:
@@ -27,15 +27,23 @@ def examples(tfds_dir: pathlib.Path, name: str, split: str) -> Iterator[dict[str
     except ImportError as error:
         advice = "install it with `pip install tensorflow-datasets importlib_resources`"
         raise DataError(f"--tfds_dir needs TensorFlow Datasets ({error}); {advice}") from error
+    folder = _newest_version(tfds_dir / name)
     try:
-        source = tensorflow_datasets.data_source(name, split=split, data_dir=tfds_dir, download=False)
+        source = tensorflow_datasets.builder_from_directory(folder).as_data_source(split=split)
     except Exception as error:  # TFDS raises many kinds
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        advice = f"tfds.builder({name!r}, data_dir=..., file_format='array_record').download_and_prepare() makes it"
-        raise DataError(f"{tfds_dir}: {name} cannot be read ({reason}); {advice}") from error
+        advice = f"tfds.builder({name!r}, data_dir=..., file_format='array_record').download_and_prepare() writes one"
+        raise DataError(f"{folder}: no readable split {split} ({reason}); {advice}") from error
     yield from tqdm(source, f"{name} {split}", unit=" examples", disable=None, leave=False)
 
 
 def text(value: Any) -> str:
     """A text feature, which may be bytes."""
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _newest_version(folder: pathlib.Path) -> pathlib.Path:
+    versions = [path.parent for path in folder.glob("*.*.*/dataset_info.json")]
+    if not versions:
+        raise DataError(f"{folder}: not a data set of TFDS, no VERSION/dataset_info.json; name its parent by --tfds_dir")
+    return max(versions, key=lambda path: [int(number) for number in path.name.split(".") if number.isdecimal()])

@@ -13,11 +13,11 @@ from s5jax.data.generators.contours import PATHFINDER, PATHX
 
 EASY = dataclasses.replace(PATHFINDER, dashes=6, distractors=0, start=12.0)
 STYLES = [
-    pytest.param(PATHFINDER, 24, id="32"),
+    pytest.param(PATHFINDER, 16, id="32"),
     pytest.param(dataclasses.replace(PATHFINDER, distractors=0), 12, id="32-no-distractors"),
     pytest.param(EASY, 12, id="32-easy"),
-    pytest.param(PATHX, 12, id="128"),
-    pytest.param(dataclasses.replace(PATHX, distractors=0, dashes=9), 8, id="128-no-distractors"),
+    pytest.param(PATHX, 6, id="128"),
+    pytest.param(dataclasses.replace(PATHX, distractors=0, dashes=9), 4, id="128-no-distractors"),
 ]
 
 

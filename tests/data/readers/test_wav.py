@@ -89,7 +89,7 @@ def test_any_header_is_either_read_or_a_data_error(tmp_path):
     good = riff(None, np.arange(100, dtype="<i2").tobytes())
     rng = np.random.default_rng(0)
     path, errors = tmp_path / "a.wav", []
-    for _ in range(2000):
+    for _ in range(500):
         content = bytearray(good)
         for at in rng.integers(0, 44, rng.integers(1, 4)):
             content[at] = rng.choice([0, 1, 2, 3, 255, rng.integers(256)])
@@ -98,7 +98,7 @@ def test_any_header_is_either_read_or_a_data_error(tmp_path):
             wav.read(path)
         except DataError as error:
             errors.append(str(error))
-    assert 1000 < len(errors) < 2000 and all(str(path) in error for error in errors)
+    assert 250 < len(errors) < 500 and all(str(path) in error for error in errors)
 
 
 # Resampling.
