@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from s5jax.data.prepare import Plan, Request
-from s5jax.data.readers import images, official, tfds
+from s5jax.data.readers import official, tfds
+from s5jax.data.readers.images import plan as plan_images
 from s5jax.data.store import Format
 from s5jax.data.task import DataError
 
@@ -48,17 +49,21 @@ def plan(request: Request, format: Format) -> Plan:
     colour = format.channels == 3
     if request.tfds_dir:
         read = {split: functools.partial(_read_tfds, request.tfds_dir, split, colour) for split in BATCHES}
-        return images.plan(read, f"CIFAR-10 from {request.tfds_dir / TFDS}", [], {"classes": CLASSES})
+        return plan_images(read, f"CIFAR-10 from {request.tfds_dir / TFDS}", [], {"classes": CLASSES})
     folder = _find(request, format)
     files = {split: [folder / name for name in names] for split, names in BATCHES.items()}
     read = {split: functools.partial(_read_files, batches, colour) for split, batches in files.items()}
-    return images.plan(read, f"CIFAR-10 from {folder}", [*files["train"], *files["test"]], {"classes": CLASSES})
+    return plan_images(read, f"CIFAR-10 from {folder}", [*files["train"], *files["test"]], {"classes": CLASSES})
 
 
-def grey(rgb: UInt8[np.ndarray, "*N 3"]) -> UInt8[np.ndarray, "*N"]:
+def grey(
+    red: UInt8[np.ndarray, "*N"], green: UInt8[np.ndarray, "*N"], blue: UInt8[np.ndarray, "*N"]
+) -> UInt8[np.ndarray, "*N"]:
     """Luma by ITU-R 601-2, in the fixed-point arithmetic of Pillow's convert("L") and so of torchvision's Grayscale."""
-    r, g, b = (rgb[..., i].astype(np.uint32) for i in range(3))
-    return ((19595 * r + 38470 * g + 7471 * b + 0x8000) >> 16).astype(np.uint8)
+    luma = np.uint32(19595) * red
+    luma += np.uint32(38470) * green
+    luma += np.uint32(7471) * blue
+    return ((luma + np.uint32(0x8000)) >> 16).astype(np.uint8)
 
 
 def _find(request: Request, format: Format) -> pathlib.Path:
@@ -77,9 +82,13 @@ def _read_files(
     files: list[pathlib.Path], colour: bool
 ) -> tuple[UInt8[np.ndarray, "N 1024 C"], UInt8[np.ndarray, " N"]]:
     """Pixels, row by row, and labels of all images of some files."""
-    records = np.concatenate([_records(file) for file in files])
-    pixels = records[:, 1:].reshape(-1, 3, 1024).transpose(0, 2, 1)
-    return pixels if colour else grey(pixels)[..., None], records[:, 0]
+    records = [_records(file) for file in files]
+    planes = [some[:, 1:].reshape(-1, 3, 1024) for some in records]
+    if colour:
+        images = np.concatenate(planes).transpose(0, 2, 1)
+    else:
+        images = np.concatenate([grey(*some.swapaxes(0, 1)) for some in planes])[..., None]
+    return images, np.concatenate([some[:, 0] for some in records])
 
 
 def _records(file: pathlib.Path) -> UInt8[np.ndarray, "N 3073"]:
@@ -99,6 +108,6 @@ def _read_tfds(
 ) -> tuple[UInt8[np.ndarray, "N 1024 C"], UInt8[np.ndarray, " N"]]:
     """The same from a TFDS directory, where the images of a split have ids such as train_00042."""
     examples = sorted(tfds.examples(tfds_dir, TFDS, split), key=lambda example: tfds.text(example["id"]))
-    pixels = np.stack([example["image"] for example in examples]).reshape(-1, 1024, 3)
-    labels = np.array([example["label"] for example in examples], np.uint8)
-    return pixels if colour else grey(pixels)[..., None], labels
+    pixels = [example["image"].reshape(1024, 3) for example in examples]
+    images = np.stack(pixels if colour else [grey(*some.T)[:, None] for some in pixels])
+    return images, np.array([example["label"] for example in examples], np.uint8)

@@ -45,5 +45,5 @@ def text(value: Any) -> str:
 def _newest_version(folder: pathlib.Path) -> pathlib.Path:
     versions = [path.parent for path in folder.glob("*.*.*/dataset_info.json")]
     if not versions:
-        raise DataError(f"{folder}: not a data set of TFDS, no VERSION/dataset_info.json; name its parent by --tfds_dir")
+        raise DataError(f"{folder}: not a data set of TFDS, no VERSION/dataset_info.json; check --tfds_dir")
     return max(versions, key=lambda path: [int(number) for number in path.name.split(".") if number.isdecimal()])

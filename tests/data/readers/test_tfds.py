@@ -141,7 +141,7 @@ def test_reviews_have_the_order_of_tfds(tmp_path, data):
 
 def test_what_cannot_be_read(tmp_path, monkeypatch):
     stand_in(monkeypatch, tmp_path)
-    message = r"nowhere/mnist: not a data set of TFDS, no VERSION/dataset_info\.json; name its parent by --tfds_dir"
+    message = r"nowhere/mnist: not a data set of TFDS, no VERSION/dataset_info\.json; check --tfds_dir"
     with pytest.raises(DataError, match=message):
         prepare("smnist", tmp_path, tfds_dir=tmp_path / "nowhere")
     (tmp_path / "mnist/10.0.0").mkdir()
