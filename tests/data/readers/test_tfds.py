@@ -84,9 +84,7 @@ def written_by_tfds(folder):
         members = {"name": folder_of, "made_of": made_of, "examples_name": name}
         if config:
             members["BUILDER_CONFIGS"] = [tfds.core.BuilderConfig(name=config)]
-        builder = type(folder_of, (Base,), members, skip_registration=True)(
-            data_dir=folder, file_format="array_record"
-        )
+        builder = type(folder_of, (Base,), members, skip_registration=True)(data_dir=folder, file_format="array_record")
         builder.download_and_prepare()
         data[config or name] = {split: list(builder.as_data_source(split=split)) for split in SIZES}
     return data
