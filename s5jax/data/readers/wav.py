@@ -13,7 +13,7 @@ from s5jax.data.prepare import Job, Plan
 from s5jax.data.store import Arrays, Format, Stored
 from s5jax.data.task import DataError, Task
 
-__all__ = ["Header", "header", "jobs", "plan", "read", "resample", "survey", "task"]
+__all__ = ["Header", "header", "plan", "read", "resample", "task"]
 
 FULL_SCALE = {"uint8": 2**7, "int16": 2**15, "int32": 2**31, "float32": 1, "float64": 1}
 """The value that stands for 1 in each type that scipy returns; it shifts 24 bits to the upper end of 32."""
@@ -75,17 +75,6 @@ def resample(samples: Int16[np.ndarray, " samples"], rate: int, to: int) -> Int1
     return _int16(scipy.signal.resample_poly(samples.astype(np.float64), to, rate))
 
 
-def survey(headers: Sequence[Header], rate: int, length: int) -> dict[str, int]:
-    """Counts the recordings, and those that will be padded, cut or resampled to a rate and a length in samples."""
-    samples = np.array([found.samples_at(rate) for found in headers])
-    return {
-        "files": len(headers),
-        "padded": int((samples < length).sum()),
-        "cut": int((samples > length).sum()),
-        "resampled": sum(found.rate != rate for found in headers),
-    }
-
-
 def plan(
     format: Format,
     rate: int,
@@ -95,10 +84,12 @@ def plan(
     facts: dict[str, Any] | None = None,
     lists: Sequence[pathlib.Path] = (),
 ) -> Plan:
-    """Plans recordings. All headers are read, so that a damaged file is found before the work begins.
+    """Plans recordings. Short ones are padded with zeros, long ones cut.
+
+    All headers are read, so that a damaged file is found before the work begins.
 
     Args:
-      format: of the task.
+      format: of the task; its `length` is in samples.
       rate: samples per second that files of other rates are resampled to.
       root: the folder of the recordings.
       files: recordings of each split.
@@ -110,28 +101,25 @@ def plan(
       DataError: a file is damaged.
     """
     every = [file for part in files.values() for file in part]
-    counts = survey([header(file) for file in every], rate, format.length)
+    headers = [header(file) for file in every]
+    samples = np.array([found.samples_at(rate) for found in headers])
+    counts = {
+        "files": len(every),
+        "padded": int((samples < format.length).sum()),
+        "cut": int((samples > format.length).sum()),
+        "resampled": sum(found.rate != rate for found in headers),
+    }
+    jobs: dict[str, list[Job]] = {}
+    for split, names in files.items():
+        parts = [slice(start, start + FILES_PER_JOB) for start in range(0, len(names), FILES_PER_JOB)]
+        jobs[split] = [functools.partial(_examples, format, rate, names[part], labels[split][part]) for part in parts]
     return Plan(
-        jobs={split: jobs(format, rate, files[split], labels[split]) for split in files},
+        jobs=jobs,
         origin=f"{counts['files']:,} recordings in {root}: {counts['padded']:,} shorter than a second filled up with"
         f" zeros, {counts['cut']:,} longer ones cut, {counts['resampled']:,} of another rate resampled",
         sources=[*lists, *every],
         facts={**(facts or {}), "recordings": counts},
     )
-
-
-def jobs(format: Format, rate: int, files: Sequence[pathlib.Path], labels: Sequence[int]) -> list[Job]:
-    """Functions that read recordings in order, padding short ones with zeros and cutting long ones.
-
-    Args:
-      format: its `length` is that of the examples, in samples.
-      rate: samples per second that files of other rates are resampled to.
-      files: the recordings.
-      labels: of each recording.
-    """
-    starts = range(0, len(files), FILES_PER_JOB)
-    parts = [slice(start, start + FILES_PER_JOB) for start in starts]
-    return [functools.partial(_examples, format, rate, list(files[part]), list(labels[part])) for part in parts]
 
 
 def task(format: Format, stored: Stored) -> Task:

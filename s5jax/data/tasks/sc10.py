@@ -40,26 +40,21 @@ def plan(request: Request) -> Plan:
       DataError: files are missing or damaged.
     """
     root, rate = speech_commands.find(FORMAT, request), speech_commands.RATE
-    names = speech_commands.recordings(root, WORDS, request.subset)
-    headers = [wav.header(root / name) for name in names]
-    kept = [i for i, header in enumerate(headers) if header.samples_at(rate) == FORMAT.length]
+    files = [root / name for name in speech_commands.recordings(root, WORDS, request.subset)]
+    kept = [file for file in files if wav.header(file).samples_at(rate) == FORMAT.length]
     if not kept:
-        raise DataError(f"{root}: none of {len(names)} recordings is one second long; get the official files")
-    files = [root / names[i] for i in kept]
-    labels = np.array([WORDS.index(speech_commands.word(names[i])) for i in kept])
-    counts = wav.survey([headers[i] for i in kept], rate, FORMAT.length)
-    dropped, train = len(names) - len(kept), int(0.7 * len(kept))
-    sizes = [train, (len(kept) - train) // 2, len(kept) - train - (len(kept) - train) // 2]
-    parts = dict(zip(FORMAT.sizes, stratified_split(labels, sizes, seed=0), strict=True))
-    return Plan(
-        jobs={
-            split: wav.jobs(FORMAT, rate, [files[i] for i in part], labels[part].tolist())
-            for split, part in parts.items()
-        },
-        origin=f"{counts['files']:,} recordings of {len(WORDS)} words in {root}: {dropped:,} that are not one second"
-        f" long left out, {counts['resampled']:,} of another rate resampled",
-        sources=files,
-        facts={"classes": list(WORDS), "recordings": counts | {"dropped": dropped}},
+        raise DataError(f"{root}: none of {len(files)} recordings is one second long; get the official files")
+    labels = np.array([WORDS.index(file.parent.name) for file in kept])
+    train = int(0.7 * len(kept))
+    val = (len(kept) - train) // 2
+    parts = stratified_split(labels, [train, val, len(kept) - train - val], seed=0)
+    return wav.plan(
+        FORMAT,
+        rate,
+        root,
+        files={split: [kept[i] for i in part] for split, part in zip(FORMAT.sizes, parts, strict=True)},
+        labels={split: labels[part].tolist() for split, part in zip(FORMAT.sizes, parts, strict=True)},
+        facts={"classes": list(WORDS), "not one second long": len(files) - len(kept)},
     )
 
 

@@ -16,7 +16,7 @@ from s5jax.data.readers import official, wav
 from s5jax.data.store import Format, Stored
 from s5jax.data.task import DataError, Task
 
-__all__ = ["ADDRESS", "DOWNLOADS", "FILES", "FORMAT", "RATE", "WORDS", "find", "load", "plan", "recordings", "word"]
+__all__ = ["ADDRESS", "DOWNLOADS", "FILES", "FORMAT", "RATE", "WORDS", "find", "load", "plan", "recordings"]
 
 RATE = 16_000
 """Samples per second."""
@@ -60,13 +60,12 @@ def plan(request: Request) -> Plan:
     """
     root = find(FORMAT, request)
     splits = _splits(root, recordings(root, WORDS, request.subset), request.subset)
-    files = {split: [root / name for name in names] for split, names in splits.items()}
     return wav.plan(
         FORMAT,
         RATE,
         root,
-        files=files,
-        labels={split: [WORDS.index(word(name)) for name in names] for split, names in splits.items()},
+        files={split: [root / name for name in names] for split, names in splits.items()},
+        labels={split: [WORDS.index(name.partition("/")[0]) for name in names] for split, names in splits.items()},
         facts={"classes": list(WORDS)},
         lists=[root / name for name in LISTS.values()],
     )
@@ -109,40 +108,20 @@ def recordings(root: pathlib.Path, words: Sequence[str], subset: bool) -> list[s
     return [name for files in names for name in files]
 
 
-def word(name: str) -> str:
-    """The word of a file "word/file.wav"."""
-    return name.partition("/")[0]
-
-
 def _splits(root: pathlib.Path, names: list[str], subset: bool) -> dict[str, list[str]]:
     """The recordings of each split: those of the two lists, and the rest for training."""
-    present, listed = set(names), dict[str, str]()
+    listed: dict[str, str] = {}
     for split, file in LISTS.items():
-        for number, name in _lines(root / file):
-            where = f"{root / file}, line {number}"
-            if word(name) not in WORDS or not name.endswith(".wav"):
-                raise DataError(f"{where}: {name} is not word/file.wav with one of the {len(WORDS)} words")
-            if name in listed:
-                raise DataError(f"{where}: {name} is listed in {LISTS[listed[name]]} already; get both lists again")
-            if name not in present and not subset:
-                raise DataError(f"{where}: {name} does not exist; get all files from {ADDRESS}")
-            listed[name] = split
+        try:
+            lines = (root / file).read_text().split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{root / file}: cannot be read ({error}); get it from {ADDRESS}") from error
+        absent = sorted(set(lines) - set(names))
+        if absent and not subset:
+            fault = f"{len(absent)} of {len(lines)} recordings do not exist, such as {absent[0]}"
+            raise DataError(f"{root / file}: {fault}; get all files from {ADDRESS}")
+        listed |= dict.fromkeys(lines, split)
     splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     for name in names:
         splits[listed.get(name, "train")].append(name)
-    for split, files in splits.items():
-        if not files:
-            raise DataError(f"{root}: no files of split {split}, by {' and '.join(LISTS.values())}")
     return splits
-
-
-def _lines(path: pathlib.Path) -> list[tuple[int, str]]:
-    """The lines that are not empty, with their numbers from 1."""
-    try:
-        lines = [(number, line.strip()) for number, line in enumerate(path.read_text().splitlines(), start=1)]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); get it from {ADDRESS}") from error
-    lines = [(number, line) for number, line in lines if line]
-    if not lines:
-        raise DataError(f"{path}: empty; get it from {ADDRESS}")
-    return lines
