@@ -94,8 +94,8 @@ def _read_files(
 def _records(file: pathlib.Path) -> UInt8[np.ndarray, "N 3073"]:
     content = file.read_bytes()
     if len(content) == 0 or len(content) % RECORD:
-        fault = f"{len(content)} bytes are not a multiple of {RECORD}"
-        raise DataError(f"{file}: {fault}, so it is cut off or not a CIFAR-10 batch; get it again from {ADDRESS}")
+        fault = f"{len(content)} bytes, not a positive multiple of {RECORD}"
+        raise DataError(f"{file}: {fault}; it is cut off or not a CIFAR-10 batch, get it again from {ADDRESS}")
     records = np.frombuffer(content, np.uint8).reshape(-1, RECORD)
     if records[:, 0].max() > 9:
         at = int(np.argmax(records[:, 0] > 9))

@@ -68,7 +68,7 @@ def test_statistics_of_values(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("data_batch_2.bin", bytes(3072), r"data_batch_2\.bin: 3072 bytes are not a multiple of 3073"),
+        ("data_batch_2.bin", bytes(3072), r"data_batch_2\.bin: 3072 bytes, not a positive multiple of 3073"),
         ("test_batch.bin", b"", r"test_batch\.bin: 0 bytes"),
         ("test_batch.bin", b"\x0b" + bytes(3072), r"test_batch\.bin: image 0 has the label 11, not one of 0\.\.9"),
         ("test_batch.bin", None, r"image: .*cifar-10-batches-bin lacks test_batch\.bin; get them .*cs\.toronto\.edu"),
