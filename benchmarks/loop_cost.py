@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import cases, measure
-from s5jax.data import preparation
+from s5jax.data.prepare import Request, prepare
 from s5jax.train import loop, resolve
 from s5jax.train.build import Experiment, build
 from s5jax.train.checkpoint import Checkpoints
@@ -42,8 +42,8 @@ def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
         values = resolve.load_config(f"{cases.ROOT}/configs/lra/listops.py:s5")
         total = STEPS * (2 * repeats + 2)
         sizes = {"train": total * resolve.resolve(values).train.batch_size // 2, "val": 50, "test": 50}
-        request = preparation.Request(data_dir=pathlib.Path(folder), generate=True, sizes=sizes)
-        preparation.prepare("listops", request, say=lambda _: None, quiet=True)
+        request = Request(data_dir=pathlib.Path(folder), generate=True, sizes=sizes)
+        prepare("listops", request, say=lambda _: None, quiet=True)
         settings = {"task.data_dir": folder, "num_devices": 1, "train.epochs": 2, "log.every_steps": STEPS}
         settings |= {"train.eval_every_steps": total, "train.checkpoint_every_steps": 2 * STEPS}
         resolve.override(values, [f"--config.{name}={value}" for name, value in settings.items()])

@@ -5,7 +5,7 @@ import pathlib
 import sys
 
 from s5jax.analysis.examples import plot_images
-from s5jax.data import contours
+from s5jax.data.generators import contours
 from s5jax.train.config import UserError
 
 STYLES = {"pathfinder": contours.PATHFINDER, "pathx": contours.PATHX}

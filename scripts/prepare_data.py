@@ -1,4 +1,4 @@
-"""Prepares the data of a task: official files, or a generator's examples, become a compact store to train from."""
+"""Prepares the data of a task: turns official files, a TFDS directory or generated examples into a store."""
 
 import argparse
 import os
@@ -6,17 +6,23 @@ import pathlib
 import signal
 import sys
 
-from s5jax.data import preparation
-from s5jax.data.preparation import Request
+from s5jax.data import prepare
+from s5jax.data.prepare import Request
 from s5jax.data.task import DataError
 
 EXAMPLES = """examples:
-  python scripts/prepare_data.py image --data_dir=data            # data/cifar-10-batches-bin, to data/prepared/image
-  python scripts/prepare_data.py listops --data_dir=data          # the official files, or else generated ones
-  python scripts/prepare_data.py image --data_dir=data --check    # is all there, and as it should be?
+  python scripts/prepare_data.py image --data_dir=data           # data/cifar-10-batches-bin to data/prepared/image
+  python scripts/prepare_data.py image --tfds_dir=~/tensorflow_datasets
+  python scripts/prepare_data.py listops --data_dir=data --generate
+  python scripts/prepare_data.py image --data_dir=data --check   # checks the store or, before there is one, the files
 
-The official archives may lie in the folder as they were downloaded. Kill it at any moment and run the same command
-again: it goes on after the pieces that are done.
+Official archives may lie in the folder as they were downloaded. If a preparation fails or is interrupted, nothing of it
+remains, and a store that was there before is still there.
+
+TFDS directories are read without TensorFlow; they must be in the format array_record. Images of CIFAR-10 have their
+official numbers there: `image` and `scifar` get the same stores as from the official files. `smnist`, `sfashion` and
+`text` get their examples in the order of TFDS, which is shuffled but always the same. Their test split has the official
+examples; the tenth of the training examples that validates is another one than with the official files.
 
 """
 
@@ -29,44 +35,48 @@ def main() -> int:
         allow_abbrev=False,
     )
     cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
-    parser.add_argument("tasks", nargs="+", metavar="TASK", help="tasks to prepare: see below")
+    parser.add_argument("tasks", nargs="+", metavar="TASK", help="tasks to prepare, see below")
     parser.add_argument(
         "--data_dir",
         type=pathlib.Path,
         default=pathlib.Path("data"),
         metavar="DIR",
-        help="where the official files are, and where DIR/prepared/TASK goes (default: data)",
+        help="folder of the official files; stores go to DIR/prepared/TASK (default: data)",
+    )
+    parser.add_argument("--check", action="store_true", help="check the store or, if there is none, the official files")
+    parser.add_argument(
+        "--download", action="store_true", help="download official files that are missing: see below for which tasks"
     )
     parser.add_argument(
-        "--check", action="store_true", help="verify the store, or, where there is none, the official files"
-    )
-    parser.add_argument(
-        "--download",
-        action="store_true",
-        help="get the official files first, by TensorFlow Datasets, which must be installed: CIFAR-10, MNIST,"
-        " Fashion-MNIST, IMDB, Speech Commands",
+        "--tfds_dir",
+        type=lambda text: pathlib.Path(text).expanduser(),
+        metavar="DIR",
+        help="read a data set that TensorFlow Datasets has prepared there, such as ~/tensorflow_datasets",
     )
     parser.add_argument("--force", action="store_true", help="replace a store that is there")
     parser.add_argument("--subset", action="store_true", help="accept fewer examples than the official files have")
-    parser.add_argument("--generate", action="store_true", help="use the generator even if there are official files")
-    parser.add_argument("--seed", type=int, default=0, help="of the generator (default: 0)")
+    parser.add_argument(
+        "--generate", action="store_true", help="make examples by a generator: listops, pathfinder, pathx"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the generator (default: 0)")
     parser.add_argument(
         "--sizes",
         type=positive,
         nargs=3,
         metavar=("TRAIN", "VAL", "TEST"),
-        help="examples that the generator makes (default: as many as the official files have)",
+        help="number of examples to generate (default: as many as the official files have)",
     )
     parser.add_argument(
-        "--workers", type=positive, default=cores, metavar="N", help=f"processes (default: one a core, {cores} here)"
+        "--workers", type=positive, default=cores, metavar="N", help=f"processes (default: one per core, {cores} here)"
     )
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that everything is cleaned up
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that temporary files are deleted
     sizes = arguments.sizes and dict(zip(("train", "val", "test"), arguments.sizes, strict=True))
     request = Request(
         data_dir=arguments.data_dir,
         subset=arguments.subset,
         download=arguments.download,
+        tfds_dir=arguments.tfds_dir,
         generate=arguments.generate,
         seed=arguments.seed,
         sizes=sizes,
@@ -77,7 +87,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on after what is done", flush=True)
+        print("interrupted; no store was written", file=sys.stderr)
         return 130
 
 
@@ -85,13 +95,13 @@ def run(arguments: argparse.Namespace, request: Request) -> int:
     failed = False
     for task in arguments.tasks:
         if not arguments.check:
-            preparation.prepare(task, request, workers=arguments.workers, force=arguments.force)
+            prepare.prepare(task, request, workers=arguments.workers, force=arguments.force)
             continue
         try:
-            found, wrong = preparation.check(task, request, workers=arguments.workers)
+            found, wrong = prepare.check(task, request, workers=arguments.workers)
         except DataError as error:
             found, wrong = ["cannot be checked"], [str(error)]
-        verdict = [f"WRONG: {line}" for line in wrong] or ["all as it should be"]
+        verdict = [f"WRONG: {line}" for line in wrong] or ["no faults found"]
         print("\n  ".join([f"{task}: {found[0]}", *found[1:], *verdict]))
         failed |= bool(wrong)
     return int(failed)
@@ -104,10 +114,13 @@ def positive(text: str) -> int:
 
 
 def describe_tasks() -> str:
-    lines = ["tasks, and the official files they are made from:"]
-    for name in preparation.tasks():
-        format = preparation.find(name).FORMAT
-        lines.append(f"  {name:16} DIR/{format.files}  ({format.address})")
+    """A line for each task: its official files, where they come from, and what else can be done."""
+    lines = ["tasks and their official files (D: --download, T: --tfds_dir, G: --generate):"]
+    for name in prepare.task_names():
+        format = prepare.find(name).FORMAT
+        can = {"D": format.downloads, "T": format.tfds, "G": format.generator}
+        flags = "".join(letter if possible else "-" for letter, possible in can.items())
+        lines.append(f"  {name:16} {flags}  DIR/{format.files}  ({format.address})")
     return "\n".join(lines)
 
 

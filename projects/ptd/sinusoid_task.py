@@ -51,8 +51,8 @@ def sinusoids(
 
 
 def load() -> Task:
-    """The task. Its examples are the same every time."""
-    random = np.random.RandomState(0)  # a stream that NumPy promises never to change
+    """The task, the same every time."""
+    random = np.random.RandomState(0)  # NumPy guarantees that this stream never changes
     splits = {}
     for name, size in SIZES.items():
         frequency = np.linspace(0, TEST_UP_TO if name == "test" else TRAIN_UP_TO, size)

@@ -1,5 +1,13 @@
-"""Data sets. Each task is a module of this package that has `load`, see `task.py`.
+"""Data sets.
 
-The digits come with the package (`digits.py`). The others are prepared once by `scripts/prepare_data.py`: their modules
-say by `FORMAT` and `plan` how a store is made of official files, see `preparation.py` and, for an example, `image.py`.
+    task.py         what a data set is: `Task`, `Split`
+    batches.py      the order of examples; buckets.py: lengths that batches are cut to; splits.py: seeded splits
+    store.py        prepared data on disk; prepare.py: how they are made; summary.py: how they are checked
+    tasks/          a file for each data set
+    readers/        file formats: CIFAR-10, IDX, wav, text, archives, TFDS directories
+    generators/     ListOps trees and Pathfinder images
+
+A task is a module of `tasks/` with `load`, found by its name. Small ones come with the package (`digits.py`). The
+others are prepared once by `scripts/prepare_data.py`: their modules have `FORMAT` and `plan` as well, see `prepare.py`
+and, for an example, `tasks/image.py`.
 """

@@ -1,4 +1,4 @@
-"""The order of examples. Every function here depends on its arguments alone, so that resuming needs only the step."""
+"""The order of examples: functions of their arguments alone, so that a run resumes from its step number."""
 
 import jax
 import numpy as np
@@ -8,7 +8,7 @@ __all__ = ["epoch_order", "lanes", "padded_batches", "steps_per_epoch"]
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Full batches in an epoch; what is left over waits for another epoch's order."""
+    """The number of full batches in an epoch. The remaining examples are left out of it."""
     return num_examples // batch_size
 
 
@@ -19,10 +19,15 @@ def epoch_order(
     batch_size: int,
     bucket: Int[np.ndarray, " num_examples"] | None = None,
 ) -> Int[np.ndarray, "steps batch"]:
-    """Indices of each batch of one epoch: a permutation drawn from (key, epoch), the incomplete batch dropped.
+    """The indices of each batch of one epoch: a permutation drawn from (key, epoch), without the incomplete batch.
 
-    With the `bucket` of every example, as from `buckets.fitting`, the batches are as many, and each has examples that
-    need about the same length: those of a bucket that fill no batch go on to the next one.
+    Args:
+      key: of the run.
+      epoch: from 0.
+      num_examples: in the split.
+      batch_size: examples per batch.
+      bucket: of each example, from `buckets.fitting`. There are as many batches, and each has examples of about the
+        same length: examples of a bucket that do not fill a batch move on to the next bucket.
     """
     key = jax.random.fold_in(key, epoch)
     order = np.asarray(jax.random.permutation(key, num_examples), np.int32)
@@ -55,7 +60,7 @@ def lanes(
 def padded_batches(
     order: Int[np.ndarray, " N"], batch_size: int
 ) -> tuple[Int[np.ndarray, "steps batch"], Bool[np.ndarray, "steps batch"]]:
-    """Every example of an order once. The last batch is filled up with the first one, not `counted` there."""
+    """Batches with every example once, and which entries count: the last batch is filled up with the first example."""
     steps = -(-len(order) // batch_size)
     padded = np.full(steps * batch_size, order[0], np.int32)
     padded[: len(order)] = order

@@ -1,4 +1,4 @@
-"""Lengths that padded batches are cut to, so that short sequences cost less."""
+"""Lengths to cut padded batches to, so that short sequences cost less."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ __all__ = ["bucket_bounds", "fitting"]
 
 
 def bucket_bounds(lengths: Int[np.ndarray, "N ..."], buckets: int, length: int, multiple: int = 64) -> list[int]:
-    """Lengths that batches are cut to: quantiles of those of the examples, so that buckets are about equally full.
+    """Chooses lengths to cut batches to: quantiles of the lengths of the examples, so that buckets are equally full.
 
     Args:
-      lengths: (N,), or (N, 2) of pairs, of which the longer one counts.
-      buckets: how many bounds at most.
+      lengths: (N,), or (N, 2) of pairs, where the longer document counts.
+      buckets: largest number of bounds.
       length: L, the last bound.
-      multiple: bounds are multiples of it, as long as they stay below L.
+      multiple: the other bounds are multiples of it.
 
     Returns:
       The bounds, ascending.
@@ -26,7 +26,7 @@ def bucket_bounds(lengths: Int[np.ndarray, "N ..."], buckets: int, length: int, 
 
 
 def fitting(lengths: Int[np.ndarray, "N ..."], bounds: Sequence[int]) -> Int[np.ndarray, " N"]:
-    """The number of the first bound that each example fits in."""
+    """The index of the first bound that is at least the length of each example."""
     return np.searchsorted(bounds, _longest(lengths))
 
 

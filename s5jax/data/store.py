@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 VERSION = 1
-"""Of the stores' layout. A store of another version is made anew."""
+"""Version of the layout. Stores of another version must be made again."""
 
 
 class Unprepared(DataError):
@@ -38,7 +38,7 @@ class Unprepared(DataError):
 
 
 class Arrays(NamedTuple):
-    """Some examples as they are stored, the fields those of a `Split`."""
+    """Some examples as they are stored, with the fields of a `Split`."""
 
     inputs: Num[np.ndarray, "N ..."]
     labels: Num[np.ndarray, " N"]
@@ -49,23 +49,24 @@ class Arrays(NamedTuple):
 class Format:
     """What the official data of a task are.
 
-    name: the task's.
-    sizes: examples of each stored split; "val" may be missing, where loading takes it from "train".
-    classes: examples of each class, of some splits.
-    characters: size of the vocabulary of a text, special tokens not counted.
-    generator: examples can be made up where there are no official files.
-    unverified: splits whose sizes are from memory: another one is told, but no fault.
+    name: of the task.
+    sizes: number of examples in each stored split; "val" may be missing, where loading takes it from "train".
     length: L, the steps of every stored sequence, padding included.
     num_classes: labels run from 0 to num_classes - 1.
     dtype: of the stored inputs.
     files: the official files below the data directory, in words.
-    address: where they are officially to be had.
-    num_tokens: width of the one-hot input, where inputs are tokens; `None`: they are values.
+    address: where they come from.
+    num_tokens: width of the one-hot input where inputs are tokens; `None`: they are values.
     channels: values per step.
     pairs: an example is a pair of documents.
     padded: lengths are stored.
-    sha256: of the stored inputs of some splits, in the complete copy of the data that this was written with.
-    tfds: name of the data set whose files TensorFlow Datasets can download, and the folder they belong in.
+    sha256: of the stored inputs of some splits, as made from the official files; `check` notes a difference.
+    classes: number of examples of each class, for some splits.
+    characters: size of the vocabulary of a text, without special tokens.
+    unverified: splits whose sizes could not be verified; another size is reported, but not refused.
+    generator: examples can be generated.
+    downloads: file below the data directory -> its address and "sha256:..." sum.
+    tfds: the data set's name in TensorFlow Datasets, if a directory of it can be read.
     """
 
     name: str
@@ -80,42 +81,46 @@ class Format:
     pairs: bool = False
     padded: bool = False
     sha256: dict[str, str] = dataclasses.field(default_factory=dict)
-    tfds: tuple[str, str] | None = None
     classes: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     characters: int | None = None
-    generator: bool = False
     unverified: tuple[str, ...] = ()
+    generator: bool = False
+    downloads: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    tfds: str | None = None
 
     def example_shape(self) -> tuple[int, ...]:
-        """Of the inputs of one example."""
+        """Shape of the inputs of one example."""
         return ((2,) if self.pairs else ()) + (self.length,) + ((self.channels,) if self.num_tokens is None else ())
 
 
 class Stored(NamedTuple):
-    """A store as it was read."""
+    """A store that was read.
+
+    splits: arrays on disk, mapped into memory.
+    facts: the plan's facts, and "statistics": mean and standard deviation of the values of each split.
+    """
 
     splits: dict[str, Split]
     facts: dict[str, Any]
-    """What else loading needs, from the manifest: that of the `Plan`, and "statistics" of values, see `preparation`."""
 
 
 def directory(data_dir: pathlib.Path | str, name: str) -> pathlib.Path:
-    """Where the store of a task is, or is to be."""
+    """The folder of a task's store."""
     return pathlib.Path(data_dir) / "prepared" / name
 
 
 def read_manifest(data_dir: pathlib.Path | str, name: str) -> dict[str, Any]:
-    """What the manifest of a store says.
+    """Reads the manifest of a store.
 
     Raises:
       Unprepared: there is no store.
-      DataError: it is damaged, or one that this version does not read.
+      DataError: it is damaged or of another version.
     """
     path = directory(data_dir, name) / "manifest.json"
     command = f"python scripts/prepare_data.py {name} --data_dir={data_dir}"
     if not path.is_file():
         raise Unprepared(
-            f"task {name} has not been prepared in {data_dir}: run `{command}`, or say where it has been"
+            f"task {name} has not been prepared in {data_dir}: run `{command}`, or name another folder"
             " (--config.task.data_dir of train.py, --data_dir of evaluate.py)"
         )
     try:
@@ -124,19 +129,21 @@ def read_manifest(data_dir: pathlib.Path | str, name: str) -> dict[str, Any]:
         if version == VERSION and (lacking := {"origin", "request", "splits", "facts"} - manifest.keys()):
             raise KeyError(*lacking)
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error}): run `{command} --force`") from error
+        raise DataError(f"{path}: damaged ({error}); run `{command} --force`") from error
     if version != VERSION:
-        raise DataError(f"{path} is of version {version}, not {VERSION}: run `{command} --force`")
+        raise DataError(f"{path}: version {version}, not {VERSION}; run `{command} --force`")
     return manifest
 
 
 def read(format: Format, data_dir: pathlib.Path | str) -> Stored:
-    """The prepared data of a task. Arrays stay on disk until they are looked at.
+    """Reads the store of a task. Arrays stay on disk, mapped into memory.
 
     Raises:
-      DataError: they have not been prepared, or files are missing or cut off.
+      Unprepared: there is no store.
+      DataError: files are missing or cut off.
     """
     manifest, where = read_manifest(data_dir, format.name), directory(data_dir, format.name)
+    again = f"run `python scripts/prepare_data.py {format.name} --data_dir={data_dir} --force`"
     splits = {}
     for name, about in manifest["splits"].items():
         fields = ("inputs", "labels", "lengths") if format.padded else ("inputs", "labels")
@@ -146,23 +153,20 @@ def read(format: Format, data_dir: pathlib.Path | str) -> Stored:
             try:
                 arrays[field] = np.load(file, mmap_mode="r")
             except (OSError, ValueError, EOFError) as error:
-                raise DataError(
-                    f"{file} cannot be read ({error}): run"
-                    f" `python scripts/prepare_data.py {format.name} --data_dir={data_dir} --force`"
-                ) from error
+                raise DataError(f"{file}: cannot be read ({error}); {again}") from error
             if arrays[field].shape[:1] != (about["examples"],):
-                raise DataError(f"{file} has the shape {arrays[field].shape}, for {about['examples']} examples")
+                raise DataError(f"{file}: shape {arrays[field].shape} for {about['examples']} examples; {again}")
         splits[name] = Split(**arrays)
     return Stored(splits, manifest["facts"])
 
 
 def fingerprint(data_dir: pathlib.Path | str, name: str) -> str:
-    """A number that two stores of a task share if they hold the same examples in the same order: SHA-256 of theirs."""
+    """A SHA-256 that two stores of a task share if they hold the same examples in the same order."""
     return hashlib.sha256(json.dumps(read_manifest(data_dir, name)["splits"], sort_keys=True).encode()).hexdigest()
 
 
 def blank(format: Format) -> Stored:
-    """Data of the official sizes that are nothing but zeros and take no memory: enough to count parameters."""
+    """Zeros of the official sizes, which take no memory: enough to count parameters."""
     splits = {}
     for name, size in format.sizes.items():
         inputs = np.broadcast_to(np.zeros((), format.dtype), (size, *format.example_shape()))
@@ -173,6 +177,6 @@ def blank(format: Format) -> Stored:
 
 
 def sha256(path: pathlib.Path) -> str:
-    """Of a file's bytes."""
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""What can be said of examples that were read: how many there are of what, and what is wrong with them."""
+"""Checks of examples that were read, and counts of them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ __all__ = ["Summary", "unexpected", "validate"]
 
 
 class Summary:
-    """What is counted of the examples of a split."""
+    """Counts of the examples of a split: classes, lengths, sums of values."""
 
     def __init__(self, format: Format):
         self.format = format
@@ -26,6 +26,7 @@ class Summary:
         return int(self.classes.sum())
 
     def add(self, arrays: Arrays) -> None:
+        """Counts more examples."""
         self.classes += np.bincount(arrays.labels, minlength=self.format.num_classes)
         if arrays.lengths is not None:
             self.lengths.append(arrays.lengths.ravel())
@@ -34,15 +35,11 @@ class Summary:
                 self.sums += example.sum(0, dtype=np.int64)
                 self.squares += np.square(example, dtype=np.int64).sum(0)
 
-    def merge(self, other: "Summary") -> None:
-        self.classes += other.classes
-        self.lengths += other.lengths
-        self.sums += other.sums
-        self.squares += other.squares
-
     def statistics(self) -> dict[str, Any]:
-        """Mean and standard deviation of values as stored, padding included, of several channels as lists; of tokens
-        nothing."""
+        """Mean and standard deviation of values as stored, padding included; lists where there are several channels.
+
+        Empty for tokens.
+        """
         if self.format.num_tokens is not None:
             return {}
         steps = max(self.examples, 1) * self.format.length
@@ -52,6 +49,7 @@ class Summary:
         return {name: float(x[0]) if single else x.tolist() for name, x in (("mean", mean), ("std", std))}
 
     def describe(self, split: str) -> str:
+        """The counts in one line."""
         least, most = self.classes.min(), self.classes.max()
         line = f"{split}: {self.examples:,} examples, {least:,}"
         line += f" to {most:,} of each class" if most > least else " of each class"
@@ -65,7 +63,16 @@ class Summary:
 
 
 def validate(arrays: Arrays, format: Format, where: str) -> None:
-    """Raises DataError where arrays are not of a format."""
+    """Checks arrays against a format.
+
+    Args:
+      arrays: some examples.
+      format: of their task.
+      where: beginning of the error message.
+
+    Raises:
+      DataError: a shape, a type or a value does not fit.
+    """
     inputs, labels, lengths = arrays
     shape = (len(labels), *format.example_shape())
     if inputs.dtype != format.dtype or inputs.shape != shape:
@@ -80,12 +87,15 @@ def validate(arrays: Arrays, format: Format, where: str) -> None:
 
 
 def unexpected(format: Format, summaries: Mapping[str, Summary], facts: Mapping[str, Any]) -> list[str]:
-    """What the official files have and these have not, in words.
+    """Compares examples with what the official files hold.
 
     Args:
-      format: of the official files.
-      summaries: of the splits.
-      facts: of the plan.
+      format: says what the official files hold.
+      summaries: of each split.
+      facts: of the plan; "characters" is a text's vocabulary.
+
+    Returns:
+      A line for each difference.
     """
     wrong = []
     for split, expected in format.sizes.items():
@@ -100,9 +110,10 @@ def unexpected(format: Format, summaries: Mapping[str, Summary], facts: Mapping[
                 f"{split} has {summaries[split].classes.tolist()} examples of each class, the official files"
                 f" {list(format.classes[split])}: these are other data"
             )
-    if format.characters is not None and len(facts.get("characters", "")) != format.characters:
+    characters = len(facts.get("characters", ""))
+    if format.characters is not None and characters != format.characters:
         wrong.append(
-            f"the texts have {len(facts.get('characters', ''))} different characters, the official ones"
-            f" {format.characters}: these are other data"
+            f"the texts have {characters} different characters, the official ones {format.characters}:"
+            " these are other data"
         )
     return wrong

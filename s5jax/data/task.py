@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the program."""
+"""What a data set is: splits of examples, and what a model needs to know about them."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -12,26 +12,26 @@ __all__ = ["DataError", "Split", "Task", "check_range"]
 
 
 class DataError(ValueError):
-    """The data are not what the task says they are."""
+    """The data are missing, damaged, or not what the task says."""
 
 
 PER_STEP = ("mask", "reset", "rate")
-"""Arrays of a split with a number for each step, besides inputs, and labels and their weights where these are."""
+"""Arrays of a split with a value for each step; inputs always have one, labels and weights may."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Examples as stored: small integers where possible, since a split stays whole on the device.
+    """Examples as stored: small integers where possible, since the whole split is kept on the device.
 
-    N examples, or with an axis of 2 documents after N where examples are pairs.
+    Shapes have N examples; where examples are pairs, an axis of 2 documents comes after N.
 
     inputs: values (N, L, C) or token ids (N, L).
-    labels: integers (N,), or (N, L), one a step; of a regression floats with one more axis, the targets.
-    lengths: (N,), valid steps of each sequence; `None` where all have the full length.
-    mask: (N, L), true where a sample is missing.
-    reset: (N, L), true where a new sequence starts.
-    rate: (N, L), the time before each sample, in units of the model's step sizes.
-    weights: of the labels, in their shape without targets; `None`: all 1.
+    labels: integers (N,), or (N, L) with one per step; in a regression floats with one more axis, the targets.
+    lengths: (N,), number of valid steps of each sequence; default: the full length.
+    mask: (N, L), true where a sample is missing; default: nowhere.
+    reset: (N, L), true where a new sequence starts; default: at the first step.
+    rate: (N, L), the time before each sample, in units of the model's step sizes; default: 1.
+    weights: of the labels, in their shape without targets; default: 1.
     """
 
     inputs: Num[np.ndarray, "..."]
@@ -47,35 +47,35 @@ class Split:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """Those that there are, by name."""
+        """The arrays that are given, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
     def select(self, index: Num[np.ndarray, " n"]) -> "Split":
-        """Some of the examples."""
+        """The examples at some indices."""
         return Split(**{name: array[index] for name, array in self.arrays.items()})
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A data set with its splits "train", "val" and "test", checked: DataError says what contradicts the following.
+    """A data set with its splits "train", "val" and "test". Raises DataError if they contradict the following.
 
     length: L, the steps of every sequence, padding included.
     num_classes: labels run from 0 to num_classes - 1; 0 in a regression.
-    num_tokens: inputs are token ids from 0 to num_tokens - 1; `None`: they are values.
+    num_tokens: inputs are token ids from 0 to num_tokens - 1; default: they are values.
     channels: C, values per step.
     pairs: an example is a pair of documents.
-    per_step: labels are one for each step, not one for a sequence.
-    preprocess: inputs as stored to inputs as the model takes them, inside the jitted step. Default: values become
+    per_step: there is a label for each step, not one for a sequence.
+    preprocess: function from stored inputs to the model's inputs, inside the jitted step; default: values become
       float32, tokens stay as they are.
-    targets: numbers to predict, a regression, best scaled to order one; 0: a classification.
-    tolerance: of a regression: predictions no further off than this, in the unit of the labels, count as accurate.
-    objective: what a model is trained on, a module of `s5jax.objectives`; "": classification or regression.
+    targets: number of values to predict in a regression, best scaled to order one; 0: a classification.
+    tolerance: in a regression, predictions within it count as accurate, in the unit of the labels.
+    objective: module of `s5jax.objectives`; default: classification or regression.
+    judge: the metric on the validation split that chooses the best checkpoint, and "max" or "min"; of equal checkpoints
+      the one with less loss is chosen. Default: accuracy where there is one, otherwise loss.
     consecutive: examples follow each other as pieces of one sequence, so that a state can be carried from each to the
       next.
-    facts: what a run keeps of the data, as JSON, in its data.json: `sha256` says which they are, and a `vocabulary`
-      lets its outputs be read without them.
-    judge: the metric on the validation split that says which checkpoint is best, and whether it is to be "max" or
-      "min"; of equals the one with less loss. Default: accuracy where there is one, otherwise loss.
+    facts: what a run keeps of the data in its data.json: `sha256` identifies them, and with a `vocabulary` the model's
+      outputs can be read without them.
     """
 
     name: str
@@ -96,11 +96,11 @@ class Task:
 
     def __post_init__(self) -> None:
         name, classes, targets, tolerance = self.name, self.num_classes, self.targets, self.tolerance
-        kinds = "either num_classes, of a classification, or targets, of a regression, must be positive"
+        kinds = "either num_classes (classification) or targets (regression) must be positive"
         one = min(classes, targets) == 0 < max(classes, targets)
         _require(one, name, f"{kinds}; got {classes} and {targets}")
         fits = tolerance == 0 or (tolerance > 0 and targets)
-        _require(fits, name, f"a tolerance is positive, and of a regression; got {tolerance}")
+        _require(fits, name, f"tolerance must be positive, and is for regressions only; got {tolerance}")
         _require(not (self.pairs and self.per_step), name, "labels of pairs cannot be per_step")
         if not self.objective:
             object.__setattr__(self, "objective", "classification" if classes else "regression")
@@ -121,7 +121,7 @@ class Task:
         return self.channels if self.num_tokens is None else self.num_tokens
 
     def limited(self, examples: int) -> "Task":
-        """The task with no more than so many examples in a split, always the same random ones."""
+        """The task with at most `examples` random examples in each split, always the same."""
         splits = {}
         for name, split in self.splits.items():
             index = np.sort(np.random.RandomState(0).permutation(len(split))[:examples])
@@ -129,12 +129,13 @@ class Task:
         return dataclasses.replace(self, splits=splits)
 
     def prepare(self, inputs: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-        """Applies `preprocess`, or what stands for it."""
+        """Applies `preprocess` or its default."""
         if self.preprocess is not None:
             return self.preprocess(inputs)
         return inputs.astype(jnp.float32) if self.num_tokens is None else inputs
 
     def example_shape(self) -> tuple[int, ...]:
+        """Shape of the inputs of one example."""
         shape = (self.length,) if self.num_tokens is not None else (self.length, self.channels)
         return (2, *shape) if self.pairs else shape
 
@@ -149,7 +150,7 @@ class Task:
         for name, array in [(name, arrays[name]) for name in PER_STEP if name in arrays]:
             fits = array.shape == shape[: 1 + time]
             _require(fits, where, f"{name} has shape {array.shape}, not {shape[: 1 + time]}")
-            _require(name == "rate" or array.dtype == bool, where, f"{name} must be of booleans, got {array.dtype}")
+            _require(name == "rate" or array.dtype == bool, where, f"{name} must be boolean, got {array.dtype}")
         if weights is not None and weights.shape != labels.shape[: 1 + self.per_step]:
             raise DataError(f"{where}: weights have shape {weights.shape} for labels of {labels.shape}")
         if weights is not None:
@@ -166,7 +167,7 @@ class Task:
             fits = split.lengths.shape == shape[:time]
             _require(fits, where, f"lengths have shape {split.lengths.shape} for {len(split)} examples")
             check_range(f"{where}: sequence length", split.lengths, 1, self.length, "length")
-        if split.rate is not None:  # what comes after a sequence's end does not matter
+        if split.rate is not None:  # steps after the end of a sequence do not matter
             valid = True if split.lengths is None else np.arange(self.length) < split.lengths[..., None]
             _require((np.isfinite(split.rate) | ~np.asarray(valid)).all(), where, "some rates are NaN or infinite")
 
@@ -189,7 +190,7 @@ def _require(holds: Any, where: str, fault: str) -> None:
 
 
 def check_range(what: str, values: np.ndarray, low: int, high: int, bound: str) -> None:
-    """Raises DataError where an integer lies outside low..high, which follow from the task's `bound`."""
+    """Raises DataError if an integer lies outside low..high; `bound` is the field that sets these."""
     if values.size and (values.min() < low or values.max() > high):
         at = tuple(np.argwhere((values < low) | (values > high))[0])
         raise DataError(f"{what} {values[at]} of example {at[0]} is outside {low}..{high} (see the task's {bound})")

@@ -31,7 +31,7 @@ PACKAGES = {
     "mixers": ("s5jax.mixers", "apply"),
     "objective": ("s5jax.objectives", "objective"),
     "evaluators": ("s5jax.evaluators", "evaluate"),
-    "task": ("s5jax.data", "load"),
+    "task": ("s5jax.data.tasks", "load"),
 }
 """Where the modules of a section are, and the function that they have."""
 

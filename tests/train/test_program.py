@@ -12,9 +12,9 @@ import pytest
 import tiny
 from flax import nnx
 
-from s5jax.data import batches, preparation
+from s5jax.data import batches
 from s5jax.data import buckets as bucketing
-from s5jax.data.preparation import Request
+from s5jax.data.prepare import Request, prepare
 from s5jax.data.task import Split, Task
 from s5jax.evaluators import Context
 from s5jax.evaluators.stride import evaluate as evaluate_stride
@@ -291,8 +291,8 @@ def test_a_run_keeps_to_its_data(tmp_path):
     """The same store may lie elsewhere; another one of the same task is refused, in training and evaluation."""
     for folder, seed in (("first", 1), ("second", 2)):
         sizes = {"train": 20, "val": 5, "test": 5}
-        request = Request(data_dir=tmp_path / folder, seed=seed, sizes=sizes)
-        preparation.prepare("listops", request, say=lambda _: None, quiet=True)
+        request = Request(data_dir=tmp_path / folder, generate=True, seed=seed, sizes=sizes)
+        prepare("listops", request, say=lambda _: None, quiet=True)
     shutil.copytree(tmp_path / "first", tmp_path / "copy")
 
     def config(folder):
@@ -320,7 +320,7 @@ def test_a_run_keeps_to_its_data(tmp_path):
 def test_a_task_of_ones_own_may_read_prepared_data(tmp_path, monkeypatch):
     """Its module is not called as the store is."""
     sizes = {"train": 20, "val": 5, "test": 5}
-    preparation.prepare("listops", Request(data_dir=tmp_path, seed=1, sizes=sizes), say=lambda _: None, quiet=True)
+    prepare("listops", Request(data_dir=tmp_path, generate=True, seed=1, sizes=sizes), say=lambda _: None, quiet=True)
     (tmp_path / "reader_of_mine").mkdir()
     theirs = configs.load_module("task", "listops").__name__
     (tmp_path / "reader_of_mine/again.py").write_text(f"from {theirs} import *\nfrom {theirs} import FORMAT")

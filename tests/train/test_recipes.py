@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 import tiny
 
-from s5jax.data import digits
+from s5jax.data.tasks import digits
 from s5jax.evaluators.stability import report_unstable
 from s5jax.train import loop
 from s5jax.train import resolve as configs

@@ -9,7 +9,7 @@ from flax import nnx
 
 from projects.ptd import disturbance, robustness
 from projects.ptd.disturbance import Disturbance
-from s5jax.data import digits
+from s5jax.data.tasks import digits
 from s5jax.evaluators.stability import mixers_of
 from s5jax.mixers import attention
 from s5jax.models.model import Model

@@ -1,0 +1,1 @@
+"""Generators of examples, functions of a seed: trees of ListOps, images in the manner of Pathfinder."""

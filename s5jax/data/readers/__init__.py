@@ -1,0 +1,1 @@
+"""Readers of official files and of TFDS directories."""

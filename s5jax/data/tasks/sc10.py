@@ -1,0 +1,63 @@
+"""Speech Commands with ten words, and without recordings that are not exactly one second long.
+
+The 34,975 recordings, split 70/15/15 and stratified by word, are those of state-spaces/s4 (`src/dataloaders/sc.py`),
+which has them from CKConv (arXiv 2102.02611) and Neural CDEs (arXiv 2005.08926). The sizes are the published ones. The
+recordings in each split are not: there they depend on the order in which a file system lists a folder. The official
+split by speaker is not used, so a speaker may be in more than one split.
+
+Labels are the words in the published order.
+"""
+
+import numpy as np
+
+from s5jax.data.prepare import Plan, Request
+from s5jax.data.readers import wav
+from s5jax.data.splits import stratified_split
+from s5jax.data.store import Format, Stored
+from s5jax.data.task import DataError, Task
+from s5jax.data.tasks import speech_commands
+
+__all__ = ["FORMAT", "WORDS", "load", "plan"]
+
+WORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
+
+FORMAT = Format(
+    name="sc10",
+    sizes={"train": 24_482, "val": 5_246, "test": 5_247},
+    length=speech_commands.RATE,
+    num_classes=len(WORDS),
+    dtype="int16",
+    files=speech_commands.FILES,
+    address=speech_commands.ADDRESS,
+    downloads=speech_commands.DOWNLOADS,
+)
+
+
+def plan(request: Request) -> Plan:
+    """Reads all headers to find the recordings of one second, and splits these by `stratified_split` with seed 0.
+
+    Raises:
+      DataError: files are missing or damaged.
+    """
+    root, rate = speech_commands.find(FORMAT, request), speech_commands.RATE
+    files = [root / name for name in speech_commands.recordings(root, WORDS, request.subset)]
+    kept = [file for file in files if wav.header(file).samples_at(rate) == FORMAT.length]
+    if not kept:
+        raise DataError(f"{root}: none of {len(files)} recordings is one second long; get the official files")
+    labels = np.array([WORDS.index(file.parent.name) for file in kept])
+    train = int(0.7 * len(kept))
+    val = (len(kept) - train) // 2
+    parts = stratified_split(labels, [train, val, len(kept) - train - val], seed=0)
+    return wav.plan(
+        FORMAT,
+        rate,
+        root,
+        files={split: [kept[i] for i in part] for split, part in zip(FORMAT.sizes, parts, strict=True)},
+        labels={split: labels[part].tolist() for split, part in zip(FORMAT.sizes, parts, strict=True)},
+        facts={"classes": list(WORDS), "not one second long": len(files) - len(kept)},
+    )
+
+
+def load(stored: Stored) -> Task:
+    """The task, its samples standardized by mean and standard deviation of the training samples."""
+    return wav.task(FORMAT, stored)

@@ -1,0 +1,35 @@
+"""What the tests of data sets share."""
+
+import hashlib
+import pickle
+
+import numpy as np
+
+from s5jax.data import prepare as preparation
+from s5jax.data import store
+from s5jax.data.prepare import Request
+from s5jax.data.store import Arrays
+
+
+def prepare(name, folder, *, force=False, **fields):
+    """Prepares a task, by default from a subset of the official files, and returns the lines for the user."""
+    lines = []
+    request = Request(data_dir=folder, **{"subset": True, **fields})
+    preparation.prepare(name, request, force=force, say=lines.append, quiet=True)
+    return lines
+
+
+def load(module, folder, *options):
+    return module.load(store.read(module.FORMAT, folder), *options)
+
+
+def run(jobs):
+    """The examples of some jobs, each run as another process would run it."""
+    parts = [pickle.loads(pickle.dumps(job))() for job in jobs]
+    return Arrays(*(None if x[0] is None else np.concatenate(x) for x in zip(*parts, strict=True)))
+
+
+def contents(folder):
+    """SHA-256 of all files in the stores of a folder."""
+    files = sorted((folder / "prepared").rglob("*"))
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files if p.is_file()}
