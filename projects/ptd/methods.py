@@ -13,7 +13,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Complex, Float, Inexact
 
-from s5jax.ssm import diagonal, ptd
+from s5jax.ssm import eigenbasis, ptd
 from s5jax.ssm.perturbation import Objective, Unreachable, search
 from s5jax.ssm.phases import canonical
 
@@ -136,7 +136,7 @@ def normal(A: Float[np.ndarray, "n n"]) -> Diagonalized:
     frequency, V = np.linalg.eigh(-1j * (A - A.T) / 2)
     Lambda, half = shift + 1j * frequency, len(A) // 2
     if len(A) % 2 == 0 and (Lambda[:half].imag < 0).all():
-        Lambda, V = diagonal.with_conjugates(Lambda[:half], V[:, :half])
+        Lambda, V = eigenbasis.with_conjugates(Lambda[:half], V[:, :half])
     return Diagonalized("normal", A, Lambda, canonical(V), (A - A.T) / 2 + shift * np.eye(len(A)) - A)
 
 
@@ -144,7 +144,7 @@ def random(A: Float[np.ndarray, "n n"], size: float | int, seed: int = 0) -> Dia
     """E is a real Gaussian matrix with ||E||_F / ||A||_2 = size. Stable or not as it comes."""
     E = np.random.default_rng(seed).normal(size=A.shape)
     E *= size * np.linalg.norm(A, 2) / np.linalg.norm(E)
-    Lambda, V = diagonal.eigenbasis(A + E)[0]
+    Lambda, V = eigenbasis.eigenbasis(A + E)[0]
     return Diagonalized("random", A, Lambda, canonical(V), E)
 
 
@@ -185,9 +185,9 @@ class DenseObjective(Objective):
         U, W = self.split(x)
         return self.unit * (U + 1j * W)
 
-    def modes(self, x: Float[np.ndarray, " x"]) -> diagonal.Modes:
+    def modes(self, x: Float[np.ndarray, " x"]) -> eigenbasis.Modes:
         """Eigenvalues and scaled eigenvectors of A + E."""
-        Lambda, V = diagonal.eigenbasis(self.A + self.perturbation(x))[0]
+        Lambda, V = eigenbasis.eigenbasis(self.A + self.perturbation(x))[0]
         return Lambda, V * np.exp(x[-self.scales :])
 
     def barrier(self, Lambda: Complex[np.ndarray, " n"]) -> tuple[float, Complex[np.ndarray, " n"]]:

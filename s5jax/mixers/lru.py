@@ -112,15 +112,31 @@ def apply(
 
 def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> Complex[Array, "B N"]:
     """The zero state (batch, N), complex. ValueError if bidirectional. `max_length` is not used."""
-    return diagonal_system.init_state(params["nu_log"], batch, two_directions=options.bidirectional)
+    from s5jax.ssm import diagonal_step
+
+    return diagonal_step.init_state(params["nu_log"], batch, two_directions=options.bidirectional)
 
 
 def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> dict[str, Array]:
-    """The system for `step`, see `diagonal_system.cell`; `rate`: () or (B,), default 1. ValueError if bidirectional."""
-    return diagonal_system.cell(_system(params), params["D"], rate)
+    """The system for `step`, see `diagonal_step.cell`; `rate`: () or (B,), default 1. ValueError if bidirectional."""
+    from s5jax.ssm import diagonal_step
+
+    return diagonal_step.cell(_system(params), params["D"], rate)
 
 
-step = diagonal_system.step
+def step(
+    cell: dict[str, Array],
+    state: Complex[Array, "B P"],
+    x_k: Float[Array, "B H"],
+    options: Options,
+    *,
+    mask: Bool[Array, " B"] | None = None,
+    reset: Bool[Array, " B"] | None = None,
+) -> tuple[Float[Array, "B H"], Complex[Array, "B P"]]:
+    """One sample of `apply`: y_k and the next state; `mask` and `reset` are (B,), default all false."""
+    from s5jax.ssm import diagonal_step
+
+    return diagonal_step.step(cell, state, x_k, mask=mask, reset=reset)
 
 
 def kernel(
@@ -130,7 +146,9 @@ def kernel(
 
     Both directions include lag 0, see `s5.kernel`.
     """
-    return diagonal_system.kernel(_system(params), L, rate, options.scan_method)
+    from s5jax.ssm import diagonal_step
+
+    return diagonal_step.kernel(_system(params), L, rate, options.scan_method)
 
 
 def eigenvalues(params: Params, options: Options = Options()) -> Complex[Array, " N"]:

@@ -36,6 +36,7 @@ from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
 from s5jax.ssm import diagonal, fft_conv, parameters, per_feature, s4d_init, scan, sequence, vandermonde
 from s5jax.ssm import discretize as rules
+from s5jax.ssm.diagonal_scan import diagonal_scan
 
 RATE, MASK, RESET = "step", True, True
 GROUPS = {"dynamics": "A_real|A_imag|B|log_step"}
@@ -313,7 +314,7 @@ def _scanned(params, x, options, gap, first, C, *, start=None, hold=None, revers
     if first is not None:
         a = jnp.where(first[..., None, None], 0, parameters.with_rank(a, 4))
     b = parameters.with_rank(B_bar, 4) * x[..., None].astype(B_bar.dtype)
-    states, last = scan.scan(
+    states, last = diagonal_scan(
         a.reshape(*a.shape[:-2], -1),
         b.reshape(*x.shape[:2], -1),
         initial_state=None if start is None else start.reshape(start.shape[0], -1),

@@ -162,16 +162,32 @@ def apply(
 
 def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> Complex[Array, "B P"]:
     """The zero state (batch, P), complex. ValueError if bidirectional. `max_length` is not used."""
-    return diagonal_system.init_state(params["Lambda_re"], batch, two_directions=options.bidirectional)
+    from s5jax.ssm import diagonal_step
+
+    return diagonal_step.init_state(params["Lambda_re"], batch, two_directions=options.bidirectional)
 
 
 def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> dict[str, Array]:
-    """The discretised system for `step`, see `diagonal_system.cell`; `rate`: () or (B,), default 1. ValueError if
+    """The discretised system for `step`, see `diagonal_step.cell`; `rate`: () or (B,), default 1. ValueError if
     bidirectional."""
-    return diagonal_system.cell(_system(params, options), params["D"], rate)
+    from s5jax.ssm import diagonal_step
+
+    return diagonal_step.cell(_system(params, options), params["D"], rate)
 
 
-step = diagonal_system.step
+def step(
+    cell: dict[str, Array],
+    state: Complex[Array, "B P"],
+    x_k: Float[Array, "B H"],
+    options: Options,
+    *,
+    mask: Bool[Array, " B"] | None = None,
+    reset: Bool[Array, " B"] | None = None,
+) -> tuple[Float[Array, "B H"], Complex[Array, "B P"]]:
+    """One sample of `apply`: y_k and the next state; `mask` and `reset` are (B,), default all false."""
+    from s5jax.ssm import diagonal_step
+
+    return diagonal_step.step(cell, state, x_k, mask=mask, reset=reset)
 
 
 def kernel(
@@ -185,7 +201,9 @@ def kernel(
       L: number of lags, at least 1.
       rate: factor on the step sizes, (); default 1.
     """
-    return diagonal_system.kernel(_system(params, options), L, rate, options.scan_method)
+    from s5jax.ssm import diagonal_step
+
+    return diagonal_step.kernel(_system(params, options), L, rate, options.scan_method)
 
 
 def eigenvalues(params: Params, options: Options = Options()) -> Complex[Array, " P"]:

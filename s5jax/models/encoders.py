@@ -1,22 +1,12 @@
 """Encoders: from the inputs of a task, values (B, L, C) or token ids (B, L), to features (B, L, H)."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array
 
 from s5jax.models.options import Options
-from s5jax.ssm.product import rows
 
-__all__ = ["Encoder", "OneHot", "add_bias", "make_encoder"]
-
-
-class OneHot(nnx.Linear):
-    """A dense layer on one-hot vectors, computed by look-up in its kernel; an id out of range gives the bias alone."""
-
-    def __call__(self, inputs: Shaped[Array, "B ..."], out_sharding: Any = None) -> Float[Array, "B ..."]:
-        return add_bias(self, rows(self.kernel[...], inputs))
+__all__ = ["Encoder", "add_bias", "make_encoder"]
 
 
 Encoder = nnx.Linear | nnx.Embed
@@ -30,8 +20,12 @@ def make_encoder(options: Options, input_size: int, rngs: nnx.Rngs) -> Encoder:
       input_size: number of values per step, or of tokens.
       rngs: random keys, with a stream `params`.
     """
-    kinds = {"dense": nnx.Linear, "one_hot": OneHot, "embedding": nnx.Embed}
-    return kinds[options.encoder](input_size, options.d_model, rngs=rngs)
+    if options.encoder == "one_hot":
+        from s5jax.models.one_hot import OneHot
+
+        return OneHot(input_size, options.d_model, rngs=rngs)
+    kind = nnx.Linear if options.encoder == "dense" else nnx.Embed
+    return kind(input_size, options.d_model, rngs=rngs)
 
 
 def add_bias(layer: nnx.Linear, y: Array) -> Array:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray, Shaped
 from s5jax.models import heads
 from s5jax.models.options import Options
 from s5jax.models.sequences import Sequences
-from s5jax.models.stack import Cells, Stack
+from s5jax.models.stack import Stack
 
 __all__ = ["Model", "State"]
 
@@ -91,7 +91,9 @@ class Model(nnx.Module):
         Mixers with a cache need `max_length`, the maximum number of samples that will be read. ValueError if a mixer
         has no recurrent mode.
         """
-        mixer_states = self.encoder.init_state(self.decoder.documents * batch, max_length=max_length)
+        from s5jax.models import recurrent
+
+        mixer_states = recurrent.init_state(self.encoder, self.decoder.documents * batch, max_length=max_length)
         return State(mixer_states, self.decoder.init_state(batch))
 
     def prefill(
@@ -114,15 +116,17 @@ class Model(nnx.Module):
         assert mixer_states is not None
         return outputs, State(mixer_states, head_state)
 
-    def discretize(self, rate: Float[Array, "..."] | float | None = None) -> Cells:
+    def discretize(self, rate: Float[Array, "..."] | float | None = None) -> Any:
         """The discretised blocks for `step` and `rollout`; `rate`: factor on the step sizes, () or (B,), default 1."""
-        return self.encoder.discretize(self.decoder.fold(rate))
+        from s5jax.models import recurrent
+
+        return recurrent.discretize(self.encoder, self.decoder.fold(rate))
 
     def step(
         self,
         state: State,
         inputs: Shaped[Array, "B ..."],
-        cells: Cells | None = None,
+        cells: Any | None = None,
         *,
         mask: Bool[Array, "B ..."] | None = None,
         reset: Bool[Array, "B ..."] | None = None,
@@ -147,14 +151,16 @@ class Model(nnx.Module):
             cells = self.discretize(rate)
         elif rate is not None:
             raise ValueError("rate is part of the cells; pass it to discretize(rate) instead")
+        from s5jax.models import recurrent
+
         inputs, mask, reset = map(self.decoder.fold, (inputs, mask, reset))
-        x, mixer_states = self.encoder.step(state.mixers, inputs, cells, mask=mask, reset=reset)
+        x, mixer_states = recurrent.step(self.encoder, state.mixers, inputs, cells, mask=mask, reset=reset)
         mask, reset = (None if given is None else given[:, None] for given in (mask, reset))
         outputs, head_state = self.decoder.read(x[:, None], Sequences(mask=mask, reset=reset), state.head)
         return outputs[:, 0] if self.decoder.per_step else outputs, State(mixer_states, head_state)
 
     def rollout(
-        self, state: State, inputs: Shaped[Array, "B ..."], cells: Cells | None = None
+        self, state: State, inputs: Shaped[Array, "B ..."], cells: Any | None = None
     ) -> tuple[Float[Array, "B L outputs"], State]:
         """Applies `step` to inputs (B, L, C) or (B, L) in one loop. Returns the outputs after each step, (B, L,
         outputs), and the final state. `cells` are from `discretize`; default: those at rate 1."""

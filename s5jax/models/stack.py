@@ -21,10 +21,7 @@ from s5jax.models.options import Options
 from s5jax.models.sequences import Sequences
 from s5jax.ssm.sequence import gaps
 
-__all__ = ["Cells", "Stack"]
-
-Cells = list[tuple[Any, Any]]
-"""For each block its parameters and statistics, and the discretised mixer (`cell`) that its step takes."""
+__all__ = ["Stack"]
 
 
 class Stack(nnx.Module):
@@ -125,52 +122,6 @@ class Stack(nnx.Module):
         return [
             nnx.merge(split[i % places][0], _take(split[i % places][1], i // places)) for i in range(self.options.depth)
         ]
-
-    def init_state(self, batch: int, *, max_length: int | None = None) -> tuple[Any, ...]:
-        """The initial states of the mixers; see `Model.init_state`."""
-        for block in self.layers:
-            mixers.require(block.mixer, "init_state", "step")
-        return tuple(
-            block.mixer.init_state(block.params, block.mixer_options, batch, max_length=max_length)
-            for block in self.blocks
-        )
-
-    def discretize(self, rate: Float[Array, "..."] | float | None = None) -> Cells:
-        """The discretised blocks for `step`, computed once for many samples; `rate`: () or (B,), default 1.
-
-        Raises:
-          ValueError: a mixer is bidirectional, or does not support a rate.
-        """
-        if rate is not None and jnp.ndim(rate) > 1:
-            raise ValueError(f"a step takes a rate () or (B,), got one of shape {jnp.shape(rate)}")
-        cells = []
-        for block in self.blocks:
-            mixers.check(block.mixer, block.mixer_options, rate=rate)
-            if rate is not None:
-                mixers.require(block.mixer, "discretize")
-            discretize = getattr(block.mixer, "discretize", lambda params, *_, **__: params)
-            cell = discretize(block.params, block.mixer_options, rate=rate)
-            cells.append((nnx.to_pure_dict(nnx.state(block)), cell))
-        return cells
-
-    def step(
-        self,
-        state: tuple[Any, ...],
-        inputs: Shaped[Array, "B ..."],
-        cells: Cells,
-        *,
-        mask: Bool[Array, " B"] | None = None,
-        reset: Bool[Array, " B"] | None = None,
-    ) -> tuple[Float[Array, "B H"], tuple[Any, ...]]:
-        """Processes one sample, values (B, C) or token ids (B,). Returns the features (B, H) and the next states."""
-        for block in self.layers:
-            mixers.check(block.mixer, block.mixer_options, mask=mask, reset=reset)
-        x, states = self.encode(inputs, None if mask is None else ~mask), []
-        graphdefs = [nnx.graphdef(layer) for layer in self.layers]
-        for i, ((arrays, cell), start) in enumerate(zip(cells, state, strict=True)):
-            x, end = nnx.merge(graphdefs[i % len(graphdefs)], arrays).step(cell, start, x, mask=mask, reset=reset)
-            states.append(end)
-        return x, tuple(states)
 
 
 def _remat(block: Callable[..., Any], options: Options) -> Callable[..., Any]:

@@ -104,70 +104,12 @@ def _in_time(z: Array, ndim: int) -> Array:
 
 def _read(x: Float[Array, "N L 2 P"], C: Complex[Array, "H P"]) -> Float[Array, "N L H"]:
     """Re(C x)."""
-    return product(x.reshape(*x.shape[:2], 2 * C.shape[1]), _real_readout(C).T)
+    return product(x.reshape(*x.shape[:2], 2 * C.shape[1]), real_readout(C).T)
 
 
-def _real_readout(C: Complex[Array, "H P"]) -> Float[Array, "H P2"]:
+def real_readout(C: Complex[Array, "H P"]) -> Float[Array, "H P2"]:
     """The real matrix [Re C, -Im C]: applied to (Re x, Im x) it gives Re(C x)."""
     return jnp.concatenate([C.real, -C.imag], axis=1)
-
-
-def init_state(like: Float[Array, " P"], batch: int, *, two_directions: bool) -> Complex[Array, "B P"]:
-    """The zero state (batch, P), complex, with the precision of `like` (P,). ValueError for two directions."""
-    if two_directions:
-        raise ValueError("a mixer with two directions has no recurrent mode")
-    zero = jnp.zeros((batch, *like.shape), like.dtype)
-    return jax.lax.complex(zero, zero)
-
-
-def cell(system: System, D: Float[Array, " H"], rate: Rate | None) -> dict[str, Array]:
-    """The discretised system that `step` takes, for a rate () or (B,); `None`: 1. ValueError for two directions.
-
-    Returns: a (P,) or (B, P), complex; real matrices B (H, 2 P), with gamma included, and C (2 P, H); D (H,). If gamma
-    differs between sequences, it is separate: gamma (B, P).
-    """
-    discretize, B, Cs = system
-    if len(Cs) == 2:
-        raise ValueError("a mixer with two directions has no recurrent mode")
-    a, gamma = discretize(gaps(rate, None))
-    arrays = {"a": a, "C": _real_readout(Cs[0]).T, "D": D}
-    if gamma.ndim == 1:
-        B = gamma[:, None] * B
-    else:
-        arrays["gamma"] = gamma
-    return arrays | {"B": jnp.concatenate([B.real, B.imag]).T}
-
-
-def step(
-    cell: dict[str, Array],
-    state: Complex[Array, "B P"],
-    x_k: Float[Array, "B H"],
-    options: Any = None,
-    *,
-    mask: Bool[Array, " B"] | None = None,
-    reset: Bool[Array, " B"] | None = None,
-) -> tuple[Float[Array, "B H"], Complex[Array, "B P"]]:
-    """One sample of a mixer's `apply`: y_k (B, H) and the next state (B, P). `cell` is from the function `cell`.
-
-    `mask` and `reset` are (B,), default all false; `options` is not used.
-    """
-    u = x_k.astype(cell["D"].dtype)
-    u = u if mask is None else jnp.where(mask[:, None], 0, u)
-    state = state if reset is None else jnp.where(reset[:, None], 0, state)
-    Bu = jax.lax.complex(*jnp.split(u @ cell["B"], 2, axis=-1))
-    state = with_rank(cell["a"], 2) * state + (cell["gamma"] * Bu if "gamma" in cell else Bu)
-    y = jnp.concatenate([state.real, state.imag], axis=-1) @ cell["C"]
-    return y + with_rank(cell["D"], 2) * u, state
-
-
-def kernel(system: System, L: int, rate: Rate | None, method: str) -> Float[Array, "directions H H {L}"]:
-    """K[d, :, :, l] = Re(C_d a^l gamma B), (direction, output, input, lag l < L); the second direction looks ahead."""
-    discretize, B, Cs = system
-    a, gamma = discretize(gaps(rate, None))
-    one = jnp.ones((1, *a.shape), a.dtype)
-    powers, _ = scan.scan(a, jnp.pad(one, ((0, L - 1), (0, 0))), method=method)
-    B = gamma[:, None] * B
-    return jnp.stack([jnp.einsum("op,lp,pi->oil", C, powers, B, precision="highest").real for C in Cs])
 
 
 def drive(B: Complex[Array, "P H"], u: Float[Array, "*batch L H"]) -> Float[Array, "*batch L 2 P"]:
@@ -205,7 +147,7 @@ def response(
     blocks = -(-L // size)
     if size * blocks > L:  # padding does no harm: backward states are 0 there, and forward states are not used
         b = jnp.pad(b, ((0, 0), (0, size * blocks - L), (0, 0), (0, 0)))
-    C = jnp.stack([_real_readout(C) for C in Cs], axis=1).astype(dtype)
+    C = jnp.stack([real_readout(C) for C in Cs], axis=1).astype(dtype)
     y = _response(*map(reverse_mode_only, (packed, b, C)), directions, size, chunk)
     return y[:, :L].reshape(*batch, L, C.shape[0])
 

@@ -17,7 +17,7 @@ import numpy as np
 import scipy.optimize
 from jaxtyping import Complex, Float, Inexact
 
-from s5jax.ssm.diagonal import Modes, eigenbasis
+from s5jax.ssm.eigenbasis import Modes, eigenbasis
 
 __all__ = ["Objective", "Unreachable", "descend", "optimize", "search"]
 

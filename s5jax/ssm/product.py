@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jax.export import is_symbolic_dim
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Float
 
 ROWS = 1024
 """Minimum number of samples in each group of `weight_gradient`, on a CPU."""
@@ -22,27 +22,13 @@ def _product_jvp(primals: tuple[Array, Array], tangents: tuple) -> tuple[Array, 
     (x, W), (dx, dW) = primals, tangents
     y = x @ W
     dy = jnp.zeros_like(y) if isinstance(dx, SymbolicZero) else dx @ W
-    return y, dy if isinstance(dW, SymbolicZero) else dy + _grouped(x, dW)
+    return y, dy if isinstance(dW, SymbolicZero) else dy + grouped(x, dW)
 
 
 product.defjvp(_product_jvp, symbolic_zeros=True)
 
 
-@jax.custom_jvp
-def rows(W: Float[Array, "H P"], k: Integer[Array, "*batch L"]) -> Float[Array, "*batch L P"]:
-    """Rows k of W, the product of one-hot vectors and W; zero where k is out of range."""
-    k = k.astype(jnp.int32)  # a narrow integer type may not hold len(W)
-    valid = (k >= 0) & (k < len(W))
-    return jnp.where(valid[..., None], W[jnp.where(valid, k, 0)], 0)
-
-
-@rows.defjvp
-def _rows_jvp(primals: tuple[Array, Array], tangents: tuple) -> tuple[Array, Array]:
-    (W, k), (dW, _) = primals, tangents
-    return rows(W, k), _grouped(jax.nn.one_hot(k.astype(jnp.int32), len(W), dtype=W.dtype), dW)
-
-
-def _grouped(x: Float[Array, "*batch L H"], W: Float[Array, "H P"]) -> Float[Array, "*batch L P"]:
+def grouped(x: Float[Array, "*batch L H"], W: Float[Array, "H P"]) -> Float[Array, "*batch L P"]:
     """x W, computed such that its transpose with respect to W is `weight_gradient`."""
     n = _groups(x)
     W = jnp.broadcast_to(W, (n, *W.shape))

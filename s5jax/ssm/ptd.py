@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Complex, Float
 
-from s5jax.ssm import diagonal, hippo
+from s5jax.ssm import diagonal, eigenbasis, hippo
 from s5jax.ssm.phases import canonical
 
 __all__ = ["TABLE", "Perturbed", "default_kappa", "perturb_then_diagonalize", "perturbed_legs"]
@@ -170,7 +170,7 @@ def _from_table(A: Float[np.ndarray, "n n"]) -> Found | None:
             return None
         u, w, norms = np.split(table[str(n)], [n, 2 * n])
     E = np.outer(u, w)
-    (Lambda, V), _ = diagonal.eigenbasis(A + E)
+    (Lambda, V), _ = eigenbasis.eigenbasis(A + E)
     return Lambda, V * np.tile(norms, 2), E
 
 
@@ -182,7 +182,7 @@ def _normal(A: Float[np.ndarray, "n n"], max_real: float | int) -> Found | None:
     Lambda, V = diagonal.normal_part(S, np.zeros((1, len(A))))
     if not (Lambda[:half].imag < 0).all() or Lambda[0].real >= max_real:
         return None
-    return *diagonal.with_conjugates(Lambda[:half], V[:, :half]), S - A
+    return *eigenbasis.with_conjugates(Lambda[:half], V[:, :half]), S - A
 
 
 def _optimize(A: Float[np.ndarray, "n n"], bound: Any, limit: float, max_real: float) -> Found:

@@ -2,11 +2,17 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
 from s5jax.data.task import Task
 from s5jax.models.model import Model
+from s5jax.objectives import Batch
 from s5jax.train.config import Config, UserError
+from s5jax.train.step import Hyper, TrainState
 
-__all__ = ["init_memory"]
+__all__ = ["init_memory", "memory_before"]
 
 
 def init_memory(config: Config, task: Task, model: Model) -> Any:
@@ -20,3 +26,9 @@ def init_memory(config: Config, task: Task, model: Model) -> Any:
         return model.init_state(config.train.batch_size)
     except ValueError as error:
         raise UserError(f"config.train.carry_state: {error}") from error
+
+
+def memory_before(state: TrainState, batch: Batch, hyper: Hyper, graphdef: nnx.GraphDef) -> Any:
+    """The model's state before a batch: that after the batch before or, at the beginning of the text, a fresh one."""
+    fresh = nnx.merge(graphdef, state.params, state.batch_stats).init_state(len(batch["inputs"]))
+    return jax.tree.map(lambda new, old: jnp.where(hyper["fresh"], new, old), fresh, state.memory)

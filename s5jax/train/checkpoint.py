@@ -17,10 +17,9 @@ import logging
 import pathlib
 import shutil
 import tempfile
-import time
 import zlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -31,7 +30,7 @@ from s5jax.train.optimizer import path_name
 from s5jax.train.resolve import resolve
 from s5jax.train.step import TrainState
 
-__all__ = ["Checkpoints", "read", "saved_steps"]
+__all__ = ["Checkpoints", "fault_of", "load", "metadata", "saved_steps"]
 
 SEAL = "SEAL.json"
 UNFINISHED = "it was never finished"
@@ -50,7 +49,7 @@ class _NewestAndBest:
 
 
 class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
-    """The checkpoints of the run that this process does, as a context manager; `read` is for other processes."""
+    """The checkpoints of the run that this process does, as a context manager; for others see `reading.py`."""
 
     def __init__(self, workdir: pathlib.Path, config: Config):
         self.directory = workdir.absolute() / "checkpoints"
@@ -112,7 +111,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         `progress["best_step"]` is `None`. Unfinished ones are removed. Raises UserError if all that there are are
         damaged, or they belong to another config.
         """
-        faults = {step: _fault(self.directory / str(step)) for step in saved_steps(self.directory)}
+        faults = {step: fault_of(self.directory / str(step)) for step in saved_steps(self.directory)}
         intact = [step for step, fault in faults.items() if fault is None]
         if not intact and any(fault != UNFINISHED for fault in faults.values()):
             raise UserError(f"no checkpoint in {self.directory} is intact; remove the run's directory to start over")
@@ -126,44 +125,19 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             _log.warning("warning: checkpoint %s is damaged: %s; moved to checkpoints/damaged", directory, faults[step])
         if not intact:
             return None
-        progress = _metadata(self.directory / str(intact[-1]), self._config)["progress"]
+        progress = metadata(self.directory / str(intact[-1]), self._config)["progress"]
         if progress["best_step"] not in intact:
             progress |= {"best_step": None, "best": None}
         self._keep.best_steps = progress["best_step"], None
-        return _load(self.directory / str(intact[-1]), like), progress
+        return load(self.directory / str(intact[-1]), like), progress
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The state after `step` steps, as host arrays. Raises UserError if it is not there, damaged, or another's."""
         directory = self.directory / str(step)
-        fault = _fault(directory)
+        fault = fault_of(directory)
         if fault is not None:
             raise UserError(f"checkpoint {directory} cannot be read: {fault}")
-        return _load(directory, like)
-
-
-def read(workdir: pathlib.Path, which: Literal["best", "latest"], like: TrainState, config: Config) -> TrainState:
-    """The best or the newest checkpoint of a run that may be going on in another process; touches nothing.
-
-    Raises UserError if there is none, it is damaged, or it belongs to another config.
-    """
-    directory = workdir.absolute() / "checkpoints"
-    for _ in range(10):  # what is listed may be gone when it is read: then the run has something newer
-        try:
-            intact = [step for step in saved_steps(directory) if _fault(directory / str(step)) is None]
-            if not intact:
-                break
-            progress = _metadata(directory / str(intact[-1]), config)["progress"]
-            step = progress["best_step"] if which == "best" else intact[-1]
-            if step is None:
-                raise UserError(f"{workdir} has not been evaluated yet, and so has no best checkpoint; take the latest")
-            if step in intact:
-                return _load(directory / str(step), like)
-        except UserError:
-            raise
-        except Exception as error:  # orbax's, tensorstore's or the file system's
-            _log.debug("reading %s: %s", directory, error)
-        time.sleep(0.1)
-    raise UserError(f"{directory} has no {which} checkpoint that can be read")
+        return load(directory, like)
 
 
 def saved_steps(directory: pathlib.Path) -> list[int]:
@@ -171,7 +145,7 @@ def saved_steps(directory: pathlib.Path) -> list[int]:
     return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal())
 
 
-def _load(directory: pathlib.Path, like: TrainState) -> TrainState:
+def load(directory: pathlib.Path, like: TrainState) -> TrainState:
     host = _by_name(jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like))
     shapes: Any = ocp.metadata(directory).metadata
     there, here = ({name: x.shape for name, x in leaves.items()} for leaves in (shapes, host))
@@ -183,7 +157,7 @@ def _load(directory: pathlib.Path, like: TrainState) -> TrainState:
     return jax.tree.unflatten(jax.tree.structure(like), [stored[name] for name in host])
 
 
-def _metadata(directory: pathlib.Path, config: Config) -> dict[str, Any]:
+def metadata(directory: pathlib.Path, config: Config) -> dict[str, Any]:
     """The config and the progress that a checkpoint carries. Raises UserError if it belongs to another config."""
     metadata: Any = ocp.metadata(directory).custom_metadata
     if metadata["config"] != json.loads(json.dumps(config.to_dict())):
@@ -205,7 +179,7 @@ def _checksums(directory: pathlib.Path) -> dict[str, int]:
     return {str(path.relative_to(directory)): zlib.crc32(path.read_bytes()) for path in files}
 
 
-def _fault(directory: pathlib.Path) -> str | None:
+def fault_of(directory: pathlib.Path) -> str | None:
     """What is wrong with a checkpoint's files, in words; `None` if nothing is."""
     try:
         expected = json.loads((directory / SEAL).read_text())

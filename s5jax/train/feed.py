@@ -1,10 +1,7 @@
 """The batches of a split on the devices, whether it lies there whole or is read from disk."""
 
-import collections
 import contextlib
-import itertools
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,17 +14,14 @@ from s5jax.data import batches
 from s5jax.data.task import PER_STEP, Split, Task
 from s5jax.train.config import Config, UserError
 
-__all__ = ["Feed", "Feeder", "gather", "make_mesh", "shapes"]
-
-AHEAD = 3  # batches that are read from disk before they are needed
+__all__ = ["Feed", "Feeder", "gather", "make_mesh", "type_of"]
 
 
 def make_mesh(num_devices: int, batch_size: int) -> Mesh:
     """A mesh of one axis, "data", over the first `num_devices` devices (0: all).
 
-    Every device holds the parameters and works on its share of the batch. `jax.jit` over the mesh sees one global
-    batch: every mean, a batch norm's too, is the same on any number of devices. Raises UserError if there are fewer
-    devices, or they do not divide the batch.
+    Every device holds the parameters and a share of the batch. `jax.jit` sees one global batch: every mean, a batch
+    norm's too, is the same on any number of devices. UserError if there are fewer devices, or they do not divide it.
     """
     if jax.process_count() > 1:
         raise UserError("training on several hosts is not supported yet: start one process")
@@ -42,11 +36,8 @@ def make_mesh(num_devices: int, batch_size: int) -> Mesh:
 
 
 class Feed(NamedTuple):
-    """What a step works on.
-
-    `examples` are arrays as stored, of a whole split that stays on the devices or of this batch alone; those of the
-    batch are at `places` (batch,). `length`: samples kept of each sequence; `None`: all.
-    """
+    """The input of a step: stored `examples`, of a whole split or of one batch; the `places` (batch,) of the batch among
+    them; and the `length` that sequences are cut to, or `None`."""
 
     examples: dict[str, Array]
     places: Array
@@ -75,9 +66,8 @@ def gather(
 class Feeder:
     """Puts the batches of a task's splits on a mesh of devices.
 
-    Splits stay on the devices as they are stored, and are gathered from inside the jitted steps. One that is too large
-    for that is read from disk, a few batches ahead, in the same form: the batches are the same bit for bit. (Of several
-    devices each gets the examples of the whole batch, as stored, and works on its share.)
+    Splits stay on the devices as they are stored; the jitted steps gather batches from them. A split that is too large
+    for that is read from disk, a few batches ahead: its batches are the same bit for bit.
     """
 
     def __init__(self, config: Config, task: Task, mesh: Mesh):
@@ -86,7 +76,7 @@ class Feeder:
         # Arrays whole on every device, or split over the devices along their first axis.
         self.everywhere, self.shared = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
         limit = config.train.resident_gib * 2**30
-        self._resident = {name for name, split in task.splits.items() if split.inputs.nbytes <= limit}
+        self.resident = {name for name, split in task.splits.items() if split.inputs.nbytes <= limit}
         self._on_device: dict[int, dict[str, Array]] = {}
         self._bounds: list[int] = []
         self._buckets: dict[str, np.ndarray] = {}
@@ -112,12 +102,14 @@ class Feeder:
         def streamed(index: np.ndarray) -> Feed:
             return feed(self._to_device(split.select(index)), index, np.arange(index.size, dtype=np.int32))
 
-        if name in self._resident:
+        if name in self.resident:
             if id(split) not in self._on_device:  # one that has two names is there once
                 self._on_device[id(split)] = self._to_device(split)
             yield from (feed(self._on_device[id(split)], index, index) for index in order)
         else:
-            yield from _ahead(streamed, order)
+            from s5jax.train.ahead import ahead
+
+            yield from ahead(streamed, order)
 
     def evaluation(self, name: str) -> Generator[tuple[Feed, Array]]:
         """Every example of a split once: feeds, and which examples of each count."""
@@ -131,38 +123,13 @@ class Feeder:
             for feed, counts in zip(feeds, counted, strict=True):
                 yield feed, jax.device_put(counts, self.shared)
 
-    def shapes(self, name: str) -> dict[str, jax.ShapeDtypeStruct]:
-        """Of the examples of a feed."""
-        split = self._splits[name]
-        return shapes(self._task, split, len(split) if name in self._resident else self.batch_size)
-
     def _to_device(self, split: Split) -> dict[str, Array]:
-        arrays = {name: np.asarray(x, _type(self._task, name, x)) for name, x in split.arrays.items()}
+        arrays = {name: np.asarray(x, type_of(self._task, name, x)) for name, x in split.arrays.items()}
         return jax.device_put(arrays, self.everywhere)
 
 
-def shapes(task: Task, split: Split, size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Of so many examples of a task's split, in the types that steps take."""
-    arrays = split.arrays.items()
-    return {key: jax.ShapeDtypeStruct((size, *x.shape[1:]), _type(task, key, x)) for key, x in arrays}
-
-
-def _type(task: Task, name: str, array: np.ndarray) -> Any:
+def type_of(task: Task, name: str, array: np.ndarray) -> Any:
     few_bytes = np.issubdtype(array.dtype, np.unsignedinteger) and array.itemsize < 4
     labels = np.float32 if task.targets else array.dtype if few_bytes else np.int32
     types = {"labels": labels, "lengths": np.int32, "rate": np.float32, "weights": np.float32}
     return types.get(name, array.dtype)
-
-
-def _ahead(make: Callable[[Any], Feed], order: Iterable[Any]) -> Generator[Feed]:
-    """`make` of each, done by a thread some time before it is asked for."""
-    order = iter(order)
-    with ThreadPoolExecutor(1) as thread:
-        waiting = collections.deque(thread.submit(make, batch) for batch in itertools.islice(order, AHEAD))
-        try:
-            while waiting:
-                feed = waiting.popleft().result()
-                waiting.extend(thread.submit(make, batch) for batch in itertools.islice(order, 1))
-                yield feed
-        finally:
-            thread.shutdown(cancel_futures=True)

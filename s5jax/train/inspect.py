@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from s5jax.data import store
 from s5jax.train.build import Experiment, build, load_task
 from s5jax.train.config import DURATIONS, Config, Duration, TaskConfig, UserError
-from s5jax.train.modules import faults_told, known
+from s5jax.train.modules import faults_told, known, shapes
 from s5jax.train.optimizer import path_name
 from s5jax.train.program import Program
 from s5jax.train.resolve import load_file, load_module
@@ -66,7 +66,9 @@ def dry_run(config: Config) -> str:
 
 def _step_memory(program: Program, state: TrainState) -> dict[str, int]:
     """Bytes that a training step takes on each device, from the compiled program."""
-    examples = program.feeder.shapes("train")
+    task, feeder = program.experiment.task, program.feeder
+    split = task.splits["train"]
+    examples = shapes(task, split, len(split) if "train" in feeder.resident else feeder.batch_size)
     places = jax.ShapeDtypeStruct((program.feeder.batch_size,), jnp.int32)
     lowered = program.step_at(None).lower(state, (examples, places), program.experiment.hyper(0))
     analysis: Any = lowered.compile().memory_analysis()

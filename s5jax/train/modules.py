@@ -18,12 +18,22 @@ import jax
 import jax.numpy as jnp
 
 from s5jax import mixers
-from s5jax.data.task import DataError, Task
+from s5jax.data.task import DataError, Split, Task
 from s5jax.train.config import Config, UserError
-from s5jax.train.feed import gather, shapes
+from s5jax.train.feed import gather, type_of
 from s5jax.train.resolve import PACKAGES
 
-__all__ = ["check_mixers", "check_objective", "explain_task", "fault_of", "faults_told", "files_of", "known", "refusal"]
+__all__ = [
+    "check_mixers",
+    "check_objective",
+    "explain_task",
+    "fault_of",
+    "faults_told",
+    "files_of",
+    "known",
+    "refusal",
+    "shapes",
+]
 
 
 def known(kind: str) -> list[str]:
@@ -88,6 +98,12 @@ def fault_of(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         place = f" ({error.filename}, line {error.lineno})"
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}{place}"
+
+
+def shapes(task: Task, split: Split, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes and types of so many examples of a split, as steps take them."""
+    arrays = split.arrays.items()
+    return {key: jax.ShapeDtypeStruct((size, *x.shape[1:]), type_of(task, key, x)) for key, x in arrays}
 
 
 def check_objective(module: Any, options: Any, task: Task, batch_size: int) -> None:

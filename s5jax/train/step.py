@@ -48,18 +48,15 @@ def train_step(
     micro_batches: int = 1,
     gather: Any = None,
 ) -> tuple[TrainState, Metrics]:
-    """One update by the mean loss of a batch.
-
-    Several seeds are one program: `jax.vmap` over an axis in front of state, batch and hyper.
+    """One update by the mean loss of a batch; `jax.vmap` over state, batch and hyper trains several seeds at once.
 
     Args:
-      state: before the step; graphdef and optimizer are those it belongs to.
+      state: the state before the step; graphdef and optimizer are those it belongs to.
       batch: see `s5jax.objectives`.
       hyper: rates, decays, dropout and its key, the objective's numbers.
       objective: (outputs, batch, **hyper["objective"]) to sums and weights.
-      micro_batches: parts that the batch is read in, one after the other. Their sums and weights are added before they
-        are divided: the update is that of the whole batch, but for the statistics of batch norm, which are each part's.
-      gather: makes the batch of what is given as one, inside of the compiled step.
+      micro_batches: number of parts of the batch whose gradients are computed one after the other, see `accumulate.py`.
+      gather: function from `batch` to the batch, called inside the compiled step; default: `batch` is the batch.
 
     Returns:
       The state after the step, and the objective's metrics and `grad_norm` (global, before clipping) as (sum, weight).
@@ -70,31 +67,24 @@ def train_step(
     def loss(params: Any, buffers: Any, batch: Batch, key: Array | None) -> tuple[Array, tuple[Metrics, Any]]:
         batch_stats, memory = buffers
         model = nnx.merge(graphdef, params, batch_stats)
-        given = {"train": True, "key": key, "dropout": hyper.get("dropout")}
-        outputs, memory = _read(model, batch, memory, given)
+        given: dict[str, Any] = {name: batch[name] for name in SEQUENCES if name in batch}
+        given |= {"train": True, "key": key, "dropout": hyper.get("dropout")}
+        if memory is None:
+            outputs = model(batch["inputs"], batch.get("lengths"), **given)
+        else:
+            outputs, memory = model.prefill(memory, batch["inputs"], batch.get("lengths"), **given)
         metrics = objective(outputs, batch, **hyper.get("objective", {}))
         return metrics["loss"][0], (metrics, (nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)), memory))
 
     differentiate = jax.value_and_grad(loss, has_aux=True)
-    buffers = (state.batch_stats, _started(state, batch, hyper, graphdef))
+    buffers = (state.batch_stats, _memory(state, batch, hyper, graphdef))
     if micro_batches == 1:
         (_, (metrics, (batch_stats, memory))), grads = differentiate(state.params, buffers, batch, key)
     else:
-        parts = jax.tree.map(lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batch)
+        from s5jax.train.accumulate import accumulate
 
-        def accumulate(sums: Any, part: tuple[Array, Batch]) -> tuple[Any, None]:
-            (metrics, grads), buffers = sums
-            own = None if key is None else jax.random.fold_in(key, part[0])
-            (_, (more, buffers)), more_grads = differentiate(state.params, buffers, part[1], own)
-            return (jax.tree.map(jnp.add, (metrics, grads), (more, more_grads)), buffers), None
-
-        first = jax.tree.map(lambda x: x[0], parts)
-        shapes = jax.eval_shape(differentiate, state.params, buffers, first, key)
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes[0][1][0], shapes[1]))
-        start = (nothing, buffers)
-        ((metrics, grads), (batch_stats, memory)), _ = jax.lax.scan(
-            accumulate, start, (jnp.arange(micro_batches), parts)
-        )
+        result = accumulate(differentiate, micro_batches, state.params, buffers, batch, key)
+        metrics, (batch_stats, memory), grads = result
 
     weight = metrics["loss"][1]
     share = 1 / jnp.where(weight > 0, weight, 1)  # there may be nothing that counts
@@ -114,29 +104,25 @@ def eval_step(
 ) -> tuple[Metrics, Any]:
     """The objective's metrics of a batch as sums and weights, with the averaged weights where there are any.
 
-    Arguments are as in `train_step`. Examples of the batch that are not `counted` have no part in the result. `rate`
-    is a factor on time, where the batch has none. Second comes the model's state after the batch, if `state.memory` is
-    one from before it.
+    Arguments as in `train_step`; examples that are not `counted` have no effect; `rate` is a factor on time, for a batch
+    without rates. Also returns the model's state after the batch, if `state.memory` is that before it.
     """
     trained = state.evaluated
     model = nnx.merge(graphdef, trained["params"], trained["batch_stats"])
-    outputs, memory = _read(
-        model, batch, _started(state, batch, hyper, graphdef), {} if rate is None else {"rate": rate}
-    )
+    given: dict[str, Any] = {name: batch[name] for name in SEQUENCES if name in batch}
+    given |= {} if rate is None else {"rate": rate}
+    memory = _memory(state, batch, hyper, graphdef)
+    if memory is None:
+        outputs = model(batch["inputs"], batch.get("lengths"), **given)
+    else:
+        outputs, memory = model.prefill(memory, batch["inputs"], batch.get("lengths"), **given)
     return objective(outputs, batch, **hyper.get("objective", {})), memory
 
 
-def _read(model: Any, batch: Batch, memory: Any, given: dict[str, Any]) -> tuple[Array, Any]:
-    """Outputs of the model for a batch and, from a state, the next one."""
-    given |= {name: batch[name] for name in SEQUENCES if name in batch}
-    if memory is None:
-        return model(batch["inputs"], batch.get("lengths"), **given), None
-    return model.prefill(memory, batch["inputs"], batch.get("lengths"), **given)
-
-
-def _started(state: TrainState, batch: Batch, hyper: Hyper, graphdef: Any) -> Any:
-    """The memory that a batch starts from: at the beginning of the text that before anything is read."""
+def _memory(state: TrainState, batch: Batch, hyper: Hyper, graphdef: Any) -> Any:
+    """The model's state before a batch, if it is carried from batch to batch."""
     if state.memory is None:
         return None
-    fresh = nnx.merge(graphdef, state.params, state.batch_stats).init_state(len(batch["inputs"]))
-    return jax.tree.map(lambda new, old: jnp.where(hyper["fresh"], new, old), fresh, state.memory)
+    from s5jax.train import carried
+
+    return carried.memory_before(state, batch, hyper, graphdef)

@@ -8,6 +8,7 @@ import pytest
 from numerics import relative_error
 
 from s5jax.ssm import scan
+from s5jax.ssm.diagonal_scan import diagonal_scan
 
 METHODS = [method for method in typing.get_args(scan.Method) if method != "auto"]  # which is one of the others
 LENGTHS = [1, 2, 3, 63, 64, 65, 1000]
@@ -77,7 +78,7 @@ def test_values_and_gradients_against_a_float64_loop(L, varying, masked, reverse
     a, b, start, w, w_end, mask = system(L, varying, masked)
 
     def weighted(a, b, start):
-        states, end = scan.scan(
+        states, end = diagonal_scan(
             a, b, initial_state=start, mask=jnp.asarray(mask) if masked else None, reverse=reverse, method=method
         )
         return jnp.sum(w * states).real + jnp.sum(w_end * end).real, (states, end)
@@ -131,7 +132,7 @@ def test_real_systems_and_every_way_to_broadcast(method, reverse):
 def test_the_default_start_is_zero_and_one_mask_serves_a_batch(method):
     a, b, _, _, _, _ = system(6, varying=False, masked=False)
     mask = np.array([True, True, False, True, False, False])
-    states, _ = scan.scan(jnp.asarray(a), jnp.asarray(b), mask=jnp.asarray(mask), method=method)
+    states, _ = diagonal_scan(jnp.asarray(a), jnp.asarray(b), mask=jnp.asarray(mask), method=method)
     expected, _ = loop(a, b, np.zeros(5), np.broadcast_to(mask, (2, 6)), False)
     assert relative_error(states, expected) < 1e-5
 
@@ -141,8 +142,8 @@ def test_bad_arguments():
     with pytest.raises(
         ValueError, match="must be one of auto, sequential, chunked, associative, plain; got 'parallel'"
     ):
-        scan.scan(a, b, method="parallel")
+        diagonal_scan(a, b, method="parallel")
     with pytest.raises(ValueError, match="at least one step"):
-        scan.scan(a, b[:, :0])
+        diagonal_scan(a, b[:, :0])
     with pytest.raises(ValueError, match="same dtype"):
-        scan.scan(a.astype(jnp.complex64), b)
+        diagonal_scan(a.astype(jnp.complex64), b)

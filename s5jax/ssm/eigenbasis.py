@@ -1,0 +1,25 @@
+"""Eigenvalues and eigenvectors of any matrix, in float64 NumPy."""
+
+import numpy as np
+from jaxtyping import Complex, Inexact
+
+Modes = tuple[Complex[np.ndarray, " n"], Complex[np.ndarray, "n n"]]
+"""Eigenvalues, and eigenvectors in columns."""
+
+
+def eigenbasis(M: Inexact[np.ndarray, "n n"]) -> tuple[Modes, bool]:
+    """Eigenvalues by imaginary part with eigenvectors of norm 1, and whether all modes are n/2 conjugate pairs.
+
+    If they are, those with negative imaginary parts come first, then their exact conjugates in the same order.
+    """
+    Lambda, V = np.linalg.eig(M)
+    order = np.argsort(Lambda.imag, kind="stable")
+    Lambda, V = Lambda[order].astype(complex), V[:, order].astype(complex)
+    half = len(M) // 2
+    paired = not np.iscomplexobj(M) and 2 * half == len(M) and bool((Lambda[:half].imag < 0).all())
+    return (with_conjugates(Lambda[:half], V[:, :half]) if paired else (Lambda, V)), paired
+
+
+def with_conjugates(Lambda: Complex[np.ndarray, " m"], V: Complex[np.ndarray, "n m"]) -> Modes:
+    """Modes, and then their conjugates in the same order."""
+    return np.concatenate([Lambda, Lambda.conj()]), np.concatenate([V, V.conj()], axis=1)

@@ -1,0 +1,21 @@
+"""Rows of a matrix, looked up: the product of one-hot vectors and the matrix."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer
+
+from s5jax.ssm.product import grouped
+
+
+@jax.custom_jvp
+def rows(W: Float[Array, "H P"], k: Integer[Array, "*batch L"]) -> Float[Array, "*batch L P"]:
+    """Rows k of W, the product of one-hot vectors and W; zero where k is out of range."""
+    k = k.astype(jnp.int32)  # a narrow integer type may not hold len(W)
+    valid = (k >= 0) & (k < len(W))
+    return jnp.where(valid[..., None], W[jnp.where(valid, k, 0)], 0)
+
+
+@rows.defjvp
+def _rows_jvp(primals: tuple[Array, Array], tangents: tuple) -> tuple[Array, Array]:
+    (W, k), (dW, _) = primals, tangents
+    return rows(W, k), grouped(jax.nn.one_hot(k.astype(jnp.int32), len(W), dtype=W.dtype), dW)

@@ -1,0 +1,25 @@
+"""Work done by a thread some time before its results are needed."""
+
+import collections
+import itertools
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+__all__ = ["ahead"]
+
+AHEAD = 3  # results that are made before they are needed
+
+
+def ahead(make: Callable[[Any], Any], order: Iterable[Any]) -> Generator[Any]:
+    """`make` of each, done by a thread some time before it is asked for."""
+    order = iter(order)
+    with ThreadPoolExecutor(1) as thread:
+        waiting = collections.deque(thread.submit(make, batch) for batch in itertools.islice(order, AHEAD))
+        try:
+            while waiting:
+                feed = waiting.popleft().result()
+                waiting.extend(thread.submit(make, batch) for batch in itertools.islice(order, 1))
+                yield feed
+        finally:
+            thread.shutdown(cancel_futures=True)
