@@ -36,7 +36,7 @@ def make_mesh(num_devices: int, batch_size: int) -> Mesh:
 
 
 class Feed(NamedTuple):
-    """The input of a step: stored `examples`, of a whole split or of one batch; the `places` (batch,) of the batch among
+    """The input of a step: stored `examples`, of a whole split or of one batch; the `places` (batch,) of the batch in
     them; and the `length` that sequences are cut to, or `None`."""
 
     examples: dict[str, Array]

@@ -104,7 +104,7 @@ def eval_step(
 ) -> tuple[Metrics, Any]:
     """The objective's metrics of a batch as sums and weights, with the averaged weights where there are any.
 
-    Arguments as in `train_step`; examples that are not `counted` have no effect; `rate` is a factor on time, for a batch
+    Arguments as in `train_step`; examples that are not `counted` have no effect; `rate` is a factor on time for batches
     without rates. Also returns the model's state after the batch, if `state.memory` is that before it.
     """
     trained = state.evaluated
