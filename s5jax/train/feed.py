@@ -129,7 +129,7 @@ class Feeder:
 
 
 def type_of(task: Task, name: str, array: np.ndarray) -> Any:
-    few_bytes = np.issubdtype(array.dtype, np.unsignedinteger) and array.itemsize < 4
+    few_bytes = task.per_step and np.issubdtype(array.dtype, np.unsignedinteger) and array.itemsize < 4
     labels = np.float32 if task.targets else array.dtype if few_bytes else np.int32
     types = {"labels": labels, "lengths": np.int32, "rate": np.float32, "weights": np.float32}
     return types.get(name, array.dtype)

@@ -170,7 +170,7 @@ def test_data_that_contradict_the_task():
         ({"weights": weights[:, 0]}, "weights have shape"),
         ({"rate": weights[:, 1:]}, "rate has shape"),
         ({"rate": np.full_like(weights, np.nan)}, "some rates are NaN or infinite"),
-        ({"mask": weights}, "mask must be of booleans"),
+        ({"mask": weights}, "mask must be boolean"),
         ({"labels": np.where(weights[..., None] > 0, np.nan, labels)}, "some labels are NaN"),
     ):
         splits = {**good.splits, "train": dataclasses.replace(good.splits["train"], **wrong)}

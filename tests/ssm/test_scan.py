@@ -117,7 +117,7 @@ def test_the_adjoint_sweep_of_this_file_is_the_derivative():
 def test_real_systems_and_every_way_to_broadcast(method, reverse):
     rng = np.random.default_rng(1)
     b = rng.normal(size=(2, 3, 9, 4)).astype(np.float32)
-    run = jax.jit(functools.partial(scan.scan, reverse=reverse, method=method))
+    run = jax.jit(functools.partial(diagonal_scan, reverse=reverse, method=method))
     for shape in [(4,), (9, 4), (9, 1), (3, 1, 4), (2, 3, 9, 4), (1, 4)]:
         a = rng.uniform(0, 1, shape).astype(np.float32)
         start = rng.normal(size=4).astype(np.float32)

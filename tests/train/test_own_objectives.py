@@ -98,7 +98,7 @@ def test_a_dry_run_tells_what_fails_in_the_step_alone(own):
     [
         (tiny.RECIPE, "regression", "config.objective: regression does not fit task digits: "),
         (tiny.RECIPE, "gaussian", "config.objective: gaussian does not fit task digits: "),
-        ("configs/sinusoid.py:s5", "classification", "config.objective: classification does not fit task sinusoid: "),
+        ("projects/ptd/configs/sinusoid.py:s5", "classification", "classification does not fit task sinusoid: "),
     ],
 )
 def test_objectives_for_other_tasks(recipe, objective, message):
