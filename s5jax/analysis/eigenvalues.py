@@ -145,7 +145,7 @@ def plot_eigenvalues(result: Trajectories, file: pathlib.Path, title: str) -> No
 
 
 def _scale(values: Float[np.ndarray, " M"]) -> dict[str, Any]:
-    """Of an axis with 0 on it: logarithmic where values span decades, from about where nine of ten are further out."""
+    """Scale of an axis that includes 0: linear or, where values span decades, logarithmic for nine of ten of them."""
     sizes = np.abs(values[values != 0])
     tenth = np.quantile(sizes, 0.1) if sizes.size else 0.0
     threshold = 10 ** np.round(np.log10(max(tenth, 1.0)))  # decades of slow modes would leave others no room

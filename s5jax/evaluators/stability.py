@@ -11,7 +11,7 @@ __all__ = ["mixers_of", "report_unstable"]
 
 
 def mixers_of(config: Any, params: Any) -> dict[str, tuple[Any, Any, Any]]:
-    """Of each block, `layers_0` first: the mixer's module, its options and parameters."""
+    """The mixer of each block, `layers_0` first: its module, options and parameters."""
     pattern, found = config.model.pattern, {}
     for i in range(config.model.depth):
         section = config.mixers[pattern[i % len(pattern)]]

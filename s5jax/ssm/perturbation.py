@@ -27,7 +27,7 @@ SLACK = 1e-2  # how far below a limit, relatively, the search may end
 FEW = 500  # unknowns up to which the optimum is made exact: n = 200 for HiPPO-LegS
 
 Bound = Literal["kappa", "norm", "gamma"]
-"""What is given: a bound on kappa(V), a bound on ||E||_F / ||A||_2, or the weight of the latter."""
+"""The constraint or weight: a bound on kappa(V), a bound on ||E||_F / ||A||_2, or the weight of the latter."""
 
 
 class Unreachable(ValueError):

@@ -24,7 +24,7 @@ from s5jax.ssm.phases import canonical
 __all__ = ["TABLE", "Perturbed", "default_kappa", "perturb_then_diagonalize", "perturbed_legs"]
 
 TABLE = pathlib.Path(__file__).with_name("ptd_legs.npz")
-"""What is optimal for HiPPO-LegS with the default bound: by str(n), the vectors u (n,), w (n,) and s (n/2,) in a row.
+"""The optima for HiPPO-LegS with the default bound: by str(n), the vectors u (n,), w (n,) and s (n/2,) in a row.
 E = u w^T, and s has the norm of each eigenvector of the first half. `python projects/ptd/make_table.py` writes it."""
 
 MAX_REAL = -0.25

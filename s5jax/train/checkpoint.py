@@ -180,7 +180,7 @@ def _checksums(directory: pathlib.Path) -> dict[str, int]:
 
 
 def fault_of(directory: pathlib.Path) -> str | None:
-    """What is wrong with a checkpoint's files, in words; `None` if nothing is."""
+    """Describes what is wrong with the files of a checkpoint; `None` if they are intact."""
     try:
         expected = json.loads((directory / SEAL).read_text())
     except FileNotFoundError:

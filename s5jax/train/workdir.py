@@ -137,7 +137,7 @@ def now() -> str:
 
 
 def _git_commit() -> str | None:
-    """Of the code, "-dirty" appended where it was changed since; `None` outside a checkout."""
+    """The commit of the code, with "-dirty" if files have changed since; `None` outside a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     where: Any = {"cwd": pathlib.Path(__file__).parent, "stderr": subprocess.DEVNULL}
     try:
