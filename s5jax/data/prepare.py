@@ -314,7 +314,7 @@ class _GrowingFile:
 
     def append(self, values: np.ndarray) -> None:
         # Not by a memory map, where a full disk would kill the process.
-        self.stream.write(np.ascontiguousarray(values))
+        self.stream.write(np.ascontiguousarray(values).data)
         self.examples += len(values)
 
     def close(self) -> None:

@@ -70,10 +70,10 @@ def by_hand(model, split, examples):
     "fields",
     [
         (),
-        ("--config.train.buckets=3",),
-        ("--config.optim.micro_batches=4",),
+        pytest.param(("--config.train.buckets=3",), marks=pytest.mark.slow),
+        pytest.param(("--config.optim.micro_batches=4",), marks=pytest.mark.slow),
         ("--config.num_devices=8", "--config.train.buckets=2"),
-        ("--config.num_devices=4", "--config.optim.micro_batches=2"),
+        pytest.param(("--config.num_devices=4", "--config.optim.micro_batches=2"), marks=pytest.mark.slow),
     ],
     ids=["plain", "buckets", "parts", "eight-devices", "four-devices-parts"],
 )
@@ -100,7 +100,7 @@ def test_every_token_counts_once(text, fields):
     assert np.float64(metrics["loss"]) == pytest.approx([loss, weight], rel=1e-6)
 
 
-@pytest.mark.parametrize("model", ["s5", "hybrid"])
+@pytest.mark.parametrize("model", [pytest.param("s5", marks=pytest.mark.slow), "hybrid"])
 def test_a_carried_state_is_read_on_from_and_not_differentiated(text, model):
     """Against single steps through both pieces of the text, with a stop at the border."""
     fields = ["--config.model.depth=3", "--config.optim.name=sgd", "--config.optim.clip_norm=0.0"]
@@ -153,7 +153,7 @@ def test_an_evaluation_reads_a_text_in_lanes(text):
     assert Program(experiment).evaluate(state, "val")["loss"] == pytest.approx(total / count, rel=1e-6)
 
 
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("devices", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_run_that_carries_its_state_is_resumed_exactly(text, tmp_path, monkeypatch, devices):
     fields = ("--config.train.checkpoint_every_steps=5", f"--config.num_devices={devices}", "--config.model.depth=3")
     conf = config(text, *fields, model="hybrid")
