@@ -1,6 +1,7 @@
 """Strict numerics, checked shapes, and eight CPU devices; set before jax starts."""
 
 import os
+import pathlib
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -12,6 +13,7 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = compilation_cache.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -22,3 +24,12 @@ install_import_hook(["s5jax", "projects"], "beartype.beartype")
 
 def pytest_addoption(parser):
     parser.addoption("--record-costs", action="store_true", help="write down what the recipes' steps cost now")
+
+
+@pytest.fixture(autouse=True)
+def bounded_memory_maps():
+    """Frees compiled programs in time: each takes memory maps, and XLA crashes at Linux' limit of 65,530 in a process."""
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 40_000:
+        jax.clear_caches()
