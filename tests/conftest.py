@@ -28,7 +28,7 @@ def pytest_addoption(parser):
 
 @pytest.fixture(autouse=True)
 def bounded_memory_maps():
-    """Frees compiled programs in time: each takes memory maps, and XLA crashes at Linux' limit of 65,530 in a process."""
+    """Frees compiled programs in time: each takes memory maps, and XLA crashes at Linux' limit of 65,530."""
     yield
     maps = pathlib.Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > 40_000:
