@@ -220,16 +220,15 @@ def time_step(params: Params, options: Options = Options()) -> Float[Array, "P 1
 def transfer_function(
     params: Params, s: Complex[Array, "*frequencies"], options: Options = Options()
 ) -> Complex[Array, "*frequencies H H"]:
-    """G(s) = C (s I - Lambda)^-1 B + D of the continuous-time system, (output, input) on the last two axes.
+    """G(s) = C (s I - Lambda)^-1 B + D of the continuous-time real system, (output, input) on the last two axes.
 
-    With `conj_sym` G includes the conjugate modes: it is the transfer function of the real system. Without, it is that
-    of the complex system, not of the real map u -> Re(C x) + D u. A backward direction adds its own term,
-    C2 (-s I - Lambda)^-1 B. Frequencies s have the unit of Lambda, radians per time; the step sizes have no effect.
+    It is that of the map u -> Re(C x) + D u: each mode and its conjugate have half of it, or all with `conj_sym`. A
+    backward direction adds its own term, C2 (-s I - Lambda)^-1 B. Frequencies s have the unit of Lambda, radians per
+    time; the step sizes have no effect.
     """
     pole, (_, B, Cs) = eigenvalues(params, options), _system(params, options)
-    if options.conj_sym:
-        pole, B = jnp.concatenate([pole, pole.conj()]), jnp.concatenate([B, B.conj()])
-        Cs = [jnp.concatenate([C, C.conj()], axis=1) / 2 for C in Cs]
+    pole, B = jnp.concatenate([pole, pole.conj()]), jnp.concatenate([B, B.conj()])
+    Cs = [jnp.concatenate([C, C.conj()], axis=1) / 2 for C in Cs]
     s = s[..., None]
     G = jnp.broadcast_to(jnp.diag(params["D"]).astype(B.dtype), (*s.shape[:-1], *2 * params["D"].shape))
     for sign, C in zip((1, -1), Cs, strict=False):

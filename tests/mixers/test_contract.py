@@ -130,7 +130,7 @@ def made(name, seed=0, **changed):
 
 @functools.cache
 def initial(name, seed, options):
-    params = jax.jit(lambda key: mixer_of(name).init(key, H, options, length=L))(jax.random.key(seed))
+    params = jax.jit(lambda key: mixer_of(name).init(key, H, options, length=ROW))(jax.random.key(seed))
     return {n: np.asarray(v, np.float32) for n, v in params.items()}
 
 
