@@ -321,10 +321,12 @@ def assert_outputs(expected, y, state=None, *, within):
 
 
 def assert_close(actual, expected, *, within):
-    """Array by array. One that is zero but for rounding, as the gradient of a bias of keys, is held to all of them."""
+    """Array by array. One that is zero but for rounding, as the gradient of a bias of keys, is held to the size of all.
+
+    Not every small one is such: where S4's modes hardly decay, the gradient of A_real is a millionth of the whole."""
     size = np.sqrt(sum(np.linalg.norm(value) ** 2 for value in expected.values()))
     for name, value in expected.items():
-        if np.linalg.norm(value) > 1e-6 * size:
+        if np.linalg.norm(value) > 0.01 * within * size:
             assert relative_error(actual[name], value) < within, name
         else:
             assert np.linalg.norm(actual[name]) <= within * size, name
@@ -797,17 +799,19 @@ def test_a_symbolic_batch_exports(name, only):
 @every_case
 @pytest.mark.slow
 def test_gradients_export_with_a_symbolic_batch(name):
-    mixer, params, options = make(name)
+    """In float64: in float32 two orders of summation differ by 1e-5 where a gradient is small, as that of q_bias."""
+    mixer, params, options = make(name, precision=FLOAT64)
     f = differentiated(mixer, options)
     for only in ((), ALL):
-        arguments = arguments_of(name, [17, 8, 0], 17, only=only)
-        exported = export(lambda p, a, f=f: f(p, a["arguments"], a["weights"])[:2], params, pack(arguments))
-        for size in (1, 3):
-            some = jax.tree.map(lambda v, n=size: v[:n] if np.ndim(v) else v, pack(arguments))
-            actual = exported.call(params, some)
-            expected = f(params, some["arguments"], some["weights"])[:2]
-            for a, e in zip(actual, expected, strict=True):
-                assert_close(a, e, within=1e-5)
+        arguments = arguments_of(name, [17, 8, 0], 17, FLOAT64, only)
+        with computing_in(FLOAT64):
+            exported = export(lambda p, a, f=f: f(p, a["arguments"], a["weights"])[:2], params, pack(arguments))
+            for size in (1, 3):
+                some = jax.tree.map(lambda v, n=size: v[:n] if np.ndim(v) else v, pack(arguments))
+                actual = exported.call(params, some)
+                expected = f(params, some["arguments"], some["weights"])[:2]
+                for a, e in zip(actual, expected, strict=True):
+                    assert_close(a, e, within=1e-10)
 
 
 def pack(arguments):
