@@ -50,7 +50,7 @@ def table(task: str, rows: dict[str, Row]) -> dict[str, Row]:
 
 
 def choose(recipes: dict[str, Row], arg: str) -> ConfigDict:
-    """The config of a row. `arg`: at most one model (default: the first) and flags, with commas between, in any order."""
+    """The config of a row. `arg`: at most one model (default: the first) and flags, separated by commas, any order."""
     words = [word.strip() for word in arg.split(",")]
     models = [model for model in recipes if model in words] or list(recipes)[:1]
     row = recipes[models[0]]
