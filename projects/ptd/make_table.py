@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument(
         "--n", type=int, nargs="+", default=list(SIZES), metavar="N", help="states, even (default: 2 4 8 ... 128)"
     )
-    parser.add_argument("--out", type=pathlib.Path, metavar="FILE.npz", help="file for the table (default: none is written)")
+    parser.add_argument("--out", type=pathlib.Path, metavar="FILE.npz", help="file for the table (default: none)")
     arguments = parser.parse_args()
     try:
         table: dict[str, Any] = {}
