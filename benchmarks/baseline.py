@@ -1,15 +1,18 @@
 """The published algorithms, as plain as their authors' code, to measure s5jax against.
 
-One example at a time under `jax.vmap`, its batch statistics averaged over the batch's axis; layers one after the other
-in Python. S5 in complex64: B u, `jax.lax.associative_scan` over pairs (Lambda_bar, B u) with Lambda_bar repeated for
-every step, C x over both directions' states joined (arXiv 2208.04933, appendix A). S4D with the Vandermonde matrix of
-size H x N x L written out (arXiv 2206.11893, listing 1), S4 with the Cauchy matrix written out (arXiv 2111.00396,
-algorithm 1); both by FFT of twice the length. All is as autodiff and XLA make it. Tokens come one-hot.
+A model processes one example under `jax.vmap`, averages batch statistics over the axis of the batch, and loops over its
+layers in Python. Gradients and fusion are left to autodiff and XLA. Tokens are one-hot.
 
-Of two ways to write a line, XLA can make programs of different speed: see `_norm`. Whoever changes this module compares
-its compiled step with that of the published S5, or the comparison flatters s5jax.
+- S5 is in complex64: B u, then `jax.lax.associative_scan` over pairs (Lambda_bar, B u) with Lambda_bar repeated for
+  every step, then C x on the concatenated states of both directions (arXiv 2208.04933, appendix A).
+- S4D forms the Vandermonde matrix of size H x N x L (arXiv 2206.11893, listing 1), and S4 the Cauchy matrix
+  (arXiv 2111.00396, algorithm 1). Both convolve by an FFT of twice the length.
 
-The parameters are s5jax's, by the same names, so that outputs can be compared: the models compute the same functions.
+XLA can compile two ways to write the same line to programs of different speed, see `_norm`. After a change to this
+module, compare its compiled step with that of the published S5. Otherwise the comparison may flatter s5jax.
+
+The parameters are those of s5jax, with the same names. The models compute the same functions, so that outputs can be
+compared.
 """
 
 import functools
@@ -43,13 +46,13 @@ def logits(
     """Logits, and the batch statistics after this batch.
 
     Args:
-      params: of a `Model`, by the published names.
+      params: parameters of a `Model`, with the published names.
       batch_stats: its running statistics.
-      inputs: values (B, L, C), for the one-hot encoder one-hot, or token ids (B, L), none of them padding.
+      inputs: values (B, L, C), or one-hot tokens, or token ids (B, L); without padding.
       model: the model's options.
       ssm: "s5", "s4d" or "s4", and the layer's options.
-      train: use the batch's statistics, and drop features.
-      key: of dropout.
+      train: use the statistics of the batch, and dropout.
+      key: random key for dropout.
     """
 
     layers: dict[str, Callable[..., Array]] = {"s5": _s5, "s4d": _s4d, "s4": _s4}
@@ -80,7 +83,7 @@ State = tuple[list[Complex[Array, "B P"]], Float[Array, "B H"], Float[Array, ""]
 def step(
     params: Tree, batch_stats: Tree, state: State, sample: Float[Array, "B C"], *, model: Options, options: s5.Options
 ) -> tuple[State, Float[Array, "B classes"]]:
-    """One sample of a causal S5 model, all computed from the parameters: the next state, and the logits."""
+    """One sample of a causal S5 model: the next state, and the logits. Discretises the parameters each time."""
     stack, stats = params["encoder"], batch_stats.get("encoder", {})
 
     def one(states: list[Array], sample: Array) -> tuple[list[Array], Array]:
@@ -138,11 +141,12 @@ def _block(
 
 
 def _norm(params: Tree, stats: Tree | None, x: Array, model: Options, train: bool) -> tuple[Array, Tree | None]:
-    """In the order of operations that keeps the published code's speed.
+    """The norm, with the order of operations that gives the speed of the published code.
 
-    The gradients of x, of x^2 and of x - mean add up in the reverse order of these lines. With x^2 after the mean of x
-    XLA fuses the sum, and with it those of all later layers, into each of its uses: work grows with the depth squared.
-    With the scale applied to all of x - mean, rather than to the factor, there is a pass more over x both ways.
+    The gradients of x, of x^2 and of x - mean are added in the reverse order of these lines. If x^2 comes after the
+    mean of x, XLA fuses the sum, and those of all later layers, into each of its uses, and the work grows with the
+    square of the depth. If the scale multiplies x - mean instead of the factor, the forward and the backward pass each
+    read x once more.
     """
     new = None
     if model.norm == "layer":
@@ -193,7 +197,7 @@ def _s5(params: Tree, u: Float[Array, "L H"], options: s5.Options) -> Float[Arra
 
 
 def _convolve(K: Float[Array, "H K"], u: Float[Array, "L H"]) -> Float[Array, "L H"]:
-    """With lags in front and negative lags at the end of K."""
+    """Convolves with K, which has the lags >= 0 at its start and the negative lags at its end."""
     size = 2 * len(u)
     product = jnp.fft.rfft(K, size) * jnp.fft.rfft(u.T, size)
     return jnp.fft.irfft(product, size)[:, : len(u)].T
@@ -224,7 +228,7 @@ def _s4d(params: Tree, u: Float[Array, "L H"], options: s4d.Options) -> Float[Ar
 
 
 def _s4(params: Tree, u: Float[Array, "L H"], options: s4.Options) -> Float[Array, "L H"]:
-    """With C for the published C (I - A_bar^L), which changes what the parameter means and not what it costs."""
+    """Uses C where the published code has C (I - A_bar^L): the parameter has another meaning, but the same cost."""
     L, H = u.shape
     Lambda, B = (_features(x, H) for x in (s4.eigenvalues(params, options), unpair(params["B"])))
     P = _features(unpair(params["P"])[0], H)

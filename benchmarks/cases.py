@@ -1,4 +1,4 @@
-"""What is compared: training steps and evaluations of recipes, by s5jax and by the baseline."""
+"""The programs to compare: training steps and evaluations of recipes, by s5jax and by the baseline."""
 
 import dataclasses
 import functools
@@ -38,7 +38,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A recipe with the smallest of data: one batch of random inputs of full length."""
+    """A recipe, with one batch of random inputs of full length as its data."""
 
     config: Config
     experiment: Experiment
@@ -47,13 +47,13 @@ class Case:
 
     @property
     def tokens(self) -> int:
-        """Samples in a batch."""
+        """Number of samples in a batch, over all sequences."""
         return self.batch["inputs"].shape[0] * self.batch["inputs"].shape[1]
 
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """One implementation: `train(state, batch)` gives (state, metrics), `evaluate(state, batch)` metrics."""
+    """One implementation: `train(state, batch)` returns (state, metrics), `evaluate(state, batch)` returns metrics."""
 
     train: Callable[..., Any]
     evaluate: Callable[..., Any]
@@ -62,12 +62,12 @@ class Side:
 
 
 def build(name: str, batch_size: int, *overrides: str) -> Case:
-    """The case of a name.
+    """Builds a case.
 
     Args:
       name: one of CASES.
       batch_size: sequences in the batch.
-      overrides: of the config's fields, as on a command line.
+      overrides: further fields of the config, as on a command line.
     """
     recipe, changes = CASES[name]
     values = resolve.load_config(f"{ROOT}/configs/{recipe}")
@@ -87,7 +87,7 @@ def build(name: str, batch_size: int, *overrides: str) -> Case:
 
 
 def ours(case: Case) -> Side:
-    """What training does."""
+    """The steps of s5jax, as in training."""
     experiment = case.experiment
     hyper = jax.tree.map(jnp.asarray, experiment.hyper(0))
     parts = {"graphdef": experiment.graphdef, "objective": experiment.objective, "hyper": hyper}
@@ -96,9 +96,9 @@ def ours(case: Case) -> Side:
 
 
 def published(case: Case) -> Side:
-    """The baseline's model, layer by layer, on tokens made one-hot beforehand, with one AdamW for all parameters.
+    """The baseline's model, layer by layer, with tokens made one-hot in advance and one AdamW for all parameters.
 
-    The published code has groups of them, with rates that it sets from Python: one is what they cost at the least.
+    The published code has several groups of parameters and sets their rates from Python, which costs at least as much.
     """
     config, params, batch = case.config, per_layer(case.state.params), dict(case.batch)
     if config.model.encoder == "one_hot":

@@ -1,4 +1,4 @@
-"""What can be read off the text of a compiled program."""
+"""Counts instructions and bytes in the text of a compiled program."""
 
 import collections
 import dataclasses
@@ -27,16 +27,16 @@ class _Instruction:
 
 
 def count(text: str, kind: str) -> int:
-    """How often an instruction, such as "while" or "fusion", is written."""
+    """How often an instruction, such as "while" or "fusion", occurs in the text."""
     return sum(i.kind == kind for block in _parse(text)[0].values() for i in block)
 
 
 def moved_bytes(text: str) -> float:
     """Bytes that all instructions read and write, with every pass of every loop.
 
-    A fusion reads its operands and writes its result once; what it or another instruction slices, or updates in place,
-    counts with the part alone. Branches of a condition do not count, and a loop whose passes the program does not say
-    counts once; a training step has neither.
+    A fusion reads its operands and writes its result once. Of an array that is sliced or updated in place, only the
+    part counts. Branches of a condition do not count, and a loop counts once if the program does not state its passes;
+    a training step has neither.
     """
     computations, entry = _parse(text)
     totals: dict[str, float] = {}
@@ -68,7 +68,7 @@ def moved_bytes(text: str) -> float:
 
 
 def _fused(block: list[_Instruction]) -> float:
-    """Bytes that a fusion reads and writes."""
+    """The bytes that a fusion reads and writes."""
     by_name = {i.name: i for i in block}
     users = collections.defaultdict(list)
     for i in block:
@@ -99,7 +99,7 @@ def _called(i: _Instruction, attribute: str) -> str:
 
 
 def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
-    """Instructions of each computation, and the name of the first that is run."""
+    """The instructions of each computation, and the name of the entry computation."""
     computations: dict[str, list[_Instruction]] = {}
     entry = ""
     for line in text.splitlines():

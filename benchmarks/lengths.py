@@ -1,4 +1,4 @@
-"""Time and memory by the length of the sequence, up to a million samples."""
+"""Measures time and memory for sequences of up to a million samples."""
 
 import pathlib
 import statistics
@@ -24,10 +24,9 @@ WIDTH = 64
 
 
 def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
-    """Seconds and bytes of one S5 layer at each length, forward and backward, and of a step of a model at the last.
+    """Seconds and bytes of one S5 layer at each length, forward and backward, and of a model's step at the longest.
 
-    The lengths take turns. In each a sequence is run as often as makes as many samples as the longest has, and twice
-    at least.
+    The lengths take turns. In a turn, a length runs until it has as many samples as the longest, but at least twice.
     """
     result: dict[str, Any] = {}
     for name, bidirectional in (("one direction", False), ("two directions", True)):
@@ -67,7 +66,7 @@ def _layer(L: int, bidirectional: bool) -> tuple[measure.Program, Any]:
 
 
 def _model(L: int) -> tuple[measure.Program, Any]:
-    """Gradient descent on one sequence by a model of 4 blocks."""
+    """A step of gradient descent on one sequence, for a model of 4 blocks."""
     options = Options(depth=4, d_model=WIDTH, remat="full")
     mixer = ("s5", s5.Options(state_size=WIDTH, bidirectional=True))
     model = Model(options, {"s5": mixer}, 1, 2, rngs=nnx.Rngs(0))
@@ -87,12 +86,12 @@ def _model(L: int) -> tuple[measure.Program, Any]:
 
 
 def report(results: dict[str, Any]) -> list[str]:
-    """A line for each length."""
+    """A table with a line for each length, then the aims."""
     lines = [
-        f"One S5 layer of {WIDTH} features and {WIDTH} states on one sequence, forward and backward. Memory is that of"
-        " the whole program, arguments and results included.",
+        f"Forward and backward pass of one S5 layer with {WIDTH} features and {WIDTH} states on one sequence. Memory"
+        " is that of the whole program, with arguments and results.",
         "",
-        "| L | one direction, ns a sample | bytes a sample | two directions, ns a sample | bytes a sample |",
+        "| L | one direction, ns per sample | bytes per sample | two directions, ns per sample | bytes per sample |",
         "|---|---|---|---|---|",
     ]
     for L in map(str, LENGTHS):
@@ -106,18 +105,18 @@ def report(results: dict[str, Any]) -> list[str]:
         for kind, key in (("time", "seconds"), ("memory", "bytes")):
             values = [results[name][str(L)][key] / L for L in LENGTHS]
             spread = max(values) / min(values)
-            text = f"{name}, {kind} a sample: largest {spread:.2f} times the least"
+            text = f"{name}, {kind} per sample: the largest is {spread:.2f} times the smallest"
             lines.append(measure.aim(text, "1.3", spread <= 1.3))
     model = results["model"]
     text = (
-        f"A training step of 4 blocks of two directions at L = {LENGTHS[-1]:,}, remat full: {model['bytes'] / 1e9:.1f}"
-        f" GB, {model['seconds']:.0f} s"
+        f"A training step of 4 blocks with two directions at L = {LENGTHS[-1]:,}, remat full:"
+        f" {model['bytes'] / 1e9:.1f} GB, {model['seconds']:.0f} s"
     )
     return [*lines, measure.aim(text, "under 8 GB", model["bytes"] < 8e9)]
 
 
 def plot(results: dict[str, Any], file: pathlib.Path) -> None:
-    """Time and memory a sample by length."""
+    """Draws time and memory per sample against the length."""
     figure = figures.new(8, 3)
     panels = figure.subplots(1, 2)
     for axes, key, scale, label in zip(panels, ("seconds", "bytes"), (1e6, 1), ("µs", "bytes"), strict=True):
@@ -127,7 +126,7 @@ def plot(results: dict[str, Any], file: pathlib.Path) -> None:
         axes.set_xscale("log", base=2)
         axes.set_ylim(0)
         axes.set_xlabel("length of the sequence")
-        axes.set_ylabel(f"{label} a sample")
+        axes.set_ylabel(f"{label} per sample")
         figures.tidy(axes)
     panels[0].legend(frameon=False, fontsize=8)
     figure.suptitle(f"One S5 layer, H = {WIDTH}, forward and backward", fontsize=10)

@@ -1,4 +1,4 @@
-"""What the training loop takes besides its steps."""
+"""Measures what the training loop costs in addition to its steps."""
 
 import contextlib
 import functools
@@ -26,16 +26,16 @@ from s5jax.train.step import TrainState, train_step
 __all__ = ["report", "run"]
 
 STEPS = 4
-"""Of a turn: so many by the loop, then as many alone."""
+"""Steps in a turn: first by the loop, then the same number alone."""
 
 EPOCH = 96_000 // 50
-"""Of the recipe: steps from one checkpoint to the next."""
+"""Steps from one checkpoint to the next in the recipe."""
 
 
 def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
-    """Seconds a step of the loop on ListOps, and of the same step alone, on a batch that is ready; they take turns.
+    """Seconds per step of the loop on ListOps, and of the same step alone on a given batch; they take turns.
 
-    The loop gathers batches, reads metrics and writes them, draws a progress bar, and in every other turn saves a
+    The loop gathers batches, reads and writes metrics and draws a progress bar. In every other turn it saves a
     checkpoint and waits for it.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +51,7 @@ def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
         times: dict[str, list[float]] = {"loop": [], "step": []}
 
         class Timed(Program):
-            """Stops the loop after each turn, to take the same number of steps alone."""
+            """Interrupts the loop after each turn to time the same number of steps alone."""
 
             def __init__(self, experiment: Experiment):
                 super().__init__(experiment)
@@ -70,7 +70,7 @@ def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
                 return super().step(state, feed, step)
 
         class Waiting(Checkpoints):
-            """Writes while the loop's time runs, not beside the steps alone."""
+            """Waits for the checkpoint within the loop's time, so that it is not written during the steps alone."""
 
             def save(self, *arguments: Any) -> None:
                 super().save(*arguments)
@@ -87,14 +87,14 @@ def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
 
 
 class _Terminal(io.StringIO):
-    """Where the loop draws its progress bar, which it does for a terminal alone."""
+    """Stands for a terminal, since the loop draws its progress bar only there."""
 
     def isatty(self) -> bool:
         return True
 
 
 def _alone(experiment: Experiment) -> Callable[[], float]:
-    """Takes `STEPS` steps on a batch that is ready, and says how long one took."""
+    """Returns a function that takes `STEPS` steps on a given batch and returns the seconds per step."""
     config, task = experiment.config, experiment.task
     types = {"labels": np.int32, "lengths": np.int32}
     arrays = task.splits["train"].arrays.items()
@@ -115,7 +115,7 @@ def _alone(experiment: Experiment) -> Callable[[], float]:
 
 
 def report(results: dict[str, Any]) -> list[str]:
-    """The loop's time by turns without a checkpoint, to which comes a checkpoint's share at the recipe's interval."""
+    """The cost of the loop from turns without a checkpoint, plus that of a checkpoint at the recipe's interval."""
     alone, whole = results["step"], results["loop"]
     extra = [loop - step for loop, step in zip(whole, alone, strict=True)]
     ratio = statistics.median(b / a for a, b in zip(alone[1::2], whole[1::2], strict=True)) - 1
@@ -123,8 +123,8 @@ def report(results: dict[str, Any]) -> list[str]:
     step = statistics.median(alone)
     cost = ratio + checkpoint / (EPOCH * step)
     text = (
-        f"ListOps recipe, batch {results['batch']}: a step alone {1e3 * step:,.0f} ms; in the training loop"
-        f" {ratio:+.1%} (median of {len(alone[1::2])} turns of {STEPS} steps), and {checkpoint:.1f} s for a"
-        f" checkpoint, every {EPOCH:,} steps: {cost:+.1%}"
+        f"ListOps recipe, batch {results['batch']}: a step alone takes {1e3 * step:,.0f} ms. The training loop adds"
+        f" {ratio:+.1%} (median of {len(alone[1::2])} turns of {STEPS} steps), and {checkpoint:.1f} s for a checkpoint"
+        f" every {EPOCH:,} steps. Together: {cost:+.1%}"
     )
     return [measure.aim(text, "5 %", cost <= 0.05)]

@@ -1,4 +1,4 @@
-"""Compiled programs, what they take, and how long."""
+"""Compiles programs, and measures their time and memory."""
 
 import ctypes
 import dataclasses
@@ -21,13 +21,13 @@ __all__ = ["Program", "aim", "alternate", "ceilings", "compile_program", "keep_m
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A compiled function, and what is known of it without running it.
+    """A compiled function, and what is known about it without running it.
 
-    seconds: from the Python function to the compiled program.
-    scratch: bytes besides arguments and results.
-    memory: bytes of all three together.
-    flops: of the matrix products, counted in the traced function with every pass of every scan.
-    bytes: read and written by all instructions, from caches or memory.
+    seconds: time to trace and compile the function.
+    scratch: bytes in addition to arguments and results.
+    memory: bytes of scratch, arguments and results together.
+    flops: operations of the matrix products, counted in the traced function with every pass of every scan.
+    bytes: what all instructions read and write, in caches or memory.
     """
 
     run: Callable[..., Any]
@@ -39,7 +39,7 @@ class Program:
 
 
 def compile_program(function: Callable[..., Any], *arguments: Any, donate: bool = False) -> Program:
-    """Compiles; `donate`: the first argument's memory is used for the results."""
+    """Compiles a function; with `donate` the results reuse the memory of the first argument."""
     jitted = jax.jit(function, donate_argnums=(0,) if donate else ())
     begin = time.perf_counter()
     traced = jitted.trace(*arguments)
@@ -56,7 +56,7 @@ def compile_program(function: Callable[..., Any], *arguments: Any, donate: bool 
 def product_flops(jaxpr: Any) -> float:
     """Floating-point operations of all matrix products: 2 for a real multiply-add, 8 for a complex one.
 
-    Products in a loop whose passes are not known beforehand count once; s5jax has none.
+    A product in a loop counts once if the number of passes is not known in advance; s5jax has no such loops.
     """
     total = 0.0
     for equation in jaxpr.eqns:
@@ -73,11 +73,11 @@ def product_flops(jaxpr: Any) -> float:
 def alternate(
     runs: dict[str, Callable[[], Any]], repeats: int, advance: Callable[[], Any] = lambda: None
 ) -> dict[str, float]:
-    """Median seconds of each of some functions, which take turns; the first turn does not count.
+    """Median seconds of several functions, which take turns; the first turn does not count.
 
     Args:
-      runs: functions of nothing.
-      repeats: turns that count.
+      runs: functions without arguments.
+      repeats: number of turns that count.
       advance: called after each run, for a progress bar.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -92,8 +92,8 @@ def alternate(
 
 
 def ceilings() -> tuple[float, float]:
-    """What this device does at best: FLOP/s of a product of 2048 x 2048 float32 matrices, and bytes/s, read and
-    written, of adding 1 to 256 MiB in place."""
+    """The peak of this device: FLOP/s of a product of 2048 x 2048 float32 matrices, and bytes/s, read and written,
+    of adding 1 to 256 MiB in place."""
     square = jnp.ones((2048, 2048))
     product = jax.jit(lambda x: x @ x)
     long = [jnp.ones(2**26)]
@@ -108,10 +108,10 @@ def ceilings() -> tuple[float, float]:
 
 
 def keep_memory() -> None:
-    """Keeps freed memory from Linux, which would have to clear its pages once more. To be called before all else.
+    """Makes this process keep the memory that it frees. Call it before everything else.
 
-    A short program's arrays lie where earlier ones did, anyway; those of a long one are new to the process each time,
-    and to touch them can take longer than to compute them. On other systems nothing is done.
+    Otherwise large arrays go back to Linux and come back with pages that it must clear again, which can take longer
+    than computing the arrays. Small arrays reuse memory in any case. Does nothing on other systems.
     """
     if sys.platform != "linux":
         return
@@ -121,5 +121,5 @@ def keep_memory() -> None:
 
 
 def aim(text: str, wanted: str, reached: bool) -> str:
-    """A line of a list: what was measured, what was aimed at, and whether it was reached."""
+    """A line of a list: the measurement, the aim, and whether it was reached."""
     return f"- {text} (aim: {wanted}): {'reached' if reached else '**missed**'}"

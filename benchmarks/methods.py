@@ -1,4 +1,4 @@
-"""The ways to compute the recurrence, and what blocks save: numbers behind `scan.choose`, `diagonal_system.BLOCKS`."""
+"""Measures the scan methods, and blocks of states; `scan.choose` and `diagonal_system.BLOCKS` rest on these numbers."""
 
 import contextlib
 import functools
@@ -16,13 +16,13 @@ __all__ = ["SHAPES", "report", "run"]
 
 SHAPES = {"1024, 512, 384": (1024, 512, 384), "4096, 256, 192": (4096, 256, 192)}
 SHAPES |= {"1024, 192, 256": (1024, 192, 256), "2048, 128, 16": (2048, 128, 16)}
-"""L, H, state_size of the four recipes' layers."""
+"""L, H and state_size of the layers of the four S5 recipes."""
 
 WAYS = ("sequential", "blocks of 2 MiB", "chunked", "associative")
 
 
 def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
-    """Seconds and scratch bytes of a layer with two directions on batches of 4, forward and backward."""
+    """Seconds and scratch bytes of the forward and backward pass of a layer with two directions, batch 4."""
     result: dict[str, Any] = {}
     for name, (L, H, size) in SHAPES.items():
         u, cotangent = (jax.random.normal(jax.random.key(i), (4, L, H)) for i in (1, 2))
@@ -57,10 +57,10 @@ def _small_blocks() -> Iterator[None]:
 
 
 def report(results: dict[str, Any]) -> list[str]:
-    """Milliseconds and megabytes."""
+    """A table of milliseconds and megabytes."""
     lines = [
-        "An S5 layer with two directions on batches of 4, forward and backward, by `scan_method` (and `sequential`"
-        " in blocks of 2 MiB of states): ms, and MB of scratch.",
+        "Forward and backward pass of an S5 layer with two directions, batch 4, for each `scan_method`, and for"
+        " `sequential` in blocks of 2 MiB of states. The numbers are ms, and MB of scratch memory.",
         "",
         f"| L, H, state_size | {' | '.join(WAYS)} |",
         "|---|" + "---|" * len(WAYS),

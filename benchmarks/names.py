@@ -1,4 +1,4 @@
-"""Conversion between our stacked parameters and the published names of layers.
+"""Converts between our stacked parameters and the published names of layers.
 
 Blocks at the same place of the pattern form one module, `encoder/layers/<place>`, whose arrays have a leading axis for
 the repetitions of the pattern. In the published S5 code, block i is `encoder/layers_<i>`.

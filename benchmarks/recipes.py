@@ -1,4 +1,4 @@
-"""Training steps and evaluations of recipes, beside the published algorithms."""
+"""Compares training steps and evaluations of recipes with the published algorithms."""
 
 import functools
 import statistics
@@ -13,18 +13,18 @@ from benchmarks import cases, measure
 __all__ = ["TURNS", "report", "run"]
 
 TURNS = 4
-"""Of a progress bar, that compiling a case takes."""
+"""Turns that compiling a case counts for in the progress bar."""
 
 S5 = ("image", "text", "pathfinder", "listops")
 TORCH_MS = {"s4d": 13_190, "s4": 28_106, "s4d-long": 5_114}
-"""Training steps of the published PyTorch code on batches of 4, measured once, on another machine of 2 cores."""
+"""Time of a training step of the published PyTorch code, batch 4, measured once on another machine with 2 cores."""
 
 KINDS = {"step": ("train", "seconds"), "evaluation": ("evaluate", "seconds")}
 KINDS |= {"compile": ("train", "compile_seconds"), "scratch": ("train", "scratch_bytes")}
 
 
 def run(name: str, batch_size: int, repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
-    """Numbers of a case, in seconds, bytes and operations."""
+    """Measures a case: seconds, bytes and operations of each program."""
     case = cases.build(name, batch_size)
     programs: dict[str, measure.Program] = {}
     runs: dict[str, Callable[[], Any]] = {}
@@ -63,14 +63,14 @@ def _trainer(program: measure.Program, state: Any, batch: Any) -> Callable[[], A
 
 
 def report(results: dict[str, Any], batch_size: int, peak_flops: float, peak_bytes: float) -> list[str]:
-    """A line for each case and implementation, and their ratios; then what was aimed at."""
+    """A table with a line for each case and implementation, and their ratios; then the aims."""
     lines = [
-        "Random inputs of full length, without padding. The baseline is `benchmarks/baseline.py`, which computes what"
-        " the published code computes, and as it does: tokens one-hot beforehand, one AdamW for all parameters. The"
-        " first four are S5's recipes on the Long Range Arena; `s4d` and `s4` are those models (6 x 512) on Image,"
-        " `s4d-long` is S4D (6 x 128) on Text. Scratch is what the compiled program says it needs besides arguments and"
-        " results; GFLOP/s count matrix products, GB/s what instructions read and write, from caches or memory."
-        " Compilation is timed once, the rest are medians.",
+        "Inputs are random, of full length and without padding. The baseline, `benchmarks/baseline.py`, computes the"
+        " same as the published code, in the same way. Its tokens are made one-hot in advance, and one AdamW updates"
+        " all parameters. The first four cases are S5's recipes on the Long Range Arena. `s4d` and `s4` are these"
+        " models (6 x 512) on Image, `s4d-long` is S4D (6 x 128) on Text. Scratch is the memory that the compiled"
+        " program needs in addition to arguments and results. GFLOP/s count matrix products. GB/s count what all"
+        " instructions read and write, in caches or memory. Compilation is timed once, all other times are medians.",
         "",
         "| case | | step, ms | tokens/s | evaluation, ms | compile, s | scratch, MB | GFLOP/s (peak) | GB/s (copy) |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -93,7 +93,7 @@ def report(results: dict[str, Any], batch_size: int, peak_flops: float, peak_byt
 
 
 def _ratios(case: dict[str, Any]) -> dict[str, float]:
-    """Baseline / s5jax."""
+    """Baseline divided by s5jax, for each of `KINDS`."""
     return {name: case[f"baseline {kind}"][key] / case[f"s5jax {kind}"][key] for name, (kind, key) in KINDS.items()}
 
 
@@ -106,14 +106,14 @@ def _aims(results: dict[str, Any], ratios: dict[str, dict[str, float]], batch_si
             mean = statistics.geometric_mean(values)
             lines.append(
                 measure.aim(
-                    f"S5, {kind}: ratio {mean:.2f} in geometric mean, {min(values):.2f} the least",
-                    f"{aim}" + (f", none under {least}" if least else ""),
+                    f"S5, {kind}: geometric mean of the ratios {mean:.2f}, smallest {min(values):.2f}",
+                    f"{aim}" + (f", none below {least}" if least else ""),
                     mean >= aim and min(values) >= least,
                 )
             )
     for name, torch in TORCH_MS.items():
         if name in results and batch_size == 4:
             ratio = torch / 1e3 / results[name]["s5jax train"]["seconds"]
-            text = f"{name}, step: {ratio:.1f} times as fast as published PyTorch's {torch:,} ms, 2 cores elsewhere"
+            text = f"{name}, step: {ratio:.1f} times as fast as published PyTorch ({torch:,} ms, 2 cores elsewhere)"
             lines.append(measure.aim(text, "8", ratio >= 8))
     return lines

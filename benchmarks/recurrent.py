@@ -1,4 +1,4 @@
-"""Sample after sample through a causal model."""
+"""Measures recurrent mode: a causal model reads sample by sample."""
 
 import functools
 from collections.abc import Callable
@@ -18,18 +18,18 @@ from s5jax.models.options import Options
 __all__ = ["BATCHES", "report", "run"]
 
 BATCHES = {1: 400, 64: 40}
-"""Batch sizes, and the samples of a measurement."""
+"""The number of samples in a measurement, for each batch size."""
 
 WAYS = {
-    "baseline": "the published algorithm, a jitted step called from Python, which discretises each time",
-    "alone": "`model.step` alone, jitted and called from Python",
-    "step": "`model.step` with cells discretised before, jitted and called from Python",
+    "baseline": "the published algorithm: a jitted step, called from Python, that discretises each time",
+    "alone": "`model.step` without cells, jitted and called from Python",
+    "step": "`model.step` with cells discretised in advance, jitted and called from Python",
     "rollout": "`model.rollout`, one compiled loop",
 }
 
 
 def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
-    """Steps a second of a causal S5 of 6 blocks, 512 features and 384 states, for each batch size and way."""
+    """Steps per second of a causal S5 of 6 blocks, 512 features and 384 states, for each batch size and way."""
     options, ssm = Options(depth=6, d_model=512), s5.Options(state_size=384, blocks=3)
     model = Model(options, {"s5": ("s5", ssm)}, 1, 10, rngs=nnx.Rngs(0))
     graphdef, params, *others = nnx.split(model, nnx.Param, nnx.BatchStat)
@@ -38,7 +38,7 @@ def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
     published_step = jax.jit(functools.partial(baseline.step, model=options, options=ssm))
 
     def swapped(state: Any, sample: Array) -> Any:
-        """Of the baseline, in the order of ours."""
+        """The baseline's step, with its results in the order of ours."""
         state, logits = published_step(*published, state, sample)
         return logits, state
 
@@ -80,9 +80,10 @@ def _loop(step: Callable[..., Any], state: Any, samples: list[Array]) -> Any:
 
 
 def report(results: dict[str, Any]) -> list[str]:
-    """Steps a second."""
+    """A table of steps per second."""
     lines = [
-        "A causal S5 of 6 blocks, 512 features, 384 states, sample by sample; steps of the whole batch a second.",
+        "A causal S5 of 6 blocks, 512 features and 384 states reads sample by sample. The numbers are steps of the"
+        " whole batch per second.",
         "",
         f"| | {' | '.join(f'batch {batch}' for batch in BATCHES)} |",
         "|---|" + "---|" * len(BATCHES),
@@ -90,7 +91,7 @@ def report(results: dict[str, Any]) -> list[str]:
     for name, text in WAYS.items():
         cells = [f"{results[str(b)][name]:,.0f} ({_gain(results, b, name):.1f})" for b in BATCHES]
         lines.append(f"| {text} | {' | '.join(cells)} |")
-    return [*lines, "", "In brackets: times the baseline."]
+    return [*lines, "", "In brackets: how many times as fast as the published algorithm."]
 
 
 def _gain(results: dict[str, Any], batch: int, name: str) -> float:

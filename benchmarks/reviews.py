@@ -2,9 +2,9 @@
 
     python -m benchmarks.reviews --data_dir=data --out=data/reviews
 
-The reviews are those of `data/aclImdb` (the Large Movie Review Dataset), in a fixed random order: training and
-validation text are of the training reviews, the test text is of the test reviews. "<br />" becomes a line break, and a
-line break stands between two reviews.
+The reviews are those of `data/aclImdb` (the Large Movie Review Dataset), in a fixed random order. The training and
+validation texts are from the training reviews, the test text is from the test reviews. "<br />" becomes a line break,
+and a line break separates two reviews.
 """
 
 import argparse
@@ -17,9 +17,9 @@ SIZES = {"train": ("train", 0, 10_000_000), "val": ("train", 10_000_000, 1_000_0
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", type=pathlib.Path, required=True, metavar="DIR", help="holds aclImdb")
+    parser.add_argument("--data_dir", type=pathlib.Path, required=True, metavar="DIR", help="folder with aclImdb")
     parser.add_argument(
-        "--out", type=pathlib.Path, required=True, metavar="DIR", help="for train.txt, val.txt, test.txt"
+        "--out", type=pathlib.Path, required=True, metavar="DIR", help="folder for train.txt, val.txt and test.txt"
     )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

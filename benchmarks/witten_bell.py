@@ -2,9 +2,9 @@
 
     python -m benchmarks.witten_bell data/reviews/train.txt data/reviews/test.txt
 
-With c counts, h the k bytes before x, h' the k - 1 last of them, and T(h) how many different bytes followed h,
+c are counts, h is the k bytes before x, h' the last k - 1 of them, and T(h) the number of different bytes after h:
 
-    p(x | h) = (c(h x) + T(h) p(x | h')) / (c(h) + T(h)),    p(x) of no context: the same over 1/256.
+    p(x | h) = (c(h x) + T(h) p(x | h')) / (c(h) + T(h));    without context, 1/256 stands for p(x | h').
 """
 
 import argparse
@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 
 
 def bits(train: UInt8[np.ndarray, " N"], test: UInt8[np.ndarray, " M"], order: int) -> Float[np.ndarray, " orders"]:
-    """Mean -log2 p of the test bytes with contexts of up to 0, 1, ..., `order` bytes."""
+    """Mean -log2 p of the test bytes, for contexts of up to 0, 1, ..., `order` bytes."""
     p = np.full(len(test), 1 / 256)
     means = []
     for k in range(order + 1):
@@ -39,7 +39,7 @@ def bits(train: UInt8[np.ndarray, " N"], test: UInt8[np.ndarray, " M"], order: i
 
 
 def _grams(text: UInt8[np.ndarray, " N"], k: int) -> np.ndarray:
-    """Each byte with the k before it, as one number; the byte itself is the lowest."""
+    """Each byte and the k bytes before it as one number, with the byte itself as the lowest digit."""
     grams = np.zeros(len(text) - k, np.int64)
     for i in range(k + 1):
         grams = grams << 8 | text[i : len(text) - k + i]
@@ -55,7 +55,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("train", type=pathlib.Path)
     parser.add_argument("test", type=pathlib.Path)
-    parser.add_argument("--order", type=int, default=5, help="longest context, bytes (default: 5)")
+    parser.add_argument("--order", type=int, default=5, help="longest context in bytes (default: 5)")
     arguments = parser.parse_args()
     train, test = (np.frombuffer(path.read_bytes(), np.uint8) for path in (arguments.train, arguments.test))
     for k, mean in enumerate(bits(train, test, arguments.order)):

@@ -1,7 +1,7 @@
-"""What the tables of recipes share: the published models, and the choice of a row.
+"""What the tables of recipes share: the published models, and the selection of a row.
 
-A row is a dict of fields, by their names on the command line; `mixer` stands for the section of the model's only mixer.
-A field with a flag in front, "published:model.mask_padding", holds where the flag is asked for.
+A row is a dict of fields, with their names on the command line. `mixer` stands for the section of the model's only
+mixer. A field with a flag in front, such as "published:model.mask_padding", applies only if the flag is given.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ DEBUG = {
     "debug:train.eval_every_epochs": 1,
     "debug:log.every_steps": 4,
 }
-"""Shrinks any model to seconds on a CPU; sequences keep their length. A row adds what its mixer needs at this width."""
+"""Reduces any run to seconds on a CPU. Sequences keep their length. A row adds what its mixer needs at this width."""
 
 _SSM = DEBUG | {"mixer.bidirectional": True, "published:model.mask_padding": False, "debug:mixer.state_size": 8}
 S5 = _SSM | {"model.pattern": ("s5",), "mixer.C_init": "lecun_normal", "published:optim.schedule": "s5_published"}
@@ -45,16 +45,16 @@ MODELS: dict[str, Row] = {
 
 
 def table(task: str, rows: dict[str, Row]) -> dict[str, Row]:
-    """The recipes of a task: what each row says is added to the row's model, one of MODELS."""
+    """The recipes of a task: each row is added to the model of its name in MODELS."""
     return {model: {"task.name": task} | MODELS[model] | row for model, row in rows.items()}
 
 
 def choose(recipes: dict[str, Row], arg: str) -> ConfigDict:
-    """The config of a row. `arg`: at most one model (none: the first) and flags, with commas between, in any order."""
+    """The config of a row. `arg`: at most one model (default: the first) and flags, separated by commas, any order."""
     words = [word.strip() for word in arg.split(",")]
     models = [model for model in recipes if model in words] or list(recipes)[:1]
     row = recipes[models[0]]
-    # `debug`, which shrinks, is the last.
+    # `debug` comes last, because it reduces sizes.
     flags = sorted({key.partition(":")[0] for key in row if ":" in key}, key=lambda flag: (flag == "debug", flag))
     for word in words:
         if word not in (*recipes, *flags):

@@ -3,8 +3,8 @@
     python scripts/prepare_data.py sfashion --data_dir=data
     python scripts/train.py --config=configs/sfashion.py:MODEL --workdir=runs/sfashion
 
-Ours, with the numbers of configs/smnist.py, untuned; nothing is published. Here: not run yet. `s5` has 138,634
-parameters.
+The recipes are our own, with the values of configs/smnist.py, and untuned. No scores are published. Here: not run yet.
+`s5` has 138,634 parameters.
 """
 
 from ml_collections import ConfigDict

@@ -4,15 +4,16 @@
     python scripts/train.py --config=configs/smnist.py:MODEL --workdir=runs/smnist
     python scripts/train.py --config=configs/smnist.py:MODEL,permuted --workdir=runs/psmnist
 
-With the flag `permuted`, pixels come in the published order: the bits of a pixel's number are reversed.
+With the flag `permuted`, pixels come in the published permutation, which reverses the bits of a pixel's number.
 
-Published scores: none that we could verify. Here: not run yet. `s5` has 138,634 parameters, 200,970 for the permuted
-digits.
+Published scores: none that we could verify. Here: not run yet. `s5` has 138,634 parameters, and 200,970 with
+`permuted`.
 
-Numbers of S5: of a published script for sMNIST (the repository LAST), one direction, and the published code's defaults;
-those for the permuted digits are not verified, and their one direction is deduced. For S4D and S4 nothing is published
-in state-spaces/s4: deduced from its cifar/s4-cifar-ablation, for sequential CIFAR, with GLU and its step sizes
-and rates of cifar/s4-cifar. Deduced too: S5-PTD from S5, and S4-PTD from S4D, with one (A, B) for all features.
+Sources: S5 has the values of a published script for sMNIST (in the repository LAST), which reads in one direction, and
+the defaults of the published code. Its values for the permuted digits are not verified, and that it reads them in one
+direction is deduced. For S4D and S4, state-spaces/s4 has no such recipe. They are deduced from its
+cifar/s4-cifar-ablation for sequential CIFAR, with GLU, step sizes and rates of cifar/s4-cifar. S5-PTD is deduced from
+S5, and S4-PTD from S4D, with one (A, B) for all features.
 """
 
 from ml_collections import ConfigDict

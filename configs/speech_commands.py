@@ -1,18 +1,18 @@
-"""Speech Commands: which of 35 words, or of ten, is spoken, raw audio (one second at 16 kHz, L = 16,000).
+"""Speech Commands: classify one of 35 words, or of ten, from raw audio (one second at 16 kHz, L = 16,000).
 
     python scripts/prepare_data.py speech_commands --data_dir=data
     python scripts/train.py --config=configs/speech_commands.py:MODEL --workdir=runs/speech_commands
 
-With the flag `sc10` it is the task of that name, the ten words, with the numbers of 35.
+The flag `sc10` selects the task of that name, with ten words and the values for 35 words.
 
-Published test accuracy with 35 words, in %, and in brackets at 8 kHz without training there (the paper on S4D-DFouT,
-table 2): s5 96.53 (94.53), s4d-legs 95.83 (91.08), s4d-inv 96.18 (91.80), s4d-lin 96.25 (91.58), s4-legs 96.08 (91.32).
-Here: not run yet. `s5` has 283,523 parameters.
+Published test accuracy with 35 words, in %, and in brackets at 8 kHz without training at that rate (the paper on
+S4D-DFouT, table 2): s5 96.53 (94.53), s4d-legs 95.83 (91.08), s4d-inv 96.18 (91.80), s4d-lin 96.25 (91.58), s4-legs
+96.08 (91.32). Here: not run yet. `s5` has 283,523 parameters.
 
-Numbers: S5's bin/run_experiments; for S4D and S4 sc/s4-sc of state-spaces/s4, whose cosine of 200,000 steps ends after
-37.7 of 40 epochs if there are 84,843 recordings to train with, which is not verified. Nothing is published for S5-PTD
-and S4-PTD: deduced are the former from S5, the latter from S4D, with one (A, B) for all features as in all published
-S4-PTD.
+Sources: S5 has the values of its bin/run_experiments, S4D and S4 those of sc/s4-sc in state-spaces/s4. Their cosine of
+200,000 steps ends after 37.7 of 40 epochs if there are 84,843 training recordings, which is not verified. Nothing is
+published for S5-PTD and S4-PTD. S5-PTD is deduced from S5, and S4-PTD from S4D, with one (A, B) for all features as in
+all published S4-PTD.
 """
 
 from ml_collections import ConfigDict

@@ -1,10 +1,10 @@
-"""Spoken digits: which of ten is spoken, raw audio (3,000 recordings of up to a second at 8 kHz, L = 8000).
+"""Spoken digits: classify one of ten digits from raw audio (3,000 recordings, up to a second at 8 kHz, L = 8000).
 
     python scripts/prepare_data.py spoken_digits --data_dir=data
     python scripts/train.py --config=configs/spoken_digits.py:MODEL --workdir=runs/spoken_digits
 
-Ours, after configs/speech_commands.py but narrow, and untuned; nothing is published. Here: not run yet. `s5` has 17,482
-parameters.
+The recipes are our own: a narrow version of configs/speech_commands.py, untuned. No scores are published. Here: not run
+yet. `s5` has 17,482 parameters.
 """
 
 from ml_collections import ConfigDict

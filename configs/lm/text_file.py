@@ -3,12 +3,12 @@
     python scripts/train.py --config=configs/lm/text_file.py:MODEL --config.task.path=book.txt --workdir=runs/book
     python scripts/generate.py --workdir=runs/book --prompt="It was"
 
-`s5` is a causal S5, `hybrid` has attention over the last 256 tokens in every third block. The state is carried from
-each batch to the next through the text; --config.train.carry_state=false starts every sequence from nothing. With
---config.task.tokens=characters tokens are characters instead of bytes. --config.task.name=enwik8 (text8, wikitext103)
-reads a published text.
+`s5` is a causal S5. `hybrid` has attention over the last 256 tokens in every third block. Each batch starts from the
+state at the end of the previous batch; with --config.train.carry_state=false every sequence starts from an empty state.
+With --config.task.tokens=characters tokens are characters instead of bytes. --config.task.name=enwik8 (text8,
+wikitext103) reads a published text.
 
-These sizes are our own, for minutes on two CPU cores.
+The sizes are our own, chosen for minutes on two CPU cores.
 """
 
 from ml_collections import ConfigDict

@@ -7,9 +7,9 @@ Published test accuracy, in %: s5 88.00 (arXiv 2208.04933, as two later papers q
 s4d-lin 87.93, s4-legs 88.65 (the table in annotated-s4); s4d-inv 87.83 (as the paper on S4D-DFouT quotes it);
 s5-ptd 87.92 (arXiv 2310.01698, by its reviews). Here: not run yet. `s5` has 5,133,706 parameters.
 
-Numbers: S5's bin/run_experiments; for S4D and S4 the "v3" configs of state-spaces/s4; for S4-PTD (2,000 epochs!) and
-S5-PTD AnnanYu/Approximate_Diagonal. Published S5-PTD keeps all modes, and its B starts as HiPPO's; here halves of
-conjugate pairs are kept, so that the state has S5's size, and B starts as in S5.
+Sources: bin/run_experiments of S5, the "v3" configs of state-spaces/s4 for S4D and S4, and AnnanYu/Approximate_Diagonal
+for S4-PTD (2,000 epochs!) and S5-PTD. The published S5-PTD stores all modes, and its B starts as HiPPO's. Here one mode
+of each conjugate pair is stored, so that the state has the size of S5's, and B starts as in S5.
 """
 
 from ml_collections import ConfigDict

@@ -7,10 +7,10 @@ Published test accuracy, in %: s5 62.15 (arXiv 2208.04933, as two later papers q
 s4d-lin 60.52, s4-legs 59.60 (the table in annotated-s4); s4d-inv 60.18 (as the paper on S4D-DFouT quotes it).
 Here: not run yet. `s5` has 188,490 parameters.
 
-Numbers: S5's bin/run_experiments; for S4D and S4 the "v3" configs of state-spaces/s4; for S4-PTD and S5-PTD
-AnnanYu/Approximate_Diagonal. Published S5-PTD keeps all modes, and its blocks of two states are unperturbed (real
-eigenvalues, -1 and -2); here halves of conjugate pairs are kept, so that the state has S5's size, and blocks of two are
-perturbed to make a pair.
+Sources: bin/run_experiments of S5, the "v3" configs of state-spaces/s4 for S4D and S4, and AnnanYu/Approximate_Diagonal
+for S4-PTD and S5-PTD. The published S5-PTD stores all modes, and its blocks of two states are not perturbed (real
+eigenvalues, -1 and -2). Here one mode of each conjugate pair is stored, so that the state has the size of S5's, and
+blocks of two states are perturbed such that their modes are a pair.
 """
 
 from ml_collections import ConfigDict
@@ -24,7 +24,7 @@ S5 = {
     "model.encoder": "one_hot",
     "model.depth": 8,
     "model.activation": "half_glu2",
-    "model.remat": "full",  # the gate's products are cheap: on a CPU, computing them again is faster than keeping them
+    "model.remat": "full",  # on a CPU, computing the gate's cheap products again is faster than keeping them
     "optim.lr": 0.003,
     "optim.weight_decay": 0.04,
     "optim.grouping": "BfastandCdecay",

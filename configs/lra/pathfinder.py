@@ -1,4 +1,4 @@
-"""Pathfinder (Long Range Arena): does a dashed path join two dots, pixel by pixel (32 x 32, L = 1024).
+"""Pathfinder (Long Range Arena): does a dashed path join two dots? Pixel by pixel (32 x 32, L = 1024).
 
     python scripts/prepare_data.py pathfinder --data_dir=data
     python scripts/train.py --config=configs/lra/pathfinder.py:MODEL --workdir=runs/pathfinder
@@ -7,9 +7,9 @@ Published test accuracy, in %: s5 95.33 (arXiv 2208.04933, as two later papers q
 s4d-lin 93.96, s4-legs 94.20 (the table in annotated-s4); s4d-inv 93.78 (as the paper on S4D-DFouT quotes it).
 Here: not run yet. `s5` has 1,113,602 parameters.
 
-Numbers: S5's bin/run_experiments; for S4D and S4 the "v3" configs of state-spaces/s4, which read the last step; for
-S4-PTD and S5-PTD AnnanYu/Approximate_Diagonal. Published S5-PTD keeps all modes; here halves of conjugate pairs are
-kept, so that the state has S5's size.
+Sources: bin/run_experiments of S5, the "v3" configs of state-spaces/s4 for S4D and S4, which classify from the last
+step, and AnnanYu/Approximate_Diagonal for S4-PTD and S5-PTD. The published S5-PTD stores all modes. Here one mode of
+each conjugate pair is stored, so that the state has the size of S5's.
 """
 
 from ml_collections import ConfigDict

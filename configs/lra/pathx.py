@@ -1,4 +1,4 @@
-"""Path-X (Long Range Arena): does a dashed path join two dots, pixel by pixel (128 x 128, L = 16,384).
+"""Path-X (Long Range Arena): does a dashed path join two dots? Pixel by pixel (128 x 128, L = 16,384).
 
     python scripts/prepare_data.py pathx --data_dir=data
     python scripts/train.py --config=configs/lra/pathx.py:MODEL --workdir=runs/pathx
@@ -8,10 +8,11 @@ better than chance, s4-legs 96.35 (the table in annotated-s4); s4d-inv 92.80, an
 paper on S4D-DFouT); s4-ptd 96.39, s5-ptd 98.52 (arXiv 2310.01698, by its reviews). Here: not run yet. `s5` has 694,018
 parameters.
 
-Numbers: S5's bin/run_experiments; for S4D and S4 the "v3" config of state-spaces/s4, by which the papers' runs had
-lr 0.0005 and one epoch of warm-up; for S4-PTD and S5-PTD AnnanYu/Approximate_Diagonal. Published S5-PTD keeps all
-modes, holds its decay rates positive as abs(Re), and had its batch made smaller by hand in mid-run; here halves of
-conjugate pairs are kept, so that the state has S5's size, `clip_eigs` holds the rates, and the batch stays.
+Sources: bin/run_experiments of S5, the "v3" config of state-spaces/s4 for S4D and S4, and AnnanYu/Approximate_Diagonal
+for S4-PTD and S5-PTD. The "v3" config says that the papers' runs had lr 0.0005 and one epoch of warm-up. The published
+S5-PTD stores all modes and keeps its decay rates positive as abs(Re). Its batch was made smaller by hand during the
+run. Here one mode of each conjugate pair is stored, so that the state has the size of S5's, `clip_eigs` keeps the rates
+positive, and the batch size is constant.
 """
 
 from ml_collections import ConfigDict

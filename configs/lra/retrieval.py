@@ -1,4 +1,4 @@
-"""Retrieval (Long Range Arena): does one of two documents, read by characters, cite the other (AAN, L = 4000 each).
+"""Retrieval (Long Range Arena): does one of two documents cite the other? By characters (AAN, L = 4000 each).
 
     python scripts/prepare_data.py retrieval --data_dir=data
     python scripts/train.py --config=configs/lra/retrieval.py:MODEL --workdir=runs/retrieval
@@ -7,9 +7,9 @@ Published test accuracy, in %: s5 91.40 (arXiv 2208.04933, as two later papers q
 s4d-lin 90.96, s4-legs 90.90 (the table in annotated-s4); s4d-inv 91.09 (as the paper on S4D-DFouT quotes it);
 s4-ptd 91.07 (arXiv 2310.01698, by its reviews). Here: not run yet. `s5` has 772,098 parameters.
 
-Numbers: S5's bin/run_experiments; for S4D and S4 the "v3" configs of state-spaces/s4; for S4-PTD
-AnnanYu/Approximate_Diagonal, whose S5-PTD has the numbers of S5. Published S5-PTD keeps all modes; here halves of
-conjugate pairs are kept, so that the state has S5's size.
+Sources: bin/run_experiments of S5, the "v3" configs of state-spaces/s4 for S4D and S4, and AnnanYu/Approximate_Diagonal
+for S4-PTD. The S5-PTD of the latter has the values of S5. The published S5-PTD stores all modes. Here one mode of each
+conjugate pair is stored, so that the state has the size of S5's.
 """
 
 from ml_collections import ConfigDict

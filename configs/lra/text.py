@@ -1,4 +1,4 @@
-"""Text (Long Range Arena): is a film review, read by characters, favourable (IMDB, L = 4096).
+"""Text (Long Range Arena): is a film review favourable? By characters (IMDB, L = 4096).
 
     python scripts/prepare_data.py text --data_dir=data
     python scripts/train.py --config=configs/lra/text.py:MODEL --workdir=runs/text
@@ -7,20 +7,21 @@ Published test accuracy, in %, selected on the test set: s5 89.31 (arXiv 2208.04
 s4d-legs 86.18, s4d-lin 86.97, s4-legs 86.82 (the table in annotated-s4); s4d-inv 87.34 (as the paper on S4D-DFouT
 quotes it); s4-ptd 88.32 (arXiv 2310.01698, by its reviews). Here: not run yet. `s5` has 1,321,154 parameters.
 
-With the flag `published` there is no validation split: as published, the best checkpoint is selected ON THE TEST SET,
-whose accuracy then overestimates that on other reviews. Otherwise a tenth of the training reviews validates.
+With the flag `published` there is no validation split. As published, the best checkpoint is then selected ON THE TEST
+SET, whose accuracy overestimates that on other reviews. Without the flag, a tenth of the training reviews is used
+for validation.
 
-Numbers: S5's bin/run_experiments; for S4D and S4 the "v3" configs of state-spaces/s4; for S4-PTD and S5-PTD
-AnnanYu/Approximate_Diagonal. The published cosine of S4-PTD ends after 32 of its 80 epochs, and then rises and falls
-again, as here. Published S5-PTD keeps all modes; here halves of conjugate pairs are kept, so that the
-state has S5's size.
+Sources: bin/run_experiments of S5, the "v3" configs of state-spaces/s4 for S4D and S4, and AnnanYu/Approximate_Diagonal
+for S4-PTD and S5-PTD. The published cosine of S4-PTD ends after 32 of its 80 epochs, and then rises and falls again, as
+here. The published S5-PTD stores all modes. Here one mode of each conjugate pair is stored, so that the state has the
+size of S5's.
 """
 
 from ml_collections import ConfigDict
 
 from configs.common import choose, table
 
-EPOCH = 25_000 // 16  # published steps of an epoch of S4, on all training reviews
+EPOCH = 25_000 // 16  # steps per epoch of the published S4, which trains on all training reviews
 
 COMMON = {"model.d_model": 256, "optim.dt_global": True, "published:task.val_split": 0.0}
 S5 = COMMON | {

@@ -30,27 +30,29 @@ Place = Literal["ssm", "data"]
 
 @dataclasses.dataclass(frozen=True)
 class Disturbance:
-    """What is added."""
+    """A sinusoid or noise to add."""
 
     kind: Kind
     """`sinusoid`: amplitude cos(frequency t), the same in all features; `white`: Gaussian noise; `pink`: Gaussian noise
     with a power of 1 / frequency. Each sequence and feature has its own noise."""
     amplitude: float
-    """Of the sinusoid, or the standard deviation of the noise, in the units of what it is added to. The input of an SSM
-    after a norm has a standard deviation of about 1."""
+    """The amplitude of the sinusoid or the standard deviation of the noise, in the units of the disturbed array. Behind
+    a norm, the input of an SSM has a standard deviation of about 1."""
     frequency: float = 0.0
-    """Radians per unit of the time of each feature's SSM, in which a sample takes its step size."""
+    """In radians per unit of time of each feature's SSM; the time between two samples is the feature's step size."""
 
 
 def frequencies(state_size: int, count: int = 40) -> Float[np.ndarray, " F"]:
-    """From 1 to 1.3 n^2/pi rad/time on a logarithmic scale, and the eigenfrequencies of HiPPO-LegS' normal part."""
+    """`count` frequencies from 1 to 1.3 n^2/pi rad/time, evenly on a logarithmic scale, and the eigenfrequencies of the
+    normal part of HiPPO-LegS with n = `state_size` states."""
     A, _, _ = hippo.legs(state_size)
     spikes = np.linalg.eigvalsh(1j * (A - A.T) / 2)[-(state_size // 2) :]
     return np.union1d(np.geomspace(1.0, 1.3 * state_size**2 / np.pi, count), spikes)
 
 
 Noise = Callable[[int, Array, Array], Array]
-"""From the number of a block, what is disturbed (B, L, H) and the step size of each feature (H,) to what is added."""
+"""Maps the number of a block, the disturbed array (B, L, H) and the step size of each feature (H,) to the array to
+add."""
 
 
 def _outputs(model: Model, inputs: Array, sequences: Sequences, noise: Noise | None) -> Array:
@@ -75,7 +77,7 @@ def _is_ssm(block: Block) -> bool:
 
 
 def _time_step(block: Block) -> Float[Array, " H"]:
-    """The step size of each feature; where states have their own, their geometric mean."""
+    """The step size of each feature: the geometric mean over states if these have their own."""
     params, options = block.params, block.mixer_options
     log_step = jnp.log(block.mixer.time_step(params, options))
     if block.mixer.eigenvalues(params, options).ndim > 1:  # a system for each feature
@@ -97,7 +99,7 @@ def _first_ssm(model: Model) -> Block:
 
 
 def state_size(model: Model) -> int:
-    """The states in a block of the first SSM's A; 0 if its options do not say.
+    """The number of states in a block of A in the first SSM; 0 if its options do not say.
 
     Raises:
       ValueError: the model has no SSM.
@@ -123,7 +125,7 @@ def _noise(
 
 
 def check(model: Model, task: Task, place: Place) -> None:
-    """Raises ValueError if a model cannot be disturbed, or not in this place."""
+    """Raises ValueError if a model cannot be disturbed in this place."""
     if task.targets:
         raise ValueError(f"task {task.name} is a regression and has no accuracy")
     if task.per_step:
@@ -146,17 +148,17 @@ def accuracy(
     batch_size: int = 512,
     seed: int = 0,
 ) -> Float[np.ndarray, " D"]:
-    """Accuracy of a trained model under each of some disturbances.
+    """Accuracy of a trained model under each of several disturbances.
 
     Args:
-      model: as trained.
-      task: that it was trained on.
-      disturbances: what is added.
-      place: add to the input of every SSM (`ssm`), or to the data after preprocessing (`data`). For the data a sample
-        takes the step size of the first SSM, the geometric mean over its features.
-      split: all of its examples are used.
-      batch_size: examples at once.
-      seed: of the noise.
+      model: the trained model.
+      task: the task that it was trained on.
+      disturbances: what to add, one at a time.
+      place: add to the input of every SSM (`ssm`), or to the data after preprocessing (`data`). In the data, the time
+        between two samples is the step size of the first SSM, as the geometric mean over its features.
+      split: the split to evaluate on, with all its examples.
+      batch_size: number of examples per batch.
+      seed: seed of the noise.
 
     Raises:
       ValueError: the model has no SSM, the task is a regression or has a class for each step, or its data are tokens

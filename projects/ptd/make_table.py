@@ -1,4 +1,4 @@
-"""Computes the optimal perturbations of HiPPO-LegS for the usual sizes, and writes the table that s5jax ships."""
+"""Computes the optimal perturbations of HiPPO-LegS for the usual sizes, and writes the table of the package."""
 
 import argparse
 import os
@@ -19,7 +19,8 @@ EXAMPLES = """examples:
   python projects/ptd/make_table.py --n 8 16 32                     prints what it finds beside the table that is there
   python projects/ptd/make_table.py --out=s5jax/ssm/ptd_legs.npz    all sizes, and writes the table
 
-On one quiet core n = 64 takes some seconds, n = 128 about a minute, n = 256, which the table does not have, minutes.
+On one idle core, n = 64 takes some seconds and n = 128 about a minute. n = 256, which is not in the table, takes
+minutes.
 """
 
 
@@ -33,7 +34,7 @@ def main() -> int:
     parser.add_argument(
         "--n", type=int, nargs="+", default=list(SIZES), metavar="N", help="states, even (default: 2 4 8 ... 128)"
     )
-    parser.add_argument("--out", type=pathlib.Path, metavar="FILE.npz", help="where to write the table (default: not)")
+    parser.add_argument("--out", type=pathlib.Path, metavar="FILE.npz", help="file for the table (default: none)")
     arguments = parser.parse_args()
     try:
         table: dict[str, Any] = {}
@@ -69,7 +70,7 @@ def pack(V: np.ndarray, E: np.ndarray) -> Float[np.ndarray, " x"]:
 
 
 def describe(n: int, found: Float[np.ndarray, " x"]) -> str:
-    """What was found, and how far it is from the table's row."""
+    """The norm of a result, and its distance from the row in the table."""
     text = f"n = {n}: ||E||_2 / ||A||_2 {np.linalg.norm(found[:n]) ** 2 / np.linalg.norm(hippo.legs(n)[0], 2):.4f}"
     with np.load(ptd.TABLE) as table:
         if str(n) not in table:

@@ -1,4 +1,4 @@
-"""Diagonal systems that stand for HiPPO-LegS: a table, their transfer functions, and what a small kappa(V) costs."""
+"""Compares diagonal systems that approximate HiPPO-LegS: a table, transfer functions, the cost of a small kappa(V)."""
 
 import argparse
 import pathlib
@@ -23,7 +23,8 @@ EXAMPLES = """examples:
 
 methods: normal, the normal part as in S4D and S5; random, a random perturbation; dense, the best complex perturbation,
 as published; ptd-conjugate, the best real one whose modes are conjugate pairs, which s5-ptd and s4-ptd start from.
-kappa(V) is the condition number of the eigenvectors as each method scales them, and then with columns of norm 1.
+kappa(V) is the condition number of the eigenvectors, first with the columns as each method scales them, and then with
+columns of norm 1.
 `dense` takes seconds at n = 32 and minutes beyond; --pareto takes a minute at n = 32.
 """
 
@@ -93,7 +94,7 @@ def compare(n: int, methods: Sequence[Method] = METHODS) -> dict[str, Diagonaliz
 
 
 def table(found: Sequence[Diagonalized]) -> str:
-    """The figures of each as Markdown, those of the published matrix of that n beside `ptd-conjugate`."""
+    """A Markdown table with a line for each system, and in that of `ptd-conjugate` the published matrix of that n."""
     lines = [
         "| n | method | kappa(V) | kappa(V), columns of norm 1 | published | norm of E / norm of A | published | max Re"
         " | sup abs(G - G_HiPPO) | at rad/time |",
@@ -109,9 +110,9 @@ def table(found: Sequence[Diagonalized]) -> str:
 
 
 def plot_transfer(found: dict[str, Diagonalized], file: pathlib.Path) -> None:
-    """|G(i omega)| of HiPPO-LegS and of each system above, the distance between them below.
+    """Plots |G(i omega)| of HiPPO-LegS and of each system, and below it the distance between them.
 
-    B is that of HiPPO, half of it for the normal part, and C the first unit vector.
+    B is that of HiPPO, or half of it for the normal part. C is the first unit vector.
     """
     A, B, _ = hippo.legs(len(next(iter(found.values())).A))
     n, C = len(A), np.eye(len(A))[0]
@@ -144,15 +145,15 @@ def plot_transfer(found: dict[str, Diagonalized], file: pathlib.Path) -> None:
 
 
 Trade = dict[str, list[tuple[float, float, float]]]
-"""By method: kappa(V), ||E||_2 / ||A||_2 and sup |G - G_HiPPO| for each bound that could be met."""
+"""For each method: kappa(V), ||E||_2 / ||A||_2 and sup |G - G_HiPPO| for each bound that could be met."""
 
 
 def pareto(n: int, methods: Sequence[Method], advance: Callable[[], Any] = lambda: None) -> Trade:
-    """The least E for each bound on kappa(V), by each method; for `random`, kappa(V) for each size of E.
+    """The least E of each method for each bound on kappa(V); for `random`, kappa(V) for each size of E.
 
     Args:
-      n: states of HiPPO-LegS.
-      methods: which, `normal` not among them.
+      n: number of states of HiPPO-LegS.
+      methods: any methods except `normal`.
       advance: called after each of the len(methods) len(KAPPAS) perturbations.
     """
     A, _, _ = hippo.legs(n)
@@ -170,13 +171,13 @@ def pareto(n: int, methods: Sequence[Method], advance: Callable[[], Any] = lambd
 
 
 def write_pareto(found: Trade, file: pathlib.Path) -> None:
-    """As CSV: method, kappa, norm, transfer_error."""
+    """Writes a CSV file: method, kappa, norm, transfer_error."""
     rows = [(method, *values) for method, points in found.items() for values in points]
     panel_figures.write_csv(file, ["method", "kappa", "norm", "transfer_error"], rows)
 
 
 def plot_pareto(found: Trade, n: int, file: pathlib.Path) -> None:
-    """||E|| / ||A|| and the error of the transfer function against kappa(V)."""
+    """Plots ||E|| / ||A|| and the error of the transfer function against kappa(V)."""
     figure = figures.new(9, 3.8)
     left, right = figure.subplots(1, 2)
     for method, points in found.items():

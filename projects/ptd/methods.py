@@ -1,4 +1,4 @@
-"""Four ways to make a diagonal system of a state matrix A, and how far each is from A.
+"""Four ways to approximate a state matrix A by a diagonal system, and their distances from A.
 
 normal         the normal part of HiPPO, as in S4D and S5: V is unitary
 random         A + E with a real Gaussian E of a given size (arXiv 2310.01698, theorem 4)
@@ -28,7 +28,7 @@ SPREAD = 0.1
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Diagonalized:
-    """A + E = V diag(Lambda) V^-1, by one of METHODS."""
+    """A + E = V diag(Lambda) V^-1, from one of METHODS."""
 
     method: Method
     A: Float[np.ndarray, "n n"]
@@ -113,8 +113,8 @@ def diagonalize(A: Float[np.ndarray, "n n"], method: Method, bound: float | int 
     Args:
       A: real (n, n); n even for `ptd-conjugate`.
       method: see above.
-      bound: on kappa(V), for `dense` and `ptd-conjugate`, default `ptd.default_kappa(n)`; the size of E for `random`,
-        default SPREAD; not used for `normal`.
+      bound: for `dense` and `ptd-conjugate` the bound on kappa(V), default `ptd.default_kappa(n)`; for `random` the
+        size of E, default SPREAD; not used for `normal`.
 
     Raises:
       Unreachable: no E was found within the bound.
@@ -141,7 +141,7 @@ def normal(A: Float[np.ndarray, "n n"]) -> Diagonalized:
 
 
 def random(A: Float[np.ndarray, "n n"], size: float | int, seed: int = 0) -> Diagonalized:
-    """E is a real Gaussian matrix with ||E||_F / ||A||_2 = size. Stable or not as it comes."""
+    """E is a real Gaussian matrix with ||E||_F / ||A||_2 = size. The system may be unstable."""
     E = np.random.default_rng(seed).normal(size=A.shape)
     E *= size * np.linalg.norm(A, 2) / np.linalg.norm(E)
     Lambda, V = eigenbasis.eigenbasis(A + E)[0]
@@ -151,7 +151,7 @@ def random(A: Float[np.ndarray, "n n"], size: float | int, seed: int = 0) -> Dia
 def dense(A: Float[np.ndarray, "n n"], kappa: float | int | None = None, seed: int = 0) -> Diagonalized:
     """E is dense and complex: the least one found with kappa(V) <= kappa, from a random start.
 
-    Its modes are not conjugate pairs, so that a system keeps all n of them, and need not be stable.
+    The modes are not conjugate pairs, so that a system must store all n of them. They may be unstable.
 
     Raises:
       Unreachable: no E was found within the bound.
@@ -170,7 +170,7 @@ def dense(A: Float[np.ndarray, "n n"], kappa: float | int | None = None, seed: i
 
 
 class DenseObjective(Objective):
-    """The same objective for E = ||A||_2 (U + i W), with U and W (n, n), a scale for each mode, and no barriers."""
+    """The objective of `perturbation` for E = ||A||_2 (U + i W), U and W (n, n), a scale per mode, and no barriers."""
 
     def __init__(self, A: Float[np.ndarray, "n n"]):
         super().__init__(A, np.inf)
@@ -181,7 +181,7 @@ class DenseObjective(Objective):
         return np.concatenate([E.real.ravel() / self.unit, E.imag.ravel() / self.unit, np.zeros(self.scales)])
 
     def perturbation(self, x: Float[np.ndarray, " x"]) -> Complex[np.ndarray, "n n"]:
-        """E."""
+        """The matrix E."""
         U, W = self.split(x)
         return self.unit * (U + 1j * W)
 

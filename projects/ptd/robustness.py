@@ -1,4 +1,4 @@
-"""Adds sinusoids and noise to what trained models read, and shows how much accuracy is left."""
+"""Adds sinusoids and noise to the inputs of trained models, and shows the accuracy that remains."""
 
 import argparse
 import dataclasses
@@ -32,10 +32,10 @@ EXAMPLES = """examples:
   python projects/ptd/robustness.py --workdirs runs/robustness/* --out=runs
   python projects/ptd/robustness.py --workdirs runs/robustness/s4* --place=ssm --amplitudes 1 --frequencies 4
 
-Runs whose configs differ only in the seed are averaged, under the name of the first one without its number. The
-frequency of a sinusoid is in radians per unit of the time of each feature's SSM, in which a sample takes the step size.
-Among the frequencies are those where the normal part of HiPPO-LegS, which S4D and S5 start from, has its spikes; the
-last of them is dotted in the figure. Writes robustness.png, robustness.csv and the table, robustness.md, into --out.
+Runs whose configs differ only in the seed are averaged, under the name of the first run without its number. The
+frequency of a sinusoid is in radians per unit of time of each feature's SSM, where the time between two samples is the
+step size. The frequencies include the spikes of the normal part of HiPPO-LegS, from which S4D and S5 start. A dotted
+line in the figure shows the last spike. Writes robustness.png, robustness.csv and the table, robustness.md, into --out.
 """
 
 
@@ -56,7 +56,7 @@ def main() -> int:
         nargs="+",
         default=[0.1, 0.3, 1.0],
         metavar="A",
-        help="of sinusoids, and standard deviations of noise (default: 0.1 0.3 1)",
+        help="amplitudes of sinusoids, standard deviations of noise (default: 0.1 0.3 1)",
     )
     parser.add_argument(
         "--place",
@@ -65,7 +65,7 @@ def main() -> int:
         help="add to the input of every SSM, to the data, or to each in turn (default: both)",
     )
     parser.add_argument(
-        "--frequencies", type=int, default=30, metavar="N", help="besides those of spikes (default: 30)"
+        "--frequencies", type=int, default=30, metavar="N", help="frequencies besides those of spikes (default: 30)"
     )
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(), metavar="DIR", help="default: .")
@@ -120,7 +120,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def together(workdirs: list[pathlib.Path]) -> dict[str, list[Trained]]:
-    """Runs that differ only in their seed, by a name for them."""
+    """Groups runs that differ only in their seed, by a common name."""
     groups: list[tuple[dict[str, Any], list[tuple[str, Trained]]]] = []
     for workdir in workdirs:
         trained = load(workdir)
@@ -143,13 +143,13 @@ def together(workdirs: list[pathlib.Path]) -> dict[str, list[Trained]]:
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """Accuracies of runs that differ only in the seed."""
+    """Accuracies of a group of runs that differ only in their seed."""
 
     label: str
     place: Place
     amplitudes: tuple[float, ...]
     frequencies: Float[np.ndarray, " F"]
-    """Radians per time; the last spike of the normal part of HiPPO-LegS of the runs' block size is among them."""
+    """In radians per time. They include the last spike of the normal part of HiPPO-LegS of the runs' block size."""
     spike: float
     """The frequency of that spike."""
     clean: Float[np.ndarray, " runs"]
@@ -169,15 +169,15 @@ def sweep(
     count: int = 40,
     advance: Callable[[], Any] = lambda: None,
 ) -> Sweep:
-    """Accuracies of some runs over all frequencies and amplitudes, and under white and pink noise.
+    """Accuracies of a group of runs for all frequencies and amplitudes, and under white and pink noise.
 
     Args:
-      label: what the runs are called together.
-      models: of runs that differ only in the seed.
-      task: that they were trained on.
-      amplitudes: of sinusoids, and standard deviations of noise.
+      label: the name of the group.
+      models: the models of the runs, which differ only in their seed.
+      task: the task that they were trained on.
+      amplitudes: amplitudes of sinusoids, and standard deviations of noise.
       place, split: as for `disturbance.accuracy`.
-      count: frequencies besides those of spikes.
+      count: number of frequencies in addition to those of spikes.
       advance: called after each run.
     """
     size = disturbance.state_size(models[0])
@@ -201,7 +201,7 @@ def sweep(
 
 
 def table(sweeps: Sequence[Sweep]) -> str:
-    """Mean accuracy over the runs, its least and largest in brackets, as Markdown: a line for each amplitude."""
+    """A Markdown table with a line for each amplitude: mean accuracy over the runs, and in brackets the range."""
 
     def spread(values: Float[np.ndarray, " runs"]) -> str:
         if len(values) == 1:
@@ -225,7 +225,7 @@ def table(sweeps: Sequence[Sweep]) -> str:
 
 
 def write_sweeps(sweeps: Sequence[Sweep], file: pathlib.Path) -> None:
-    """All accuracies as CSV: runs, run, place, kind, amplitude, frequency, accuracy."""
+    """Writes all accuracies as CSV: runs, run, place, kind, amplitude, frequency, accuracy."""
     rows: list[list[Any]] = []
     for s in sweeps:
         for run in range(len(s.clean)):
@@ -240,7 +240,7 @@ def write_sweeps(sweeps: Sequence[Sweep], file: pathlib.Path) -> None:
 
 
 def plot_sweeps(sweeps: Sequence[Sweep], file: pathlib.Path, title: str) -> None:
-    """Accuracy against frequency, a panel for each place and amplitude; bands from the worst run to the best."""
+    """Plots accuracy against frequency, a panel for each place and amplitude; bands show the range over the runs."""
     places = list(dict.fromkeys(s.place for s in sweeps))
     labels = list(dict.fromkeys(s.label for s in sweeps))
     colors = {label: f"C{i}" for i, label in enumerate(labels)}

@@ -1,4 +1,4 @@
-"""Draws the predictions of trained models for sinusoids beyond the frequencies of training, and writes the numbers."""
+"""Draws the predictions of trained models for sinusoids beyond the training frequencies, and writes the numbers."""
 
 import argparse
 import dataclasses
@@ -27,12 +27,13 @@ EXAMPLES = """examples:
   python scripts/train.py --config=projects/ptd/configs/sinusoid.py:s4-ptd --workdir=runs/sinusoid/s4-ptd
   python projects/ptd/sinusoid.py --workdirs runs/sinusoid/* --out=runs/sinusoid.png
 
-The figure shows amplitude (truly 1) and frequency as predicted, means over eight phases, against the true frequency.
-The same numbers are in a CSV file beside it. The table has mean absolute errors up to the end of training and beyond.
+The figure shows the predicted amplitude (the true one is 1) and frequency against the true frequency, as means over
+eight phases. A CSV file beside it has the same numbers. The table has mean absolute errors, within the training
+frequencies and beyond them.
 """
 
 PHASES = 8
-"""Evenly spread phases that each frequency is shown with."""
+"""Number of phases, evenly spread, for each frequency."""
 
 
 def main() -> int:
@@ -92,16 +93,17 @@ class Response:
     """Predictions for sinusoids of amplitude 1."""
 
     name: str
-    """Of the run."""
+    """The name of the run."""
     true: Float[np.ndarray, " F"]
-    """Frequencies, radians per unit of time."""
+    """True frequencies, radians per unit of time."""
     amplitude: Float[np.ndarray, "F phases"]
-    """As predicted."""
+    """Predicted amplitudes."""
     frequency: Float[np.ndarray, "F phases"]
-    """As predicted, radians per unit of time."""
+    """Predicted frequencies, radians per unit of time."""
 
     def summary(self, beyond: bool) -> tuple[float, float, float]:
-        """Mean absolute errors of amplitude and frequency, and the least amplitude, within training or beyond it."""
+        """Mean absolute errors of amplitude and frequency, and the least predicted amplitude, within the training
+        frequencies or beyond them."""
         at = (self.true > task.TRAIN_UP_TO) == beyond
         amplitude, frequency = self.amplitude[at], self.frequency[at]
         off = np.abs(frequency - self.true[at, None])
@@ -132,7 +134,7 @@ def respond(name: str, model: nnx.Module, points: int = 401) -> Response:
 
 
 def table(responses: Sequence[Response]) -> str:
-    """The errors of each run and its least amplitude, up to the end of training and beyond it."""
+    """The errors and the least amplitude of each run, within the training frequencies and beyond them."""
     edge, end = f"{task.TRAIN_UP_TO:g}", f"{task.TEST_UP_TO:g}"
     width = max(len(response.name) for response in responses)
     heads = ("error of amplitude 1", "error of frequency", "least amplitude")
@@ -147,14 +149,14 @@ def table(responses: Sequence[Response]) -> str:
 
 
 def write_responses(responses: Sequence[Response], file: pathlib.Path) -> None:
-    """The curves of `plot_responses` as CSV: the true frequency, then amplitude and frequency of each run."""
+    """Writes the curves of `plot_responses` as CSV: the true frequency, then amplitude and frequency of each run."""
     columns = [responses[0].true, *(x.mean(1) for r in responses for x in (r.amplitude, r.frequency))]
     header = ["true", *(f"{r.name}_{part}" for r in responses for part in ("amplitude", "frequency"))]
     panel_figures.write_csv(file, header, ([float(x) for x in row] for row in zip(*columns, strict=True)))
 
 
 def plot_responses(responses: Sequence[Response], file: pathlib.Path) -> None:
-    """Predicted amplitude and frequency against the true frequency, each the mean over phases."""
+    """Plots the predicted amplitude and frequency against the true frequency, as means over phases."""
     figure = figures.new(9, 3.6)
     left, right = figure.subplots(1, 2)
     true = responses[0].true

@@ -1,15 +1,15 @@
-"""The task of predicting amplitude and frequency of a sinusoid, beyond the frequencies of training too.
+"""The task of predicting the amplitude and frequency of a sinusoid, also beyond the training frequencies.
 
 After arXiv 2310.01698, section 3.4. In a config: `task.name = "projects.ptd.sinusoid_task"`.
 
     u(t) = a cos(s t + phase),    t = 0, Delta, ..., (L - 1) Delta
 
-Training and validation have s in [0, 80], the test split in [0, 100] radians per unit of time, evenly spread; a is
-uniform in [0.5, 1.5], the phase in [0, 2 pi). The labels are of order one: (a, s / 100).
+s is evenly spread, in [0, 80] radians per unit of time for training and validation and in [0, 100] for the test split.
+a is uniform in [0.5, 1.5], the phase in [0, 2 pi). The labels are of order one: (a, s / 100).
 
-Why 80: the normal part of HiPPO-LegS with 16 states has its fastest mode at 80.97 with decay rate 1/2, so that its
-transfer function has a spike there, which HiPPO-LegS and its perturbation lack. To see the same frequencies, an SSM
-needs the step size INTERVAL; L steps of it are 5.12 units of time, in which the resonance builds up to 92 %.
+Why 80: the normal part of HiPPO-LegS with 16 states has its fastest mode at 80.97, with decay rate 1/2. Its transfer
+function therefore has a spike there, which HiPPO-LegS and its perturbation lack. An SSM sees the same frequencies if
+its step size is INTERVAL. L steps are then 5.12 units of time, in which the resonance builds up to 92 %.
 """
 
 import numpy as np
