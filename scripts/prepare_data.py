@@ -83,7 +83,7 @@ def main() -> int:
     )
     try:
         return run(arguments, request)
-    except DataError as error:
+    except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace, request: Request) -> int:
             continue
         try:
             found, wrong = prepare.check(task, request, workers=arguments.workers)
-        except DataError as error:
+        except (DataError, OSError) as error:
             found, wrong = ["cannot be checked"], [str(error)]
         verdict = [f"WRONG: {line}" for line in wrong] or ["no faults found"]
         print("\n  ".join([f"{task}: {found[0]}", *found[1:], *verdict]))

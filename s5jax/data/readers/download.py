@@ -9,21 +9,15 @@ __all__ = ["download"]
 
 
 def download(format: Format, data_dir: pathlib.Path) -> None:
-    """Downloads the official files of a task that are missing, each one whole or not at all.
-
-    Args:
-      format: of the task; its `downloads` has addresses and sums.
-      data_dir: folder for the files.
+    """Downloads the official files of a task (its `downloads`) that are missing, each one whole or not at all.
 
     Raises:
-      DataError: the task has no downloads, pooch is not installed, or a download failed or has another sum.
+      DataError: the task has no downloads, or one failed or has another sum.
     """
     if not format.downloads:
         raise DataError(f"{format.name}: --download does not know this task; get the files from {format.address}")
-    try:
-        import pooch
-    except ImportError as error:
-        raise DataError("--download needs pooch; install it with `pip install pooch`") from error
+    import pooch  # only downloads need it
+
     for name, (url, known_hash) in format.downloads.items():
         file = data_dir / name
         if file.exists():
@@ -32,7 +26,5 @@ def download(format: Format, data_dir: pathlib.Path) -> None:
             pooch.retrieve(url, known_hash, fname=file.name, path=file.parent, progressbar=True)
         except Exception as error:  # of requests, urllib3, the operating system; ValueError: another sum
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise DataError(
-                f"{url}: download failed ({reason}); try again, or get the files from {format.address} and put them"
-                f" there as {data_dir}/{format.files}"
-            ) from error
+            place = f"get the files from {format.address} and put them there as {data_dir}/{format.files}"
+            raise DataError(f"{url}: download failed ({reason}); try again, or {place}") from error

@@ -1,18 +1,23 @@
 """Large text files read by several processes, each the lines that begin in a range of bytes."""
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
-__all__ = ["line_number", "lines", "ranges"]
+from s5jax.data.task import DataError
+
+__all__ = ["lines", "parsed", "ranges"]
+
+T = TypeVar("T")
 
 RANGE = 2**25
-"""Default number of bytes in a range: less than a second of work."""
+"""Number of bytes in a range: less than a second of work."""
 
 
-def ranges(file: pathlib.Path, start: int = 0, size: int | None = None) -> list[tuple[int, int]]:
-    """Ranges (begin, end) of `size` bytes, 32 MiB by default, that cover a file from byte `start` on."""
-    total, size = file.stat().st_size, size or RANGE
-    return [(begin, min(begin + size, total)) for begin in range(start, total, size)]
+def ranges(file: pathlib.Path, start: int = 0) -> list[tuple[int, int]]:
+    """Ranges (begin, end) of RANGE bytes that cover a file from byte `start` on."""
+    total = file.stat().st_size
+    return [(begin, min(begin + RANGE, total)) for begin in range(start, total, RANGE)]
 
 
 def lines(file: pathlib.Path, begin: int, end: int) -> Iterator[tuple[int, bytes]]:
@@ -25,11 +30,12 @@ def lines(file: pathlib.Path, begin: int, end: int) -> Iterator[tuple[int, bytes
             yield position, line
 
 
-def line_number(file: pathlib.Path, position: int) -> int:
-    """The number, from 1, of the line that begins at a position."""
-    with file.open("rb") as stream:
-        number = 1
-        while position > 0 and (block := stream.read(min(position, 2**20))):
-            number += block.count(b"\n")
-            position -= len(block)
-    return number
+def parsed(file: pathlib.Path, begin: int, end: int, parse: Callable[[bytes], T]) -> Iterator[T]:
+    """Yields what `parse` makes of each of these lines. Its ValueError becomes DataError, with the line's number."""
+    for position, line in lines(file, begin, end):
+        try:
+            result = parse(line)
+        except ValueError as error:
+            where = f"{file}, line {1 + sum(1 for _ in lines(file, 0, position))}"
+            raise DataError(f"{where}: {error}; the file is damaged or cut off, get the official one") from error
+        yield result

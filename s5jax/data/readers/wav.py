@@ -3,17 +3,17 @@
 import functools
 import pathlib
 import warnings
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float, Int16, Shaped
 
-from s5jax.data.prepare import Job, Plan
-from s5jax.data.store import Arrays, Format, Stored
-from s5jax.data.task import DataError, Task
+from s5jax.data.prepare import Plan
+from s5jax.data.store import Format, Stored
+from s5jax.data.task import DataError, Split, Task
 
-__all__ = ["Header", "header", "plan", "read", "resample", "task"]
+__all__ = ["header", "plan", "read", "resample", "task"]
 
 FULL_SCALE = {"uint8": 2**7, "int16": 2**15, "int32": 2**31, "float32": 1, "float64": 1}
 """The value that stands for 1 in each type that scipy returns; it shifts 24 bits to the upper end of 32."""
@@ -24,25 +24,14 @@ RATES = (1_000, 768_000)
 FILES_PER_JOB = 1_000
 
 
-class Header(NamedTuple):
-    """Samples per second, and number of samples of each channel."""
-
-    rate: int
-    samples: int
-
-    def samples_at(self, rate: int) -> int:
-        """Number of samples after resampling to another rate."""
-        return -(-self.samples * rate // self.rate)
-
-
-def header(path: pathlib.Path) -> Header:
-    """Reads the header of a wav file, and checks that the file has as many samples as it says.
+def header(path: pathlib.Path, to: int) -> tuple[int, int]:
+    """Samples per second of a wav file, and its number of samples after resampling to another rate.
 
     Raises:
       DataError: it is not a wav file, is damaged or cut off, or has no samples.
     """
     rate, samples = _load(path)
-    return Header(rate, len(samples))
+    return rate, -(-len(samples) * to // rate)
 
 
 def read(path: pathlib.Path) -> tuple[Int16[np.ndarray, " samples"], int]:
@@ -77,47 +66,38 @@ def resample(samples: Int16[np.ndarray, " samples"], rate: int, to: int) -> Int1
 
 def plan(
     format: Format,
-    rate: int,
     root: pathlib.Path,
-    files: dict[str, list[pathlib.Path]],
-    labels: dict[str, list[int]],
-    facts: dict[str, Any] | None = None,
+    recordings: Mapping[str, Sequence[tuple[pathlib.Path, int]]],
+    facts: Mapping[str, Any] | None = None,
     lists: Sequence[pathlib.Path] = (),
 ) -> Plan:
-    """Plans recordings. Short ones are padded with zeros, long ones cut.
+    """Plans recordings of a second, whose samples are the format's `length`: shorter ones are padded, longer ones cut.
 
-    All headers are read, so that a damaged file is found before the work begins.
+    All headers are read, so that a damaged file is found before the work begins. Other rates are resampled.
 
     Args:
-      format: of the task; its `length` is in samples.
-      rate: samples per second that files of other rates are resampled to.
+      format: of the task.
       root: the folder of the recordings.
-      files: recordings of each split.
-      labels: of each recording.
+      recordings: files of each split, and their labels.
       facts: of the plan.
       lists: other files that were read.
 
     Raises:
       DataError: a file is damaged.
     """
-    every = [file for part in files.values() for file in part]
-    headers = [header(file) for file in every]
-    samples = np.array([found.samples_at(rate) for found in headers])
-    counts = {
-        "files": len(every),
-        "padded": int((samples < format.length).sum()),
-        "cut": int((samples > format.length).sum()),
-        "resampled": sum(found.rate != rate for found in headers),
-    }
-    jobs: dict[str, list[Job]] = {}
-    for split, names in files.items():
-        parts = [slice(start, start + FILES_PER_JOB) for start in range(0, len(names), FILES_PER_JOB)]
-        jobs[split] = [functools.partial(_examples, format, rate, names[part], labels[split][part]) for part in parts]
+    files = [file for some in recordings.values() for file, _ in some]
+    rates, samples = np.array([header(file, format.length) for file in files]).T
+    counts = {"files": len(files), "padded": int((samples < format.length).sum())}
+    counts |= {"cut": int((samples > format.length).sum()), "resampled": int((rates != format.length).sum())}
+    jobs = {}
+    for split, some in recordings.items():
+        parts = [some[i : i + FILES_PER_JOB] for i in range(0, len(some), FILES_PER_JOB)]
+        jobs[split] = [functools.partial(_examples, format, part) for part in parts]
     return Plan(
         jobs=jobs,
         origin=f"{counts['files']:,} recordings in {root}: {counts['padded']:,} shorter than a second filled up with"
         f" zeros, {counts['cut']:,} longer ones cut, {counts['resampled']:,} of another rate resampled",
-        sources=[*lists, *every],
+        sources=[*lists, *files],
         facts={**(facts or {}), "recordings": counts},
     )
 
@@ -128,14 +108,8 @@ def task(format: Format, stored: Stored) -> Task:
     x / 2^15, less the mean of all training samples, over their standard deviation plus 1e-5, both with padding included
     (state-spaces/s4, `src/dataloaders/sc.py`).
     """
-    statistics = stored.facts["statistics"]["train"]
-    return Task(
-        name=format.name,
-        splits=stored.splits,
-        length=format.length,
-        num_classes=format.num_classes,
-        preprocess=functools.partial(_standardize, statistics["mean"], statistics["std"]),
-    )
+    mean, std = (stored.facts["statistics"]["train"][name] for name in ("mean", "std"))
+    return format.task(stored.splits, preprocess=functools.partial(_standardize, mean, std))
 
 
 def _load(path: pathlib.Path) -> tuple[int, np.ndarray]:
@@ -161,16 +135,16 @@ def _load(path: pathlib.Path) -> tuple[int, np.ndarray]:
     return rate, samples
 
 
-def _examples(format: Format, rate: int, files: list[pathlib.Path], labels: list[int]) -> Arrays:
-    inputs = np.zeros((len(files), format.length, 1), np.int16)
-    lengths = np.zeros(len(files), np.int32)
-    for i, file in enumerate(files):
-        samples, own_rate = read(file)
-        if own_rate != rate:
-            samples = resample(samples, own_rate, rate)
+def _examples(format: Format, recordings: Sequence[tuple[pathlib.Path, int]]) -> Split:
+    inputs = np.zeros((len(recordings), format.length, 1), np.int16)
+    lengths = np.zeros(len(recordings), np.int32)
+    for i, (file, _) in enumerate(recordings):
+        samples, rate = read(file)
+        if rate != format.length:
+            samples = resample(samples, rate, format.length)
         lengths[i] = min(len(samples), format.length)
         inputs[i, : lengths[i], 0] = samples[: lengths[i]]
-    return Arrays(inputs, np.array(labels, np.int32), lengths if format.padded else None)
+    return Split(inputs, np.array([label for _, label in recordings], np.int32), lengths if format.padded else None)
 
 
 def _int16(values: Float[np.ndarray, " samples"]) -> Int16[np.ndarray, " samples"]:

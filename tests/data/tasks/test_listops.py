@@ -91,19 +91,19 @@ def tree(arguments):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("( ( ( [MAX 3 ) [FOO ) ] )\t4", r"line 3: unknown word '\[FOO'; is this ListOps\?"),
+        ("( ( ( [MAX 3 ) [FOO ) ] )\t4", r"line 3: unknown word '\[FOO'; the file is damaged"),
         ("( ( ( [MAX 3 ) 14 ) ] )\t4", "line 3: unknown word '14'"),
         ("( ( ( [MAX 3 ) é ) ] )\t4", "line 3: unknown word 'é'"),
         (f"{tree([3, 4])}\tfour", "line 3: the target must be a digit from 0 to 9, not 'four'"),
         (f"{tree([3, 4])}\t10", "line 3: the target must be a digit from 0 to 9, not '10'"),
         (f"{tree([3, 4])}\t-1", "line 3: the target must be a digit from 0 to 9, not '-1'"),
         (f"{tree([3, 4])}\t4.0", r"line 3: the target must be a digit from 0 to 9, not '4\.0'"),
-        (tree([3, 4]), r"line 3: 1 columns instead of Source and Target; is the file cut off\?"),
+        (tree([3, 4]), r"line 3: 1 columns instead of Source and Target; the file is"),
         (f"{tree([3, 4])}\t4\t4", "line 3: 3 columns instead of Source and Target"),
         ("\n", "line 3: 1 columns instead of Source and Target"),
-        (f"{tree([3, 4])}\t", r"line 3: the target must be a digit from 0 to 9, not ''; is the file cut off\?"),
+        (f"{tree([3, 4])}\t", r"line 3: the target must be a digit from 0 to 9, not ''; the file is damaged"),
         ("( ( ( [MAX 3 ) 4 )", "line 3: 1 columns instead of Source and Target"),
-        ("( ( ( [MAX 3 ) 4 )\t4", r"line 3: brackets are missing, or there are too many; is the file damaged\?"),
+        ("( ( ( [MAX 3 ) 4 )\t4", r"line 3: brackets are missing, or there are too many; the file is damaged"),
         (f"{tree([3, 4])} ] )\t4", "line 3: brackets are missing, or there are too many"),
         (f"{tree([3, 4])} 5\t4", "line 3: brackets are missing, or there are too many"),
         ("\t4", "line 3: brackets are missing, or there are too many"),
@@ -177,7 +177,7 @@ def test_trees_depend_on_seed_split_and_place_alone():
     assert_equal(fewer, [x[:60] for x in whole["train"]])
     plan = listops.plan(Request(data_dir=pathlib.Path("nowhere"), generate=True, sizes={"train": 5000}))
     assert len(plan.jobs["train"]) == 5
-    assert_equal([x[:150] for x in plan.jobs["train"][1]()], [x[1000:] for x in whole["train"]])
+    assert_equal([x[:150] for x in run(plan.jobs["train"][1:2])], [x[1000:] for x in whole["train"]])
     several = [whole["train"], whole["test"], make(seed=1, train=100)["train"]]
     rows = np.concatenate([arrays.inputs for arrays in several])
     assert len(np.unique(rows, axis=0)) == len(rows) == 1350

@@ -59,7 +59,7 @@ def test_retrieval_with_a_file_missing_or_cut_off(tmp_path):
     write_pairs(tmp_path)
     file = tmp_path / "lra_release/tsv_data/new_aan_pairs.eval.tsv"
     file.write_bytes(file.read_bytes()[:-5010])
-    with pytest.raises(DataError, match=r"eval\.tsv, line 9: \d columns.* cut off or damaged"):
+    with pytest.raises(DataError, match=r"eval\.tsv, line 9: \d columns.* damaged or cut off"):
         prepare("retrieval", tmp_path)
     file.unlink()
     with pytest.raises(DataError, match=r"retrieval: .*/tsv_data lacks new_aan_pairs\.eval\.tsv; get them from"):
