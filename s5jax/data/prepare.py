@@ -1,26 +1,21 @@
 """Makes the store of a task from its official files, from a TFDS directory or by a generator.
 
-A task's `plan(request)` returns a `Plan`: functions that return the examples of each split. `prepare` calls them, in
-several processes where they are many, checks what they return, and writes it to a temporary folder beside the store.
-That folder takes the store's place at the end, so that there is never half a store.
+A task's `plan(request)` returns a `Plan`: the examples of each split, in parts that are made one after the other.
+`prepare` checks each part and writes it to a temporary folder beside the store. That folder takes the store's place at
+the end, so that there is never half a store.
 """
 
-import concurrent.futures
 import dataclasses
 import hashlib
 import importlib
+import itertools
 import json
-import multiprocessing
-import operator
 import os
 import pathlib
 import pkgutil
-import signal
 import tempfile
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -33,12 +28,9 @@ from s5jax.data.store import Format
 from s5jax.data.summary import Summary, unexpected
 from s5jax.data.task import DataError, Split
 
-__all__ = ["Job", "Plan", "Request", "check", "find", "prepare", "task_names"]
+__all__ = ["Plan", "Request", "batched", "check", "find", "prepare", "task_names"]
 
-Job = Callable[[], Split]
-
-FEW = 8
-"""Fewer jobs than this run in this process: starting others would take longer."""
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,17 +64,23 @@ class Request:
 class Plan:
     """How the examples of a task are made.
 
-    jobs: for each split, functions that return its examples, in order. They run in other processes, so they are
-      `functools.partial` objects of a module's functions with small arguments.
+    parts: for each split its examples, in order, in parts that are made when they are asked for.
     origin: where the data come from, in a line.
     sources: the official files that are read.
     facts: JSON values that loading needs.
     """
 
-    jobs: Mapping[str, Sequence[Job]]
+    parts: Mapping[str, Iterable[Split]]
     origin: str
     sources: Sequence[pathlib.Path] = ()
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items in their order; the last one may be shorter."""
+    items = iter(items)
+    while some := list(itertools.islice(items, size)):
+        yield some
 
 
 def task_names() -> list[str]:
@@ -98,15 +96,12 @@ def find(name: str) -> Any:
     return importlib.import_module(f"{tasks.__name__}.{name}")
 
 
-def prepare(
-    name: str, request: Request, *, workers: int = 1, force: bool = False, say: Callable[[str], None] = print
-) -> pathlib.Path:
+def prepare(name: str, request: Request, *, force: bool = False, say: Callable[[str], None] = print) -> pathlib.Path:
     """Makes the store of a task, unless it is there already.
 
     Args:
       name: of the task, one of `task_names()`.
       request: what to make it from.
-      workers: number of processes; the store is the same for any number.
       force: replace a store that is there.
       say: is called with lines for the user.
 
@@ -139,7 +134,7 @@ def prepare(
     with tempfile.TemporaryDirectory(dir=goal.parent, prefix=f".{name}-") as temporary:
         made, replaced = pathlib.Path(temporary, "store"), pathlib.Path(temporary, "replaced")
         made.mkdir()
-        summaries = _count(task.FORMAT, [*plan.jobs], _examples(plan, name, workers), made)
+        summaries = _count(task.FORMAT, plan.parts, name, made)
         wrong = [] if request.subset or request.sizes else unexpected(task.FORMAT, summaries, plan.facts)
         if wrong:
             raise DataError(f"{name}: {'; '.join(wrong)}")
@@ -157,7 +152,7 @@ def prepare(
     return goal
 
 
-def check(name: str, request: Request, *, workers: int = 1) -> tuple[list[str], list[str]]:
+def check(name: str, request: Request) -> tuple[list[str], list[str]]:
     """Checks a store or, where there is none, the official files.
 
     Nothing is written, except that official files are unpacked if they are still in their archive.
@@ -173,12 +168,11 @@ def check(name: str, request: Request, *, workers: int = 1) -> tuple[list[str], 
         if request.generate:
             raise DataError(f"{where}: no store to check; prepare it first")
         plan = _plan(task, request)
-        summaries = _count(task.FORMAT, [*plan.jobs], _examples(plan, name, workers))
+        summaries = _count(task.FORMAT, plan.parts, name)
         found = [f"no store in {where}; {plan.origin}", *(s.describe(split) for split, s in summaries.items())]
         return found, [] if request.subset else unexpected(task.FORMAT, summaries, plan.facts)
     manifest, stored = store.read_manifest(request.data_dir, name), store.read(task.FORMAT, request.data_dir)
-    every = ((split, f"{where}, {split}", examples) for split, examples in stored.splits.items())
-    summaries = _count(task.FORMAT, [*stored.splits], every)
+    summaries = _count(task.FORMAT, {split: [examples] for split, examples in stored.splits.items()}, str(where))
     found = [f"store {where}: {manifest['origin']}", *(s.describe(split) for split, s in summaries.items())]
     wrong = []
     for split, about in manifest["splits"].items():
@@ -214,53 +208,20 @@ def _plan(task: Any, request: Request) -> Plan:
     return task.plan(request)
 
 
-def _examples(plan: Plan, name: str, workers: int) -> Iterator[tuple[str, str, Split]]:
-    """Runs all jobs, and yields of each its split, its name in error messages, and its examples."""
-    names = [(split, f"{name}, {split}, part {i}") for split, jobs in plan.jobs.items() for i in range(len(jobs))]
-    results = _run([job for jobs in plan.jobs.values() for job in jobs], workers)
-    bar = tqdm(results, name, len(names), unit=" parts", disable=None, leave=False)
-    for (split, where), examples in zip(names, bar, strict=True):
-        yield split, where, examples
-
-
-def _run(jobs: Sequence[Job], workers: int) -> Iterator[Split]:
-    """What jobs return, in order."""
-    if workers == 1 or len(jobs) < FEW:
-        yield from (job() for job in jobs)
-        return
-    context = multiprocessing.get_context("spawn")  # jax, which tasks import, must not be forked
-    with concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker) as pool:
-        try:
-            for i in range(0, len(jobs), 4 * workers):  # not all at once: results would fill the memory
-                yield from pool.map(operator.call, jobs[i : i + 4 * workers])
-        except BrokenProcessPool as error:
-            fault = "a worker process was killed, perhaps for lack of memory; try again with fewer --workers"
-            raise DataError(fault) from error
-
-
-def _start_worker() -> None:
-    """Leaves Ctrl-C to the parent, and ends the worker if the parent is killed: it would wait for jobs for ever."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()  # type: ignore[union-attr]
-    os._exit(1)
-
-
 def _count(
-    format: Format, splits: list[str], examples: Iterable[tuple[str, str, Split]], folder: pathlib.Path | None = None
+    format: Format, parts: Mapping[str, Iterable[Split]], where: str, folder: pathlib.Path | None = None
 ) -> dict[str, Summary]:
     """Checks and counts the examples of all splits and, with a folder, writes them to its files."""
-    summaries = {split: Summary(format) for split in splits}
-    for split, where, some in examples:
-        before = summaries[split].examples
-        summaries[split].add(some, where)
-        if folder:
-            for field, values in some.arrays.items():
-                _append(folder / f"{split}.{field}.npy", values, before)
-    for split, summary in summaries.items():
+    summaries = {}
+    for split, some in parts.items():
+        summary = summaries[split] = Summary(format)
+        bar = tqdm(some, f"{format.name} {split}", unit=" parts", disable=None, leave=False)
+        for i, examples in enumerate(bar):
+            before = summary.examples
+            summary.add(examples, f"{where}, {split}, part {i}")
+            if folder:
+                for field, values in examples.arrays.items():
+                    _append(folder / f"{split}.{field}.npy", values, before)
         if not summary.examples:
             raise DataError(f"{format.name}: the split {split} would have no examples")
     return summaries

@@ -1,7 +1,6 @@
 """What the tests of data sets share."""
 
 import hashlib
-import pickle
 from typing import NamedTuple
 
 import numpy as np
@@ -29,11 +28,10 @@ def load(module, folder, *options):
     return module.load(store.read(module.FORMAT, folder), *options)
 
 
-def run(jobs):
-    """The examples of some jobs, each run as another process would run it."""
-    splits = [pickle.loads(pickle.dumps(job))() for job in jobs]
-    parts = [(split.inputs, split.labels, split.lengths) for split in splits]
-    return Arrays(*(None if x[0] is None else np.concatenate(x) for x in zip(*parts, strict=True)))
+def join(parts):
+    """The examples of all parts of a split."""
+    arrays = [(part.inputs, part.labels, part.lengths) for part in parts]
+    return Arrays(*(None if x[0] is None else np.concatenate(x) for x in zip(*arrays, strict=True)))
 
 
 def contents(folder):

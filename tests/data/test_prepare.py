@@ -44,10 +44,11 @@ class Toy:
 
     def __init__(self, jobs=None, **fields):
         default = {"train": [functools.partial(some, s, 2) for s in range(3)], "test": [functools.partial(some, 9, 2)]}
-        self.made = Plan(jobs=jobs or default, origin="made here", **fields)
+        self.jobs, self.fields = jobs or default, fields
 
     def plan(self, request):
-        return self.made
+        parts = {split: (job() for job in jobs) for split, jobs in self.jobs.items()}
+        return Plan(parts=parts, origin="made here", **self.fields)
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ def test_what_a_killed_preparation_leaves_is_reported(tmp_path, toy):
 @pytest.mark.slow
 def test_a_killed_program_leaves_no_store(tmp_path):
     script = pathlib.Path(__file__).parents[2] / "scripts/prepare_data.py"
-    options = ["--generate", "--sizes", "20000", "10", "10", "--workers=2", f"--data_dir={tmp_path}"]
+    options = ["--generate", "--sizes", "20000", "10", "10", f"--data_dir={tmp_path}"]
     for number in (signal.SIGKILL, signal.SIGTERM):
         with subprocess.Popen([sys.executable, script, "listops", *options], stdout=subprocess.PIPE) as process:
             process.stdout.readline()
@@ -171,25 +172,6 @@ def test_a_killed_program_leaves_no_store(tmp_path):
             process.send_signal(number)
         assert not (tmp_path / "prepared/listops").exists()
     assert len(list((tmp_path / "prepared").iterdir())) == 1  # of the first
-
-
-@pytest.mark.slow
-def test_the_store_is_the_same_with_several_processes(tmp_path, toy):
-    toy({"train": [functools.partial(some, s, 2) for s in range(8)], "test": [functools.partial(some, 9, 2)]})
-    digests = []
-    for workers in (1, 2):
-        request = Request(data_dir=tmp_path, subset=True)
-        preparation.prepare("toy", request, workers=workers, force=True, say=lambda _: None)
-        digests.append(contents(tmp_path))
-    assert digests[0] == digests[1]
-
-
-@pytest.mark.slow
-def test_a_killed_worker_is_an_error(tmp_path, toy):
-    toy({"train": [functools.partial(os._exit, 1)] * 8})
-    request = Request(data_dir=tmp_path, subset=True)
-    with pytest.raises(DataError, match=r"a worker process was killed, .* try again with fewer --workers"):
-        preparation.prepare("toy", request, workers=2, say=lambda _: None)
 
 
 def test_a_folder_that_is_not_a_store_is_left_alone(tmp_path, toy):

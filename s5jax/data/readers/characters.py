@@ -1,15 +1,13 @@
 """Texts as sequences of characters, numbered by a vocabulary as the published S4 and S5 code makes it."""
 
-import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Int, UInt8, UInt32
 
+from s5jax.data.prepare import batched
 from s5jax.data.store import Format
 from s5jax.data.task import DataError
-
-__all__ = ["encode", "vocabulary"]
 
 CODE_POINTS = 0x110000
 
@@ -32,8 +30,7 @@ def vocabulary(texts: Iterable[str], format: Format, min_frequency: int = 1) -> 
       DataError: there are more characters than tokens.
     """
     counts = np.zeros(CODE_POINTS, np.int64)
-    beginnings = (text[: format.length - 1] for text in texts)
-    while some := list(itertools.islice(beginnings, 1024)):
+    for some in batched((text[: format.length - 1] for text in texts), 1024):
         counts += np.bincount(_code_points("".join(some)), minlength=CODE_POINTS)
     kept = np.flatnonzero(counts >= min_frequency)
     room = (format.num_tokens or 0) - EOS - 1

@@ -15,8 +15,6 @@ from s5jax.data.readers import images, official, tfds
 from s5jax.data.store import Format
 from s5jax.data.task import DataError
 
-__all__ = ["make_format", "plan"]
-
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar.html"
 FOLDER, ARCHIVE = "cifar-10-batches-bin", "cifar-10-binary.tar.gz"

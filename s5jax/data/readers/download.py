@@ -5,8 +5,6 @@ import pathlib
 from s5jax.data.store import Format
 from s5jax.data.task import DataError
 
-__all__ = ["download"]
-
 
 def download(format: Format, data_dir: pathlib.Path) -> None:
     """Downloads the official files of a task (its `downloads`) that are missing, each one whole or not at all.

@@ -15,8 +15,6 @@ from s5jax.data.readers import images, official, tfds
 from s5jax.data.store import Format
 from s5jax.data.task import DataError
 
-__all__ = ["make_format", "plan"]
-
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),

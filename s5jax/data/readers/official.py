@@ -12,8 +12,6 @@ from tqdm import tqdm
 from s5jax.data.store import Format
 from s5jax.data.task import DataError
 
-__all__ = ["LRA_ADDRESS", "LRA_ARCHIVES", "LRA_FOLDERS", "Missing", "find", "missing", "unpack"]
-
 LRA_FOLDERS = ("lra_release/lra_release", "lra_release", ".")
 """Folders that may hold what the archive of the Long Range Arena holds, likeliest first."""
 

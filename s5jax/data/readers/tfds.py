@@ -8,8 +8,6 @@ from tqdm import tqdm
 
 from s5jax.data.task import DataError
 
-__all__ = ["examples"]
-
 
 def examples(tfds_dir: pathlib.Path, name: str, split: str) -> Iterator[dict[str, Any]]:
     """Yields the examples of a split, in the order in which TFDS wrote them: shuffled, but always the same.

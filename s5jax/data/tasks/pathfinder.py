@@ -9,12 +9,13 @@ is in another part.) `pathx` is the same with 128 x 128 pixels.
 
 import functools
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Array, Float, Shaped, UInt8
 
 from s5jax.data.generators import contours
-from s5jax.data.prepare import Plan, Request
+from s5jax.data.prepare import Plan, Request, batched
 from s5jax.data.readers import official
 from s5jax.data.splits import random_split
 from s5jax.data.store import Format, Stored
@@ -23,8 +24,7 @@ from s5jax.data.task import DataError, Split, Task
 PART = "curv_contour_length_14"
 FOLDERS = (*official.LRA_FOLDERS, "pathfinder")
 SPLIT_SEED = 42
-READ_PER_JOB = 5000
-DRAWN_PER_JOB = 2000
+IMAGES_PER_PART = 2000
 
 
 def make_format(name: str, size: int) -> Format:
@@ -47,15 +47,11 @@ def make_plan(format: Format, style: contours.Style, request: Request) -> Plan:
     Raises:
       DataError: official files are missing, or are something else.
     """
-    jobs = {}
     if request.generate:
-        for split, size in (request.sizes or format.sizes).items():
-            jobs[split] = [
-                functools.partial(_draw, style, request.seed, split, start, min(start + DRAWN_PER_JOB, size))
-                for start in range(0, size, DRAWN_PER_JOB)
-            ]
+        sizes = request.sizes or format.sizes
+        drawn = {split: _draw(style, request.seed, split, size) for split, size in sizes.items()}
         origin = f"generated in the manner of the official images, which these are not, from seed {request.seed}"
-        return Plan(jobs=jobs, origin=origin)
+        return Plan(parts=drawn, origin=origin)
     folders = [f"{folder}/pathfinder{style.size}" for folder in FOLDERS]
     found = official.find(format, request.data_dir, folders, [f"{PART}/metadata"], official.LRA_ARCHIVES)
     folder, metadata = found / PART, list((found / PART / "metadata").glob("*.npy"))
@@ -72,13 +68,12 @@ def make_plan(format: Format, style: contours.Style, request: Request) -> Plan:
         raise DataError(f"{folder}/metadata: {fault} (--subset accepts fewer; {format.address})")
     if count < 10:
         raise DataError(f"{folder}/metadata: {count} images; at least 10 are needed to split them")
-    parts = random_split(count, [count - 2 * (count // 10), count // 10, count // 10], SPLIT_SEED)
-    for split, part in zip(format.sizes, parts, strict=True):
-        chosen = [samples[i] for i in part]
-        starts = range(0, len(chosen), READ_PER_JOB)
-        jobs[split] = [functools.partial(_read, folder, chosen[i : i + READ_PER_JOB], style.size) for i in starts]
+    split = random_split(count, [count - 2 * (count // 10), count // 10, count // 10], SPLIT_SEED)
+    chosen = zip(format.sizes, ([samples[i] for i in part] for part in split), strict=True)
+    read_some = functools.partial(_read, folder, style.size)
+    parts = {name: map(read_some, batched(some, IMAGES_PER_PART)) for name, some in chosen}
     sources = metadata + [folder / name for name, _ in samples]
-    return Plan(jobs=jobs, origin=f"official files of {folder}", sources=sources)
+    return Plan(parts=parts, origin=f"official files of {folder}", sources=sources)
 
 
 def make_task(format: Format, stored: Stored) -> Task:
@@ -95,9 +90,10 @@ def _normalize(grey: Shaped[Array, "..."]) -> Float[Array, "..."]:
     return (grey.astype("float32") / 255 - 0.5) / 0.5
 
 
-def _draw(style: contours.Style, seed: int, split: str, start: int, stop: int) -> Split:
-    images, labels = contours.examples(style, seed, split, start, stop)
-    return Split(images.reshape(len(images), -1, 1), labels.astype(np.int32))
+def _draw(style: contours.Style, seed: int, split: str, size: int) -> Iterator[Split]:
+    for start in range(0, size, IMAGES_PER_PART):
+        images, labels = contours.examples(style, seed, split, start, min(start + IMAGES_PER_PART, size))
+        yield Split(images.reshape(len(images), -1, 1), labels.astype(np.int32))
 
 
 def _parse(file: pathlib.Path) -> list[tuple[str, int]]:
@@ -119,7 +115,7 @@ def _parse(file: pathlib.Path) -> list[tuple[str, int]]:
     return samples
 
 
-def _read(folder: pathlib.Path, samples: list[tuple[str, int]], size: int) -> Split:
+def _read(folder: pathlib.Path, size: int, samples: list[tuple[str, int]]) -> Split:
     images = np.stack([_image(folder / name, size) for name, _ in samples])
     return Split(images.reshape(len(images), -1, 1), np.array([label for _, label in samples], np.int32))
 

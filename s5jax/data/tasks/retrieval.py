@@ -6,13 +6,11 @@ an end token. The vocabulary is that of the published code, all characters of th
 """
 
 import functools
-import itertools
-import pathlib
 
 import numpy as np
 from tqdm import tqdm
 
-from s5jax.data.prepare import Plan, Request
+from s5jax.data.prepare import Plan, Request, batched
 from s5jax.data.readers import lines, official
 from s5jax.data.readers.characters import encode, vocabulary
 from s5jax.data.store import Format, Stored
@@ -35,6 +33,7 @@ FORMAT = Format(
 FOLDERS = (*(f"{folder}/tsv_data" for folder in official.LRA_FOLDERS), "aan", ".")
 FILES = {"train": "new_aan_pairs.train.tsv", "val": "new_aan_pairs.eval.tsv", "test": "new_aan_pairs.test.tsv"}
 COLUMNS = ("label", "id1", "id2", "text1", "text2")
+PAIRS_PER_PART = 1000
 LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 
 
@@ -45,12 +44,12 @@ def plan(request: Request) -> Plan:
       DataError: files are missing or damaged, or hold other characters.
     """
     folder = official.find(FORMAT, request.data_dir, FOLDERS, list(FILES.values()), official.LRA_ARCHIVES)
-    parts = {split: [(folder / name, *some) for some in lines.ranges(folder / name)] for split, name in FILES.items()}
-    training = tqdm(parts["train"], "vocabulary", unit=" parts", disable=None, leave=False)
-    pairs = itertools.chain.from_iterable(lines.parsed(*part, _parse) for part in training)
-    characters = vocabulary((text for _, *texts in pairs for text in texts), FORMAT)
+    pairs = {split: functools.partial(lines.parsed, folder / name, _parse) for split, name in FILES.items()}
+    training = tqdm(pairs["train"](), "vocabulary", unit=" pairs", disable=None, leave=False)
+    characters = vocabulary((text for _, *texts in training for text in texts), FORMAT)
+    encode_some = functools.partial(_encode, characters)
     return Plan(
-        jobs={split: [functools.partial(_encode, characters, *part) for part in some] for split, some in parts.items()},
+        parts={split: map(encode_some, batched(read(), PAIRS_PER_PART)) for split, read in pairs.items()},
         origin=f"documents of the ACL Anthology Network from {folder}, {len(characters)} characters",
         sources=[folder / name for name in FILES.values()],
         facts={"characters": characters},
@@ -61,9 +60,7 @@ def load(stored: Stored) -> Task:
     return FORMAT.task(stored.splits)
 
 
-def _encode(characters: str, file: pathlib.Path, begin: int, end: int) -> Split:
-    """The pairs on the lines that begin in a range of bytes."""
-    pairs = list(lines.parsed(file, begin, end, _parse))
+def _encode(characters: str, pairs: list[tuple[int, str, str]]) -> Split:
     tokens, lengths = encode([text for _, *texts in pairs for text in texts], characters, FORMAT.length)
     labels = np.array([label for label, *_ in pairs], np.int32)
     return Split(tokens.reshape(-1, 2, FORMAT.length), labels, lengths.reshape(-1, 2))

@@ -27,14 +27,14 @@ load = functools.partial(wav.task, FORMAT)
 
 
 def plan(request: Request) -> Plan:
-    """Reads all headers to find the recordings of one second, and splits these by `stratified_split` with seed 0.
+    """Reads all files to find the recordings of one second, and splits these by `stratified_split` with seed 0.
 
     Raises:
       DataError: files are missing or damaged.
     """
     root = speech_commands.find(FORMAT, request)
     files = speech_commands.recordings(root, WORDS, request.subset)
-    kept = [(file, label) for file, label in files if wav.header(file, FORMAT.length)[1] == FORMAT.length]
+    kept = [(file, label) for file, label in files if wav.resampled_length(file, FORMAT.length)[1] == FORMAT.length]
     if not kept:
         raise DataError(f"{root}: none of {len(files)} recordings is one second long; get the official files")
     train = int(0.7 * len(kept))

@@ -48,7 +48,7 @@ load = functools.partial(wav.task, FORMAT)
 
 
 def plan(request: Request) -> Plan:
-    """Reads the lists and all headers.
+    """Reads the lists and all files.
 
     Raises:
       DataError: files are missing or damaged, or a list contradicts them.

@@ -35,7 +35,7 @@ FORMAT = Format(
 
 
 def plan(request: Request) -> Plan:
-    """Reads the names of the files and all headers.
+    """Reads the names of the files, and all files.
 
     Raises:
       DataError: files are missing or damaged, or have other names.

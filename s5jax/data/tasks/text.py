@@ -14,12 +14,12 @@ and other reviews validate.
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from tqdm import tqdm
 
-from s5jax.data.prepare import Plan, Request
+from s5jax.data.prepare import Plan, Request, batched
 from s5jax.data.readers import official, tfds
 from s5jax.data.readers.characters import encode, vocabulary
 from s5jax.data.splits import random_split
@@ -47,7 +47,7 @@ FORMAT = Format(
     characters=131,
 )
 MIN_FREQUENCY = 15
-REVIEWS_PER_JOB = 2500
+REVIEWS_PER_PART = 2500
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,28 +66,28 @@ def plan(request: Request) -> Plan:
     Raises:
       DataError: files are missing, or hold other characters.
     """
-    reads: dict[str, list[Read]] = {"train": [], "test": []}
-    sources: list[pathlib.Path] = []
+    reads: dict[str, Callable[[], Iterator[tuple[str, int]]]]
+    files: dict[str, list[pathlib.Path]] = {"train": [], "test": []}
     if request.tfds_dir:
         where = f"TFDS directory {request.tfds_dir / 'imdb_reviews'}"
-        reads = {split: [functools.partial(_read_tfds, request.tfds_dir, split)] for split in reads}
+        reads = {split: functools.partial(_read_tfds, request.tfds_dir, split) for split in files}
     else:
-        folders = [f"{split}/{label}" for split in reads for label in ("neg", "pos")]
+        folders = [f"{split}/{label}" for split in files for label in ("neg", "pos")]
         root = official.find(FORMAT, request.data_dir, ["aclImdb"], folders, ["aclImdb_v1.tar.gz"])
         where = str(root)
         for folder in folders:
-            files = sorted((root / folder).glob("*.txt"))
-            if not files:
+            found = sorted((root / folder).glob("*.txt"))
+            if not found:
                 raise official.missing(FORMAT, request.data_dir, f"{root / folder} has no *.txt")
-            parts = [files[i : i + REVIEWS_PER_JOB] for i in range(0, len(files), REVIEWS_PER_JOB)]
-            reads[folder.partition("/")[0]] += [functools.partial(_read_files, part) for part in parts]
-            sources += files
-    training = tqdm(reads["train"], "vocabulary", unit=" parts", disable=None, leave=False)
-    characters = vocabulary((review for read in training for review in read()[0]), FORMAT, MIN_FREQUENCY)
+            files[folder.partition("/")[0]] += found
+        reads = {split: functools.partial(_read_files, some) for split, some in files.items()}
+    training = tqdm(reads["train"](), "vocabulary", unit=" reviews", disable=None, leave=False)
+    characters = vocabulary((review for review, _ in training), FORMAT, MIN_FREQUENCY)
+    encode_some = functools.partial(_encode, characters)
     return Plan(
-        jobs={split: [functools.partial(_encode, read, characters) for read in some] for split, some in reads.items()},
+        parts={split: map(encode_some, batched(read(), REVIEWS_PER_PART)) for split, read in reads.items()},
         origin=f"IMDB reviews from {where}, {len(characters)} characters",
-        sources=sources,
+        sources=files["train"] + files["test"],
         facts={"characters": characters, "classes": ["neg", "pos"]},
     )
 
@@ -104,26 +104,19 @@ def load(stored: Stored, options: Options) -> Task:
     return FORMAT.task({"train": train.select(parts[0]), "val": train.select(parts[1]), "test": test})
 
 
-Read = Callable[[], tuple[Sequence[str], Sequence[int]]]
-"""Returns some reviews and their labels."""
+def _encode(characters: str, reviews: list[tuple[str, int]]) -> Split:
+    tokens, lengths = encode([text for text, _ in reviews], characters, FORMAT.length)
+    return Split(tokens, np.array([label for _, label in reviews], np.int32), lengths)
 
 
-def _encode(read: Read, characters: str) -> Split:
-    reviews, labels = read()
-    tokens, lengths = encode(reviews, characters, FORMAT.length)
-    return Split(tokens, np.array(labels, np.int32), lengths)
-
-
-def _read_files(files: list[pathlib.Path]) -> tuple[list[str], list[int]]:
-    reviews = []
+def _read_files(files: list[pathlib.Path]) -> Iterator[tuple[str, int]]:
     for file in files:
         try:
-            reviews.append(file.read_bytes().decode())
+            yield file.read_bytes().decode(), file.parent.name == "pos"
         except UnicodeDecodeError as error:
             raise DataError(f"{file}: not UTF-8 text ({error}); get the official files again") from error
-    return reviews, [file.parent.name == "pos" for file in files]
 
 
-def _read_tfds(tfds_dir: pathlib.Path, split: str) -> tuple[list[str], list[int]]:
-    examples = list(tfds.examples(tfds_dir, "imdb_reviews/plain_text", split))
-    return [example["text"].decode() for example in examples], [int(example["label"]) for example in examples]
+def _read_tfds(tfds_dir: pathlib.Path, split: str) -> Iterator[tuple[str, int]]:
+    for example in tfds.examples(tfds_dir, "imdb_reviews/plain_text", split):
+        yield example["text"].decode(), int(example["label"])
