@@ -116,11 +116,9 @@ def read_official(options: Any, name: str, archive: str, where: str, algorithm: 
     """A published text, from the file itself or from its zip archive.
 
     Args:
-      options: `path` is the file, the archive, or the folder of either; with `any_file` it need not be the official
-        one.
+      options: `path` is the file, the archive, or the folder of either; with `any_file` any file is taken.
       name: of the file within the archive; outside of it, its last part.
-      archive: name of the archive.
-      where: from where the archive is to be had.
+      archive, where: name of the archive, and its address.
       algorithm, digest: a hash of the official file, by its name in hashlib.
 
     Raises:

@@ -1,8 +1,8 @@
 """Makes the store of a task from its official files, from a TFDS directory or by a generator.
 
-A task's `plan(request)` returns a `Plan`: the examples of each split, in parts that are made one after the other.
-`prepare` checks each part and writes it to a temporary folder beside the store. That folder takes the store's place at
-the end, so that there is never half a store.
+A task's `plan(request)` returns a `Plan`: the examples of each split, in parts that are made one after the other. Both
+raise DataError where files are missing or damaged. `prepare` checks each part and writes it to a temporary folder
+beside the store. That folder takes the store's place at the end, so that there is never half a store.
 """
 
 import dataclasses
@@ -22,8 +22,7 @@ from tqdm import tqdm
 
 import s5jax
 from s5jax.data import store, tasks
-from s5jax.data.readers.download import download
-from s5jax.data.readers.official import Missing
+from s5jax.data.readers import official
 from s5jax.data.store import Format
 from s5jax.data.summary import Summary, unexpected
 from s5jax.data.task import DataError, Split
@@ -153,15 +152,10 @@ def prepare(name: str, request: Request, *, force: bool = False, say: Callable[[
 
 
 def check(name: str, request: Request) -> tuple[list[str], list[str]]:
-    """Checks a store or, where there is none, the official files.
+    """Checks a store or, where there is none, the official files; returns lines of what was found and what is wrong.
 
-    Nothing is written, except that official files are unpacked if they are still in their archive.
-
-    Returns:
-      What was found and what is wrong, in lines.
-
-    Raises:
-      DataError: there is nothing to check, or files are damaged.
+    Nothing is written, except that official files are unpacked if they are still in their archive. Raises DataError if
+    there is nothing to check, or files are damaged.
     """
     task, where = find(name), store.directory(request.data_dir, name)
     if not where.exists():
@@ -201,10 +195,10 @@ def _plan(task: Any, request: Request) -> Plan:
         raise DataError(f"{format.name}: not read from TFDS; get the official files from {format.address}")
     try:
         return task.plan(request)
-    except Missing:
+    except official.Missing:
         if not request.download:
             raise
-    download(format, request.data_dir)
+    official.download(format, request.data_dir)
     return task.plan(request)
 
 

@@ -96,12 +96,7 @@ def directory(data_dir: pathlib.Path | str, name: str) -> pathlib.Path:
 
 
 def read_manifest(data_dir: pathlib.Path | str, name: str) -> dict[str, Any]:
-    """Reads the manifest of a store.
-
-    Raises:
-      Unprepared: there is no store.
-      DataError: it is damaged or of another version.
-    """
+    """The manifest of a store. Raises Unprepared if there is none, DataError if it is damaged or of another version."""
     path = directory(data_dir, name) / "manifest.json"
     command = f"python scripts/prepare_data.py {name} --data_dir={data_dir}"
     if not path.is_file():
@@ -120,12 +115,7 @@ def read_manifest(data_dir: pathlib.Path | str, name: str) -> dict[str, Any]:
 
 
 def read(format: Format, data_dir: pathlib.Path | str) -> Stored:
-    """Reads the store of a task. Arrays stay on disk, mapped into memory.
-
-    Raises:
-      Unprepared: there is no store.
-      DataError: files are missing or cut off.
-    """
+    """Reads the store of a task. Raises Unprepared if there is none, DataError if files are missing or cut off."""
     manifest, splits = read_manifest(data_dir, format.name), {}
     again = f"run `python scripts/prepare_data.py {format.name} --data_dir={data_dir} --force`"
     for name, about in manifest["splits"].items():

@@ -16,18 +16,10 @@ PAD, UNKNOWN, EOS = 0, 1, 2
 
 
 def vocabulary(texts: Iterable[str], format: Format, min_frequency: int = 1) -> str:
-    """Counts the characters of the training texts of a task; of each text only the first L - 1 count.
+    """The characters of tokens 3, 4, ...: the most frequent in the training texts first, then by code point.
 
-    Args:
-      texts: the texts.
-      format: of the task; it has L, the length of the sequences, and the number of tokens.
-      min_frequency: characters that occur less often are left out.
-
-    Returns:
-      The characters of tokens 3, 4, ...: the most frequent first, then by code point.
-
-    Raises:
-      DataError: there are more characters than tokens.
+    Of each text only the first L - 1 characters count. Those that occur less often than `min_frequency` are left out.
+    Raises DataError if there are more than the format has tokens for.
     """
     counts = np.zeros(CODE_POINTS, np.int64)
     for some in batched((text[: format.length - 1] for text in texts), 1024):
@@ -43,15 +35,9 @@ def vocabulary(texts: Iterable[str], format: Format, min_frequency: int = 1) -> 
 def encode(
     texts: Sequence[str], characters: str, length: int
 ) -> tuple[UInt8[np.ndarray, "N L"], Int[np.ndarray, " N"]]:
-    """Encodes N texts.
+    """The tokens of N texts, and the number of tokens of each.
 
-    Args:
-      texts: of each, the first L - 1 characters are taken; then comes the end token, then padding.
-      characters: of tokens 3, 4, ...
-      length: L.
-
-    Returns:
-      The tokens, and the number of tokens of each text, its end included.
+    They are those of the first L - 1 characters and the end token, which counts; then comes padding to the length L.
     """
     tokens = np.full((len(texts), length), PAD, np.uint8)
     lengths = np.empty(len(texts), np.int32)

@@ -55,12 +55,10 @@ def plan(format: Format, request: Request) -> Plan:
     return images.plan(read, f"CIFAR-10 from {folder}", [folder / name for name in names], facts)
 
 
-def _read_files(
-    folder: pathlib.Path, colour: bool, split: str
-) -> tuple[UInt8[np.ndarray, "N 1024 C"], UInt8[np.ndarray, " N"]]:
+def _read_files(folder: pathlib.Path, colour: bool, split: str) -> images.Images:
     batches = [_records(folder / name) for name in BATCHES[split]]
-    images = [_pixels(some[:, 1:].reshape(-1, 3, 1024).transpose(0, 2, 1), colour) for some in batches]
-    return np.concatenate(images), np.concatenate([some[:, 0] for some in batches])
+    pixels = [_pixels(some[:, 1:].reshape(-1, 3, 1024).transpose(0, 2, 1), colour) for some in batches]
+    return np.concatenate(pixels), np.concatenate([some[:, 0] for some in batches])
 
 
 def _records(file: pathlib.Path) -> UInt8[np.ndarray, "N 3073"]:
@@ -75,16 +73,14 @@ def _records(file: pathlib.Path) -> UInt8[np.ndarray, "N 3073"]:
     return records
 
 
-def _read_tfds(
-    tfds_dir: pathlib.Path, colour: bool, split: str
-) -> tuple[UInt8[np.ndarray, "N 1024 C"], UInt8[np.ndarray, " N"]]:
+def _read_tfds(tfds_dir: pathlib.Path, colour: bool, split: str) -> images.Images:
     """The same from a TFDS directory, where the images of a split have ids such as train_00042."""
     examples = sorted(tfds.examples(tfds_dir, "cifar10", split), key=lambda example: example["id"])
-    images = np.stack([example["image"].reshape(1024, 3) for example in examples])
-    return _pixels(images, colour), np.array([example["label"] for example in examples], np.uint8)
+    pixels = np.stack([example["image"].reshape(1024, 3) for example in examples])
+    return _pixels(pixels, colour), np.array([example["label"] for example in examples], np.uint8)
 
 
-def _pixels(images: UInt8[np.ndarray, "N 1024 3"], colour: bool) -> UInt8[np.ndarray, "N 1024 C"]:
+def _pixels(rgb: UInt8[np.ndarray, "N 1024 3"], colour: bool) -> UInt8[np.ndarray, "N 1024 C"]:
     from PIL import Image
 
-    return images if colour else np.asarray(Image.fromarray(images).convert("L"))[..., None]
+    return rgb if colour else np.asarray(Image.fromarray(rgb).convert("L"))[..., None]

@@ -22,14 +22,10 @@ FILES = {
 
 
 def make_format(name: str, folder: str, *, url: str, sums: tuple[str, str, str, str], **fields: Any) -> Format:
-    """The format of a task.
+    """The format of a task whose files are in a folder below the data directory.
 
-    Args:
-      name: of the task.
-      folder: of the files, below the data directory.
-      url: address of the folder from which the files are downloaded.
-      sums: SHA-256 of images and labels of training, then of testing, all of them gzipped.
-      **fields: others of a `Format`.
+    They are downloaded from the folder at `url`; `sums` are the SHA-256 of images and labels of training, then of
+    testing, all of them gzipped. `fields` are others of a `Format`.
     """
     names = [f"{name}.gz" for names in FILES.values() for name in names]
     return Format(
@@ -61,9 +57,7 @@ def _file(folder: pathlib.Path, name: str, request: Request, format: Format) -> 
     raise official.missing(format, request.data_dir, f"{folder} lacks {name}[.gz]")
 
 
-def _read_files(
-    files: dict[str, pathlib.Path], split: str
-) -> tuple[UInt8[np.ndarray, "N 784 1"], UInt8[np.ndarray, " N"]]:
+def _read_files(files: dict[str, pathlib.Path], split: str) -> images.Images:
     images_file, labels_file = (files[name] for name in FILES[split])
     pixels, labels = _array(images_file), _array(labels_file)
     if pixels.shape[1:] != (28, 28) or labels.shape != pixels.shape[:1]:
@@ -90,9 +84,7 @@ def _array(file: pathlib.Path) -> UInt8[np.ndarray, "..."]:
     return np.frombuffer(content[start:], np.uint8).reshape(shape)
 
 
-def _read_tfds(
-    tfds_dir: pathlib.Path, name: str, split: str
-) -> tuple[UInt8[np.ndarray, "N 784 1"], UInt8[np.ndarray, " N"]]:
+def _read_tfds(tfds_dir: pathlib.Path, name: str, split: str) -> images.Images:
     """The same from a TFDS directory, in its order: these images have no ids."""
     examples = list(tfds.examples(tfds_dir, name, split))
     pixels = np.stack([example["image"] for example in examples])

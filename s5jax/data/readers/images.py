@@ -12,8 +12,11 @@ from s5jax.data.prepare import Plan
 from s5jax.data.splits import random_split
 from s5jax.data.task import Split
 
-Read = Callable[[str], tuple[UInt8[np.ndarray, "N L C"], UInt8[np.ndarray, " N"]]]
-"""Returns pixels and labels of all images of "train" or "test"."""
+Images = tuple[UInt8[np.ndarray, "N L C"], UInt8[np.ndarray, " N"]]
+"""Pixels and labels."""
+
+Read = Callable[[str], Images]
+"""Returns all images of "train" or "test"."""
 
 
 def plan(read: Read, origin: str, sources: Sequence[pathlib.Path] = (), facts: dict[str, Any] | None = None) -> Plan:

@@ -1,4 +1,4 @@
-"""Official files where a user put them: found, and unpacked if they are still in their archive."""
+"""Official files where a user put them: found, unpacked if they are still in their archive, or downloaded."""
 
 import functools
 import pathlib
@@ -33,13 +33,8 @@ def find(
 ) -> pathlib.Path:
     """Finds the first folder that has all official files of a task, and unpacks an archive if no folder has them.
 
-    Args:
-      format: of the task.
-      data_dir: where to look.
-      folders: relative paths of folders, likeliest first.
-      files: files or folders that must be in it.
-      archives: names of official archives.
-      unpack_to: subfolder for an archive whose members have no folder of their own.
+    `folders`, likeliest first, `files` that must be in one, and `archives` are relative paths; `unpack_to` is the
+    subfolder for an archive whose members have no folder of their own.
 
     Raises:
       Missing: no folder has all files.
@@ -100,3 +95,25 @@ def unpack(archive: pathlib.Path, into: pathlib.Path, folder: str = ".") -> None
                 raise DataError(f"{archive}: holds {member.name}, which is in {into} already; move one of them away")
         for member in members:
             member.rename(into / member.name)
+
+
+def download(format: Format, data_dir: pathlib.Path) -> None:
+    """Downloads the official files of a task (its `downloads`) that are missing, each one whole or not at all.
+
+    Raises:
+      DataError: the task has no downloads, or one failed or has another sum.
+    """
+    if not format.downloads:
+        raise DataError(f"{format.name}: --download does not know this task; get the files from {format.address}")
+    import pooch  # only downloads need it
+
+    for name, (url, known_hash) in format.downloads.items():
+        file = data_dir / name
+        if file.exists():
+            continue
+        try:
+            pooch.retrieve(url, known_hash, fname=file.name, path=file.parent, progressbar=True)
+        except Exception as error:  # of requests, urllib3, the operating system; ValueError: another sum
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            place = f"get the files from {format.address} and put them there as {data_dir}/{format.files}"
+            raise DataError(f"{url}: download failed ({reason}); try again, or {place}") from error

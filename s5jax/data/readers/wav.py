@@ -19,10 +19,7 @@ RATES = (1_000, 768_000)
 
 
 def read(path: pathlib.Path) -> tuple[Int16[np.ndarray, " samples"], int]:
-    """Reads a wav file of 16-bit samples of one channel.
-
-    Returns:
-      The samples, and their number per second.
+    """The samples of a wav file, 16 bits of one channel, and their number per second.
 
     Raises:
       DataError: it is not such a file, is damaged or cut off, or has no samples.
@@ -64,21 +61,17 @@ def plan(
     facts: Mapping[str, Any] | None = None,
     lists: Sequence[pathlib.Path] = (),
 ) -> Plan:
-    """Plans recordings of a second, whose samples are the format's `length`: shorter ones are padded, longer ones cut.
+    """Plans the recordings of each split and their labels, whose folder is `root`; `lists` are other files to note.
 
-    All files are read, so that a damaged one is found before the work begins. Other rates are resampled.
-
-    Args:
-      format: of the task.
-      root: the folder of the recordings.
-      recordings: files of each split, and their labels.
-      facts: of the plan.
-      lists: other files that were read.
+    They become a second of as many samples as the format's length: other rates are resampled, shorter recordings
+    padded, longer ones cut. All files are read, so that a damaged one is found before the work begins.
 
     Raises:
-      DataError: a file is damaged.
+      DataError: there are none, or a file is damaged.
     """
     files = [file for some in recordings.values() for file, _ in some]
+    if not files:
+        raise DataError(f"{root}: no recordings (.wav); get them from {format.address}")
     rates, samples = np.array([resampled_length(file, format.length) for file in files]).T
     counts = {"files": len(files), "padded": int((samples < format.length).sum())}
     counts |= {"cut": int((samples > format.length).sum()), "resampled": int((rates != format.length).sum())}

@@ -42,11 +42,7 @@ TREES_PER_PART = 1000
 
 
 def plan(request: Request) -> Plan:
-    """Reads the official files, or generates trees of the same grammar from a seed.
-
-    Raises:
-      DataError: official files are missing, or are something else.
-    """
+    """Reads the official files, or generates trees of the same grammar from a seed."""
     facts = {"vocabulary": list(VOCABULARY)}
     if request.generate:
         sizes = request.sizes or FORMAT.sizes

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Shaped, UInt8
 
 from s5jax.data.generators import contours
 from s5jax.data.prepare import Plan, Request, batched
-from s5jax.data.readers import official
+from s5jax.data.readers import lines, official
 from s5jax.data.splits import random_split
 from s5jax.data.store import Format, Stored
 from s5jax.data.task import DataError, Split, Task
@@ -42,33 +42,19 @@ def make_format(name: str, size: int) -> Format:
 
 
 def make_plan(format: Format, style: contours.Style, request: Request) -> Plan:
-    """Reads the official files, or generates images in their manner and in a style.
-
-    Raises:
-      DataError: official files are missing, or are something else.
-    """
+    """Reads the official files, or generates images in their manner and in a style."""
     if request.generate:
         sizes = request.sizes or format.sizes
         drawn = {split: _draw(style, request.seed, split, size) for split, size in sizes.items()}
         origin = f"generated in the manner of the official images, which these are not, from seed {request.seed}"
         return Plan(parts=drawn, origin=origin)
     folders = [f"{folder}/pathfinder{style.size}" for folder in FOLDERS]
-    found = official.find(format, request.data_dir, folders, [f"{PART}/metadata"], official.LRA_ARCHIVES)
-    folder, metadata = found / PART, list((found / PART / "metadata").glob("*.npy"))
-    if not metadata:
-        raise DataError(f"{folder}/metadata: no *.npy; get the official files from {format.address}")
-    for file in metadata:
-        if not file.stem.isdecimal():
-            raise DataError(f"{file}: not an official file, whose names are numbers; remove it")
+    folder = official.find(format, request.data_dir, folders, [f"{PART}/metadata"], official.LRA_ARCHIVES) / PART
+    metadata = [file for file in (folder / "metadata").glob("*.npy") if file.stem.isdecimal()]
     metadata.sort(key=lambda file: int(file.stem))
-    samples = [sample for file in metadata for sample in _parse(file)]
-    count, expected = len(samples), sum(format.sizes.values())
-    if count != expected and not request.subset:
-        fault = f"{count:,} images, not {expected:,}; files are missing or cut off"
-        raise DataError(f"{folder}/metadata: {fault} (--subset accepts fewer; {format.address})")
-    if count < 10:
-        raise DataError(f"{folder}/metadata: {count} images; at least 10 are needed to split them")
-    split = random_split(count, [count - 2 * (count // 10), count // 10, count // 10], SPLIT_SEED)
+    samples = [sample for file in metadata for sample in lines.parsed(file, _parse)]
+    tenth = len(samples) // 10
+    split = random_split(len(samples), [len(samples) - 2 * tenth, tenth, tenth], SPLIT_SEED)
     chosen = zip(format.sizes, ([samples[i] for i in part] for part in split), strict=True)
     read_some = functools.partial(_read, folder, style.size)
     parts = {name: map(read_some, batched(some, IMAGES_PER_PART)) for name, some in chosen}
@@ -96,23 +82,14 @@ def _draw(style: contours.Style, seed: int, split: str, size: int) -> Iterator[S
         yield Split(images.reshape(len(images), -1, 1), labels.astype(np.int32))
 
 
-def _parse(file: pathlib.Path) -> list[tuple[str, int]]:
-    """Paths and labels in a metadata file, which is text in spite of its name, with a line for each image."""
-    try:
-        text = file.read_text("utf-8")
-    except UnicodeDecodeError:
-        raise DataError(f"{file}: not text, as the official metadata are; get it again") from None
-    samples = []
-    for number, line in enumerate(text.splitlines(), 1):
-        fields = line.split()
-        if len(fields) < 4:
-            fault = f"{len(fields)} fields, but folder, name, number and label are needed"
-            raise DataError(f"{file}, line {number}: {fault}; is the file cut off?")
-        subfolder, name, _, label, *_ = fields
-        if label not in ("0", "1"):
-            raise DataError(f"{file}, line {number}: the label must be 0 or 1, not {label!r}; get the file again")
-        samples.append((f"{subfolder}/{name}", int(label)))
-    return samples
+def _parse(line: bytes) -> tuple[str, int]:
+    """Path and label of an image."""
+    fields = line.decode().split()
+    if len(fields) < 4:
+        raise ValueError(f"{len(fields)} fields, but folder, name, number and label are needed")
+    if fields[3] not in ("0", "1"):
+        raise ValueError(f"the label must be 0 or 1, not {fields[3]!r}")
+    return f"{fields[0]}/{fields[1]}", int(fields[3])
 
 
 def _read(folder: pathlib.Path, size: int, samples: list[tuple[str, int]]) -> Split:

@@ -38,11 +38,7 @@ LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 
 
 def plan(request: Request) -> Plan:
-    """Reads the official files, and counts the characters of the training documents.
-
-    Raises:
-      DataError: files are missing or damaged, or hold other characters.
-    """
+    """Reads the official files, and counts the characters of the training documents."""
     folder = official.find(FORMAT, request.data_dir, FOLDERS, list(FILES.values()), official.LRA_ARCHIVES)
     pairs = {split: functools.partial(lines.parsed, folder / name, _parse) for split, name in FILES.items()}
     training = tqdm(pairs["train"](), "vocabulary", unit=" pairs", disable=None, leave=False)

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from s5jax.data.prepare import Plan, Request
 from s5jax.data.readers import official, wav
 from s5jax.data.store import Format
-from s5jax.data.task import DataError
 
 WORDS = (
     *("backward", "bed", "bird", "cat", "dog", "down", "eight", "five", "follow", "forward", "four", "go", "happy"),
@@ -48,55 +47,22 @@ load = functools.partial(wav.task, FORMAT)
 
 
 def plan(request: Request) -> Plan:
-    """Reads the lists and all files.
-
-    Raises:
-      DataError: files are missing or damaged, or a list contradicts them.
-    """
+    """Splits the files by the official lists."""
     root = find(FORMAT, request)
+    listed = {
+        name: split for split, file in LISTS.items() for name in (root / file).read_text(errors="replace").split()
+    }
     splits: dict[str, list[tuple[pathlib.Path, int]]] = {"train": [], "val": [], "test": []}
-    files = recordings(root, WORDS, request.subset)
-    listed = _listed(root, {f"{file.parent.name}/{file.name}" for file, _ in files}, request.subset)
-    for file, label in files:
+    for file, label in recordings(root, WORDS):
         splits[listed.get(f"{file.parent.name}/{file.name}", "train")].append((file, label))
     return wav.plan(FORMAT, root, splits, {"classes": list(WORDS)}, [root / name for name in LISTS.values()])
 
 
 def find(format: Format, request: Request) -> pathlib.Path:
     """Finds the folder that has a folder for each word, and unpacks the archive, which has none, if it is not there."""
-    return official.find(format, request.data_dir, FOLDERS, archives=[ARCHIVE], unpack_to=FOLDER)
+    return official.find(format, request.data_dir, FOLDERS, list(LISTS.values()), [ARCHIVE], unpack_to=FOLDER)
 
 
-def recordings(root: pathlib.Path, words: Sequence[str], subset: bool) -> list[tuple[pathlib.Path, int]]:
-    """Lists the recordings of some words, and the place of each one's word, in the order of the words, and by name.
-
-    Args:
-      root: the folder that has a folder for each word.
-      words: which words.
-      subset: words may be missing.
-
-    Raises:
-      DataError: there are no recordings of a word, or none at all.
-    """
-    files = [sorted((root / word).glob("*.wav")) for word in words]
-    absent = [word for word, found in zip(words, files, strict=True) if not found]
-    if absent and (not subset or len(absent) == len(words)):
-        fault = f"no recordings (.wav) of {len(absent)} of the {len(words)} words: {', '.join(absent)}"
-        raise DataError(f"{root}: {fault}; get all of them from {ADDRESS}")
-    return [(file, label) for label, found in enumerate(files) for file in found]
-
-
-def _listed(root: pathlib.Path, names: set[str], subset: bool) -> dict[str, str]:
-    """The split of the recordings, "word/file.wav", that are not for training."""
-    listed: dict[str, str] = {}
-    for split, file in LISTS.items():
-        try:
-            lines = (root / file).read_text().split()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{root / file}: cannot be read ({error}); get it from {ADDRESS}") from error
-        absent = sorted(set(lines) - names)
-        if absent and not subset:
-            fault = f"{len(absent)} of {len(lines)} recordings do not exist, such as {absent[0]}"
-            raise DataError(f"{root / file}: {fault}; get all files from {ADDRESS}")
-        listed |= dict.fromkeys(lines, split)
-    return listed
+def recordings(root: pathlib.Path, words: Sequence[str]) -> list[tuple[pathlib.Path, int]]:
+    """Lists the recordings of some words, and the place of each one's word, in the order of the words, and by name."""
+    return [(file, label) for label, word in enumerate(words) for file in sorted((root / word).glob("*.wav"))]

@@ -61,11 +61,7 @@ class Options:
 
 
 def plan(request: Request) -> Plan:
-    """Reads the official files or a TFDS directory, and counts the characters of the training reviews.
-
-    Raises:
-      DataError: files are missing, or hold other characters.
-    """
+    """Reads the official files or a TFDS directory, and counts the characters of the training reviews."""
     reads: dict[str, Callable[[], Iterator[tuple[str, int]]]]
     files: dict[str, list[pathlib.Path]] = {"train": [], "test": []}
     if request.tfds_dir:

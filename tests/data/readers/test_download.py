@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from s5jax.data.prepare import Request, prepare
-from s5jax.data.readers.download import download
+from s5jax.data.readers.official import download
 from s5jax.data.task import DataError
 from s5jax.data.tasks import image, listops
 
