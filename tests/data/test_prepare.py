@@ -163,7 +163,7 @@ def test_what_a_killed_preparation_leaves_is_reported(tmp_path, toy):
 @pytest.mark.slow
 def test_a_killed_program_leaves_no_store(tmp_path):
     script = pathlib.Path(__file__).parents[2] / "scripts/prepare_data.py"
-    options = ["--generate", "--sizes", "20000", "10", "10", f"--data_dir={tmp_path}"]
+    options = ["--generate", "--sizes", "200000", "10", "10", f"--data_dir={tmp_path}"]
     for number in (signal.SIGKILL, signal.SIGTERM):
         with subprocess.Popen([sys.executable, script, "listops", *options], stdout=subprocess.PIPE) as process:
             process.stdout.readline()

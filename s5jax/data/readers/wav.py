@@ -29,7 +29,7 @@ def read(path: pathlib.Path) -> tuple[Int16[np.ndarray, " samples"], int]:
             channels, width, rate, count, *_ = file.getparams()
             content = file.readframes(count)
     except Exception as error:  # wave raises whatever a damaged header leads to
-        reason = error.strerror if isinstance(error, OSError) else error or type(error).__name__
+        reason = error.strerror if isinstance(error, OSError) else str(error) or type(error).__name__
         raise DataError(f"{path}: cannot be read as a wav file ({reason}); get it again") from error
     if (channels, width) != (1, 2):
         raise DataError(f"{path}: {channels} channels of {8 * width} bits; convert it to 16-bit PCM of one channel")
