@@ -43,7 +43,7 @@ def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
         total = STEPS * (2 * repeats + 2)
         sizes = {"train": total * resolve.resolve(values).train.batch_size // 2, "val": 50, "test": 50}
         request = Request(data_dir=pathlib.Path(folder), generate=True, sizes=sizes)
-        prepare("listops", request, say=lambda _: None, quiet=True)
+        prepare("listops", request, say=lambda _: None)
         settings = {"task.data_dir": folder, "num_devices": 1, "train.epochs": 2, "log.every_steps": STEPS}
         settings |= {"train.eval_every_steps": total, "train.checkpoint_every_steps": 2 * STEPS}
         resolve.override(values, [f"--config.{name}={value}" for name, value in settings.items()])

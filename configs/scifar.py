@@ -15,31 +15,9 @@ with one (A, B) for all features as in all published S4-PTD.
 from ml_collections import ConfigDict
 
 from configs.common import choose, table
+from configs.lra.image import S4_ALL, S5
 
-S5 = {
-    "seed": 16416,
-    "mixer.state_size": 384,
-    "mixer.blocks": 3,
-    "mixer.clip_eigs": True,
-    "model.d_model": 512,
-    "model.dropout": 0.1,
-    "optim.lr": 0.0045,
-    "optim.weight_decay": 0.07,
-    "optim.grouping": "BfastandCdecay",
-    "train.epochs": 250,
-    "debug:mixer.blocks": 1,
-}
-S4 = {
-    "seed": 2222,
-    "mixer.n_ssm": 2,
-    "model.d_model": 512,
-    "model.norm": "layer",
-    "model.prenorm": False,
-    "model.dropout": 0.1,
-    "optim.lr": 0.01,
-    "train.epochs": 200,
-    "train.warmup_steps": 900,
-}
+S4 = S4_ALL | {"mixer.n_ssm": 2, "model.d_model": 512, "train.epochs": 200, "train.warmup_steps": 900}
 
 RECIPES = table(
     "scifar",

@@ -1,7 +1,6 @@
 """Prepares the data of a task: turns official files, a TFDS directory or generated examples into a store."""
 
 import argparse
-import os
 import pathlib
 import signal
 import sys
@@ -34,7 +33,6 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
     parser.add_argument("tasks", nargs="+", metavar="TASK", help="tasks to prepare, see below")
     parser.add_argument(
         "--data_dir",
@@ -66,9 +64,6 @@ def main() -> int:
         metavar=("TRAIN", "VAL", "TEST"),
         help="number of examples to generate (default: as many as the official files have)",
     )
-    parser.add_argument(
-        "--workers", type=positive, default=cores, metavar="N", help=f"processes (default: one per core, {cores} here)"
-    )
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that temporary files are deleted
     sizes = arguments.sizes and dict(zip(("train", "val", "test"), arguments.sizes, strict=True))
@@ -83,7 +78,7 @@ def main() -> int:
     )
     try:
         return run(arguments, request)
-    except DataError as error:
+    except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -95,11 +90,11 @@ def run(arguments: argparse.Namespace, request: Request) -> int:
     failed = False
     for task in arguments.tasks:
         if not arguments.check:
-            prepare.prepare(task, request, workers=arguments.workers, force=arguments.force)
+            prepare.prepare(task, request, force=arguments.force)
             continue
         try:
-            found, wrong = prepare.check(task, request, workers=arguments.workers)
-        except DataError as error:
+            found, wrong = prepare.check(task, request)
+        except (DataError, OSError) as error:
             found, wrong = ["cannot be checked"], [str(error)]
         verdict = [f"WRONG: {line}" for line in wrong] or ["no faults found"]
         print("\n  ".join([f"{task}: {found[0]}", *found[1:], *verdict]))

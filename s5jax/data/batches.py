@@ -8,7 +8,7 @@ __all__ = ["epoch_order", "lanes", "padded_batches", "steps_per_epoch"]
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """The number of full batches in an epoch. The remaining examples are left out of it."""
+    """The number of full batches in an epoch, which leaves the remaining examples out."""
     return num_examples // batch_size
 
 
@@ -21,13 +21,8 @@ def epoch_order(
 ) -> Int[np.ndarray, "steps batch"]:
     """The indices of each batch of one epoch: a permutation drawn from (key, epoch), without the incomplete batch.
 
-    Args:
-      key: of the run.
-      epoch: from 0.
-      num_examples: in the split.
-      batch_size: examples per batch.
-      bucket: of each example, from `buckets.fitting`. There are as many batches, and each has examples of about the
-        same length: examples of a bucket that do not fill a batch move on to the next bucket.
+    With the `bucket` of each example, from `buckets.fitting`, there are as many batches, and each has examples of about
+    the same length: examples of a bucket that do not fill a batch move on to the next bucket.
     """
     key = jax.random.fold_in(key, epoch)
     order = np.asarray(jax.random.permutation(key, num_examples), np.int32)

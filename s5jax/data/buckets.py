@@ -9,16 +9,13 @@ __all__ = ["bucket_bounds", "fitting"]
 
 
 def bucket_bounds(lengths: Int[np.ndarray, "N ..."], buckets: int, length: int, multiple: int = 64) -> list[int]:
-    """Chooses lengths to cut batches to: quantiles of the lengths of the examples, so that buckets are equally full.
+    """Lengths to cut batches to, ascending: quantiles of the examples' lengths, so that buckets are equally full.
 
     Args:
       lengths: (N,), or (N, 2) of pairs, where the longer document counts.
       buckets: largest number of bounds.
       length: L, the last bound.
       multiple: the other bounds are multiples of it.
-
-    Returns:
-      The bounds, ascending.
     """
     quantiles = np.quantile(_longest(lengths), np.arange(1, buckets) / buckets, method="higher")
     bounds = {-(-int(quantile) // multiple) * multiple for quantile in quantiles}

@@ -11,7 +11,7 @@ from jaxtyping import Integer
 
 from s5jax.data.task import DataError, Split, Task
 
-__all__ = ["UNKNOWN", "blank", "decode", "encode", "language_task", "read_official"]
+__all__ = ["UNKNOWN", "blank", "decode", "encode", "language_task", "mahoney_task", "read_official"]
 
 UNKNOWN = "\ufffd"
 """What a character outside the vocabulary is shown as: token 0."""
@@ -52,18 +52,9 @@ def blank(name: str, context: int, facts: Mapping[str, Any]) -> Task:
 
 
 def _task(name: str, splits: Mapping[str, Split], context: int, facts: Mapping[str, Any]) -> Task:
-    return Task(
-        name=name,
-        splits=splits,
-        length=context,
-        num_classes=facts["num_tokens"],
-        num_tokens=facts["num_tokens"],
-        per_step=True,
-        consecutive=True,
-        objective="next_token",
-        judge=("loss", "min"),
-        facts=facts,
-    )
+    size, judge = facts["num_tokens"], ("loss", "min")
+    kind: dict[str, Any] = {"per_step": True, "consecutive": True, "objective": "next_token", "judge": judge}
+    return Task(name, splits, length=context, num_classes=size, num_tokens=size, facts=facts, **kind)
 
 
 def _cut(tokens: Integer[np.ndarray, " tokens"], L: int, num_tokens: int) -> Split:
@@ -79,7 +70,7 @@ def _cut(tokens: Integer[np.ndarray, " tokens"], L: int, num_tokens: int) -> Spl
 
 
 def encode(text: str, facts: Mapping[str, Any]) -> Integer[np.ndarray, " tokens"]:
-    """Token ids of a text, by the `facts` of a task. Of a vocabulary of words blanks separate the words.
+    """Token ids of a text, by the `facts` of a task. Blanks separate the words of a vocabulary of words.
 
     Raises:
       DataError: a character or word is not in the vocabulary.
@@ -103,28 +94,41 @@ def decode(tokens: Integer[np.ndarray, " tokens"], facts: Mapping[str, Any]) -> 
     return "".join(f" {vocabulary[i]}" if facts["unit"] == "word" else vocabulary[i] for i in tokens)
 
 
-def read_official(
-    path: str, name: str, archive: str, where: str, *, algorithm: str, digest: str, any_file: bool = False
-) -> bytes:
+def mahoney_task(name: str, options: Any, algorithm: str, digest: str, vocabulary: str | None = None) -> Task:
+    """enwik8 or text8, with a hash of the official file: 90 % of it train, 5 % validate, 5 % test.
+
+    Without a vocabulary, tokens are bytes. Raises DataError: see `read_official`; or other characters occur.
+    """
+    text = read_official(options, name, f"{name}.zip", f"http://mattmahoney.net/dc/{name}.zip", algorithm, digest)
+    tokens, unit = np.frombuffer(text, np.uint8), "byte"
+    if vocabulary is not None:
+        table, unit = np.zeros(256, np.uint8), "character"
+        table[list(vocabulary[1:].encode())] = np.arange(1, len(vocabulary))
+        tokens = table[tokens]
+        if not tokens.all():
+            raise DataError(f"{options.path} has other characters than a to z and space")
+    parts = np.split(tokens, [len(text) * 90 // 100, len(text) * 95 // 100])
+    texts = dict(zip(("train", "val", "test"), parts, strict=True))
+    return language_task(name, texts, options.context, vocabulary, unit=unit, sha256=hashlib.sha256(text).hexdigest())
+
+
+def read_official(options: Any, name: str, archive: str, where: str, algorithm: str, digest: str) -> bytes:
     """A published text, from the file itself or from its zip archive.
 
     Args:
-      path: the file, the archive, or the folder of either.
+      options: `path` is the file, the archive, or the folder of either; with `any_file` any file is taken.
       name: of the file within the archive; outside of it, its last part.
-      archive: name of the archive.
-      where: from where the archive is to be had.
+      archive, where: name of the archive, and its address.
       algorithm, digest: a hash of the official file, by its name in hashlib.
-      any_file: take a file that is not the official one, too.
 
     Raises:
       DataError: it is not there, cannot be read, or is not the official one.
     """
-    given = pathlib.Path(path).expanduser()
-    short = pathlib.Path(name).name
+    given, short = pathlib.Path(options.path).expanduser(), pathlib.Path(name).name
     places = [given, given / short, given / archive, given.with_name(archive)]
     file = next((place for place in places if place.is_file()), None)
     if file is None:
-        raise DataError(f"{path} holds neither {short} nor {archive}: get the archive from {where}")
+        raise DataError(f"{options.path} holds neither {short} nor {archive}: get the archive from {where}")
     try:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as stored:
@@ -133,7 +137,7 @@ def read_official(
             text = file.read_bytes()
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{file} cannot be read: {error}") from error
-    if not any_file and hashlib.new(algorithm, text).hexdigest() != digest:
+    if not options.any_file and hashlib.new(algorithm, text).hexdigest() != digest:
         fault = f"{file} is not the official {short}: {len(text):,} bytes, whose {algorithm.upper()} differs"
         raise DataError(f"{fault} (--config.task.any_file=true takes it nevertheless)")
     return text

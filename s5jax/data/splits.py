@@ -9,21 +9,11 @@ __all__ = ["random_split", "stratified_split"]
 
 
 def random_split(n: int, sizes: Sequence[int], seed: int) -> list[Int[np.ndarray, " size"]]:
-    """Returns what `torch.utils.data.random_split(range(n), sizes, torch.Generator().manual_seed(seed))` returns.
+    """The indices, int64, in parts of some sizes of n examples, as torch draws them from a seed, 0 to 2^32 - 1.
 
-    The published S4 and S5 code splits with it. Its permutation is a Fisher-Yates shuffle with the 32-bit outputs of
-    MT19937 (torch.randperm on the CPU).
-
-    Args:
-      n: number of examples.
-      sizes: number of examples in each part; they add up to n.
-      seed: 0 to 2^32 - 1.
-
-    Returns:
-      The indices in each part, in torch's order, int64.
-
-    Raises:
-      ValueError: the sizes do not add up to n.
+    They are those of `torch.utils.data.random_split(range(n), sizes, torch.Generator().manual_seed(seed))`, with which
+    the published S4 and S5 code splits: a Fisher-Yates shuffle with the 32-bit outputs of MT19937 (torch.randperm on
+    the CPU). Raises ValueError if the sizes do not add up to n.
     """
     if sum(sizes) != n:
         raise ValueError(f"parts of {list(sizes)} examples are not {n} examples together")
@@ -36,21 +26,11 @@ def random_split(n: int, sizes: Sequence[int], seed: int) -> list[Int[np.ndarray
 
 
 def stratified_split(labels: Int[np.ndarray, " N"], sizes: Sequence[int], seed: int) -> list[Int[np.ndarray, " size"]]:
-    """Splits examples so that every class has nearly the same share in every part.
+    """The indices, int64 and ascending, in parts of some sizes in which every class has nearly the same share.
 
     Each class is shuffled and spread evenly over the interval [0, 1); the parts are what lies between two cuts. A class
-    with n examples has n times the part's share of them in a part, give or take two.
-
-    Args:
-      labels: class of each example.
-      sizes: number of examples in each part; they add up to N.
-      seed: 0 to 2^32 - 1.
-
-    Returns:
-      The indices in each part, ascending, int64.
-
-    Raises:
-      ValueError: the sizes do not add up to N.
+    with n examples has n times the part's share of them in a part, give or take two. Raises ValueError if the sizes do
+    not add up to N.
     """
     if sum(sizes) != len(labels):
         raise ValueError(f"parts of {list(sizes)} examples are not {len(labels)} examples together")

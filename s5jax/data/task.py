@@ -18,6 +18,8 @@ class DataError(ValueError):
 PER_STEP = ("mask", "reset", "rate")
 """Arrays of a split with a value for each step; inputs always have one, labels and weights may."""
 
+KINDS = {"numbers": np.generic, "integers": np.integer, "floats": np.floating, "booleans": np.bool_}
+
 
 @dataclasses.dataclass(frozen=True)
 class Split:
@@ -97,8 +99,7 @@ class Task:
     def __post_init__(self) -> None:
         name, classes, targets, tolerance = self.name, self.num_classes, self.targets, self.tolerance
         kinds = "either num_classes (classification) or targets (regression) must be positive"
-        one = min(classes, targets) == 0 < max(classes, targets)
-        _require(one, name, f"{kinds}; got {classes} and {targets}")
+        _require((classes > 0) != (targets > 0), name, f"{kinds}; got {classes} and {targets}")
         fits = tolerance == 0 or (tolerance > 0 and targets)
         _require(fits, name, f"tolerance must be positive, and is for regressions only; got {tolerance}")
         _require(not (self.pairs and self.per_step), name, "labels of pairs cannot be per_step")
@@ -109,9 +110,7 @@ class Task:
         known = len(self.judge) == 2 and self.judge[1] in ("min", "max")
         _require(known, name, f'judge must be a metric and "max" or "min", got {self.judge}')
         names = ", ".join(self.splits)
-        _require(
-            {*self.splits} == {"train", "val", "test"}, name, f"the splits must be train, val and test, got {names}"
-        )
+        _require({*self.splits} == {"train", "val", "test"}, name, f"splits must be train, val and test, got {names}")
         for split_name, split in self.splits.items():
             self._check(f"task {name}, split {split_name}", split)
 
@@ -122,10 +121,10 @@ class Task:
 
     def limited(self, examples: int) -> "Task":
         """The task with at most `examples` random examples in each split, always the same."""
-        splits = {}
-        for name, split in self.splits.items():
-            index = np.sort(np.random.RandomState(0).permutation(len(split))[:examples])
-            splits[name] = split if len(split) <= examples else split.select(index)
+        splits = dict(self.splits)
+        for name, split in splits.items():
+            if len(split) > examples:
+                splits[name] = split.select(np.sort(np.random.RandomState(0).permutation(len(split))[:examples]))
         return dataclasses.replace(self, splits=splits)
 
     def prepare(self, inputs: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
@@ -136,52 +135,41 @@ class Task:
 
     def example_shape(self) -> tuple[int, ...]:
         """Shape of the inputs of one example."""
-        shape = (self.length,) if self.num_tokens is not None else (self.length, self.channels)
-        return (2, *shape) if self.pairs else shape
+        return (2,) * self.pairs + (self.length,) + (self.channels,) * (self.num_tokens is None)
 
     def _check(self, where: str, split: Split) -> None:
-        arrays, inputs, labels, weights = split.arrays, split.inputs, split.labels, split.weights
-        time, shape = 1 + self.pairs, (len(split), *self.example_shape())
+        lengths, weights = split.lengths, split.weights
         _require(len(split) > 0, where, "no examples")
-        longer = inputs.shape[time] if inputs.ndim > time and inputs.shape[time] > self.length else 0
-        fault = f"sequences of {longer} steps, longer than the task's length {self.length}"
-        _require(not longer, where, f"{fault}; truncate them or raise the length")
-        _require(inputs.shape == shape, where, f"inputs have shape {inputs.shape}, not {shape} as the task says")
-        for name, array in [(name, arrays[name]) for name in PER_STEP if name in arrays]:
-            fits = array.shape == shape[: 1 + time]
-            _require(fits, where, f"{name} has shape {array.shape}, not {shape[: 1 + time]}")
-            _require(name == "rate" or array.dtype == bool, where, f"{name} must be boolean, got {array.dtype}")
-        if weights is not None and weights.shape != labels.shape[: 1 + self.per_step]:
-            raise DataError(f"{where}: weights have shape {weights.shape} for labels of {labels.shape}")
-        if weights is not None:
-            good = (np.isfinite(weights) & (weights >= 0)).all()
-            _require(good, where, "some weights are negative, NaN or infinite")
-        self._check_labels(where, labels, weights)
+        shape, time = (len(split), *self.example_shape()), 1 + self.pairs
+        steps, labelled = shape[: 1 + time], shape[: 1 + self.per_step]
+        needed = dict.fromkeys(("mask", "reset"), (steps, "booleans")) | {
+            "inputs": (shape, "numbers" if self.num_tokens is None else "integers"),
+            "labels": ((*labelled, self.targets), "floats") if self.targets else (labelled, "integers"),
+            "lengths": (shape[:time], "numbers"),
+            "rate": (steps, "numbers"),
+            "weights": (labelled, "numbers"),
+        }
+        for name, array in split.arrays.items():
+            fits, kind = needed[name]
+            good = array.shape == fits and np.issubdtype(array.dtype, KINDS[kind])
+            _require(good, where, f"{name} must be {kind} of shape {fits}, got {array.dtype} {array.shape}")
         if self.num_tokens is not None:
-            _require(np.issubdtype(inputs.dtype, np.integer), where, f"token ids must be integers, got {inputs.dtype}")
-            check_range(f"{where}: token", inputs, 0, self.num_tokens - 1, "num_tokens")
-        elif np.issubdtype(inputs.dtype, np.floating):
-            there = inputs if split.mask is None else inputs[~split.mask]
-            _require(np.isfinite(there).all(), where, "some inputs are NaN or infinite")
-        if split.lengths is not None:
-            fits = split.lengths.shape == shape[:time]
-            _require(fits, where, f"lengths have shape {split.lengths.shape} for {len(split)} examples")
-            check_range(f"{where}: sequence length", split.lengths, 1, self.length, "length")
-        if split.rate is not None:  # steps after the end of a sequence do not matter
-            valid = True if split.lengths is None else np.arange(self.length) < split.lengths[..., None]
-            _require((np.isfinite(split.rate) | ~np.asarray(valid)).all(), where, "some rates are NaN or infinite")
-
-    def _check_labels(self, where: str, labels: np.ndarray, weights: np.ndarray | None) -> None:
-        shape = (self.length,) * self.per_step + (self.targets,) * (self.targets > 0)
-        kind, words = (np.floating, "floats") if self.targets else (np.integer, "integers")
-        needed = ", ".join(["N", *map(str, shape)]) + ("" if shape else ",")
-        fits = labels.shape == (len(labels), *shape) and np.issubdtype(labels.dtype, kind)
-        _require(fits, where, f"labels must be {words} of shape ({needed}), got {labels.dtype} {labels.shape}")
-        if self.targets:
-            finite = np.isfinite(labels if weights is None else labels[weights > 0]).all()
-            _require(finite, where, "some labels are NaN or infinite")
-        else:
-            check_range(f"{where}: label", labels, 0, self.num_classes - 1, "num_classes")
+            check_range(f"{where}: token", split.inputs, 0, self.num_tokens - 1, "num_tokens")
+        if not self.targets:
+            check_range(f"{where}: label", split.labels, 0, self.num_classes - 1, "num_classes")
+        if lengths is not None:
+            check_range(f"{where}: sequence length", lengths, 1, self.length, "length")
+        # What is missing, does not count, or comes after the end of a sequence may be anything.
+        counted: dict[str, Any] = {
+            "inputs": ... if split.mask is None else ~split.mask,
+            "labels": ... if weights is None else weights > 0,
+            "rate": ... if lengths is None else np.arange(self.length) < lengths[..., None],
+            "weights": ...,
+        }
+        for name, array in split.arrays.items():
+            if name in counted and np.issubdtype(array.dtype, np.floating):
+                _require(np.isfinite(array[counted[name]]).all(), where, f"some values of {name} are NaN or infinite")
+        _require(weights is None or (weights >= 0).all(), where, "some weights are negative")
 
 
 def _require(holds: Any, where: str, fault: str) -> None:

@@ -1,21 +1,26 @@
 """What the tests of data sets share."""
 
 import hashlib
-import pickle
+from typing import NamedTuple
 
 import numpy as np
 
 from s5jax.data import prepare as preparation
 from s5jax.data import store
 from s5jax.data.prepare import Request
-from s5jax.data.store import Arrays
+
+
+class Arrays(NamedTuple):
+    inputs: np.ndarray
+    labels: np.ndarray
+    lengths: np.ndarray | None
 
 
 def prepare(name, folder, *, force=False, **fields):
     """Prepares a task, by default from a subset of the official files, and returns the lines for the user."""
     lines = []
     request = Request(data_dir=folder, **{"subset": True, **fields})
-    preparation.prepare(name, request, force=force, say=lines.append, quiet=True)
+    preparation.prepare(name, request, force=force, say=lines.append)
     return lines
 
 
@@ -23,10 +28,10 @@ def load(module, folder, *options):
     return module.load(store.read(module.FORMAT, folder), *options)
 
 
-def run(jobs):
-    """The examples of some jobs, each run as another process would run it."""
-    parts = [pickle.loads(pickle.dumps(job))() for job in jobs]
-    return Arrays(*(None if x[0] is None else np.concatenate(x) for x in zip(*parts, strict=True)))
+def join(parts):
+    """The examples of all parts of a split."""
+    arrays = [(part.inputs, part.labels, part.lengths) for part in parts]
+    return Arrays(*(None if x[0] is None else np.concatenate(x) for x in zip(*arrays, strict=True)))
 
 
 def contents(folder):

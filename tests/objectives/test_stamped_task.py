@@ -167,11 +167,11 @@ def test_data_that_contradict_the_task():
     labels, weights = good.splits["train"].labels, good.splits["train"].weights
     for wrong, message in (
         ({"labels": labels[..., 0]}, "labels must be floats of shape"),
-        ({"weights": weights[:, 0]}, "weights have shape"),
-        ({"rate": weights[:, 1:]}, "rate has shape"),
-        ({"rate": np.full_like(weights, np.nan)}, "some rates are NaN or infinite"),
-        ({"mask": weights}, "mask must be boolean"),
-        ({"labels": np.where(weights[..., None] > 0, np.nan, labels)}, "some labels are NaN"),
+        ({"weights": weights[:, 0]}, "weights must be numbers of shape"),
+        ({"rate": weights[:, 1:]}, "rate must be numbers of shape"),
+        ({"rate": np.full_like(weights, np.nan)}, "some values of rate are NaN or infinite"),
+        ({"mask": weights}, "mask must be booleans of shape"),
+        ({"labels": np.where(weights[..., None] > 0, np.nan, labels)}, "some values of labels are NaN"),
     ):
         splits = {**good.splits, "train": dataclasses.replace(good.splits["train"], **wrong)}
         with pytest.raises(DataError, match=message):

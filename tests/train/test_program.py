@@ -292,7 +292,7 @@ def test_a_run_keeps_to_its_data(tmp_path):
     for folder, seed in (("first", 1), ("second", 2)):
         sizes = {"train": 20, "val": 5, "test": 5}
         request = Request(data_dir=tmp_path / folder, generate=True, seed=seed, sizes=sizes)
-        prepare("listops", request, say=lambda _: None, quiet=True)
+        prepare("listops", request, say=lambda _: None)
     shutil.copytree(tmp_path / "first", tmp_path / "copy")
 
     def config(folder):
@@ -320,7 +320,7 @@ def test_a_run_keeps_to_its_data(tmp_path):
 def test_a_task_of_ones_own_may_read_prepared_data(tmp_path, monkeypatch):
     """Its module is not called as the store is."""
     sizes = {"train": 20, "val": 5, "test": 5}
-    prepare("listops", Request(data_dir=tmp_path, generate=True, seed=1, sizes=sizes), say=lambda _: None, quiet=True)
+    prepare("listops", Request(data_dir=tmp_path, generate=True, seed=1, sizes=sizes), say=lambda _: None)
     (tmp_path / "reader_of_mine").mkdir()
     theirs = configs.load_module("task", "listops").__name__
     (tmp_path / "reader_of_mine/again.py").write_text(f"from {theirs} import *\nfrom {theirs} import FORMAT")

@@ -5,6 +5,7 @@ import gzip
 import math
 import pathlib
 import zlib
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -14,55 +15,62 @@ from s5jax.data.readers import images, official, tfds
 from s5jax.data.store import Format
 from s5jax.data.task import DataError
 
-__all__ = ["SIZES", "downloads", "plan", "read"]
-
-SIZES = {"train": 54_000, "val": 6_000, "test": 10_000}
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 
 
-def downloads(address: str, folder: str, sums: tuple[str, str, str, str]) -> dict[str, tuple[str, str]]:
-    """The `downloads` of a format: both images and labels of training, then of testing.
+def make_format(name: str, folder: str, *, url: str, sums: tuple[str, str, str, str], **fields: Any) -> Format:
+    """The format of a task whose files are in a folder below the data directory.
 
-    Args:
-      address: of the folder of the files.
-      folder: below the data directory.
-      sums: SHA-256 of each file.
+    They are downloaded from the folder at `url`; `sums` are the SHA-256 of images and labels of training, then of
+    testing, all of them gzipped. `fields` are others of a `Format`.
     """
     names = [f"{name}.gz" for names in FILES.values() for name in names]
-    return {
-        f"{folder}/{name}": (f"{address}/{name}", f"sha256:{digest}") for name, digest in zip(names, sums, strict=True)
-    }
+    return Format(
+        name=name,
+        sizes={"train": 54_000, "val": 6_000, "test": 10_000},
+        length=784,
+        num_classes=10,
+        dtype="uint8",
+        files=f"{folder}/{{train,t10k}}-{{images-idx3,labels-idx1}}-ubyte[.gz]",
+        downloads={f"{folder}/{x}": (f"{url}/{x}", f"sha256:{digest}") for x, digest in zip(names, sums, strict=True)},
+        **fields,
+    )
 
 
-def plan(request: Request, format: Format, folders: tuple[str, ...]) -> Plan:
-    """Plans MNIST or Fashion-MNIST with the splits of `images.plan`.
-
-    Args:
-      request: where the data are.
-      format: of the task.
-      folders: that may hold the files.
-
-    Raises:
-      DataError: files are missing.
-    """
-    if request.tfds_dir and format.tfds:
-        tfds_read = {split: functools.partial(_read_tfds, request.tfds_dir, format.tfds, split) for split in FILES}
-        return images.plan(tfds_read, f"TFDS directory {request.tfds_dir / format.tfds}", [])
+def plan(format: Format, folders: tuple[str, ...], request: Request) -> Plan:
+    """Plans MNIST or Fashion-MNIST, from one of several folders, with the splits of `images.plan`."""
+    if request.tfds_dir:
+        read_tfds = functools.partial(_read_tfds, request.tfds_dir, format.tfds)
+        return images.plan(read_tfds, f"TFDS directory {request.tfds_dir / format.tfds}")
     folder = official.find(format, request.data_dir, folders)
-    files = {split: [_file(folder, name, request, format) for name in names] for split, names in FILES.items()}
-    read = {split: functools.partial(_read_files, *pair) for split, pair in files.items()}
-    return images.plan(read, f"IDX files of {folder}", [*files["train"], *files["test"]])
+    files = {name: _file(folder, name, request, format) for names in FILES.values() for name in names}
+    return images.plan(functools.partial(_read_files, files), f"IDX files of {folder}", list(files.values()))
 
 
-def read(file: pathlib.Path) -> UInt8[np.ndarray, "..."]:
-    """The array of unsigned bytes in an IDX file, gzipped if its name ends in .gz.
+def _file(folder: pathlib.Path, name: str, request: Request, format: Format) -> pathlib.Path:
+    for spelling in (name, f"{name}.gz", name.replace("-idx", ".idx")):
+        if (folder / spelling).is_file():
+            return folder / spelling
+    raise official.missing(format, request.data_dir, f"{folder} lacks {name}[.gz]")
 
-    Raises:
-      DataError: it is not such a file, or is cut off.
-    """
+
+def _read_files(files: dict[str, pathlib.Path], split: str) -> images.Images:
+    images_file, labels_file = (files[name] for name in FILES[split])
+    pixels, labels = _array(images_file), _array(labels_file)
+    if pixels.shape[1:] != (28, 28) or labels.shape != pixels.shape[:1]:
+        fault = f"arrays of {pixels.shape} and {labels.shape} are not N images of 28 x 28 and N labels"
+        raise DataError(f"{images_file}, {labels_file.name}: {fault}; get the official files")
+    if labels.max() > 9:
+        at = int(np.argmax(labels > 9))
+        raise DataError(f"{labels_file}: example {at} has the label {labels[at]}, not one of 0..9")
+    return pixels.reshape(-1, 784, 1), labels
+
+
+def _array(file: pathlib.Path) -> UInt8[np.ndarray, "..."]:
+    """The array of unsigned bytes in an IDX file, gzipped if its name ends in .gz."""
     try:
         content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -76,29 +84,7 @@ def read(file: pathlib.Path) -> UInt8[np.ndarray, "..."]:
     return np.frombuffer(content[start:], np.uint8).reshape(shape)
 
 
-def _file(folder: pathlib.Path, name: str, request: Request, format: Format) -> pathlib.Path:
-    for spelling in (name, f"{name}.gz", name.replace("-idx", ".idx")):
-        if (folder / spelling).is_file():
-            return folder / spelling
-    raise official.missing(format, request.data_dir, f"{folder} lacks {name}[.gz]")
-
-
-def _read_files(
-    images_file: pathlib.Path, labels_file: pathlib.Path
-) -> tuple[UInt8[np.ndarray, "N 784 1"], UInt8[np.ndarray, " N"]]:
-    pixels, labels = read(images_file), read(labels_file)
-    if pixels.shape[1:] != (28, 28) or labels.shape != pixels.shape[:1]:
-        fault = f"arrays of {pixels.shape} and {labels.shape} are not N images of 28 x 28 and N labels"
-        raise DataError(f"{images_file}, {labels_file.name}: {fault}; get the official files")
-    if labels.max() > 9:
-        at = int(np.argmax(labels > 9))
-        raise DataError(f"{labels_file}: example {at} has the label {labels[at]}, not one of 0..9")
-    return pixels.reshape(-1, 784, 1), labels
-
-
-def _read_tfds(
-    tfds_dir: pathlib.Path, name: str, split: str
-) -> tuple[UInt8[np.ndarray, "N 784 1"], UInt8[np.ndarray, " N"]]:
+def _read_tfds(tfds_dir: pathlib.Path, name: str, split: str) -> images.Images:
     """The same from a TFDS directory, in its order: these images have no ids."""
     examples = list(tfds.examples(tfds_dir, name, split))
     pixels = np.stack([example["image"] for example in examples])

@@ -1,35 +1,23 @@
-"""Large text files read by several processes, each the lines that begin in a range of bytes."""
+"""Official text files with an example on each line."""
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
-__all__ = ["line_number", "lines", "ranges"]
+from s5jax.data.task import DataError
 
-RANGE = 2**25
-"""Default number of bytes in a range: less than a second of work."""
-
-
-def ranges(file: pathlib.Path, start: int = 0, size: int | None = None) -> list[tuple[int, int]]:
-    """Ranges (begin, end) of `size` bytes, 32 MiB by default, that cover a file from byte `start` on."""
-    total, size = file.stat().st_size, size or RANGE
-    return [(begin, min(begin + size, total)) for begin in range(start, total, size)]
+T = TypeVar("T")
 
 
-def lines(file: pathlib.Path, begin: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """Yields the position and the whole content of each line that begins at a byte from `begin` to `end` - 1."""
+def parsed(file: pathlib.Path, parse: Callable[[bytes], T], header: bytes = b"") -> Iterator[T]:
+    """Yields what `parse` makes of each line below a header. Its ValueError becomes DataError and names the line."""
     with file.open("rb") as stream:
-        if begin:
-            stream.seek(begin - 1)
-            stream.readline()  # the rest of a line that began before
-        while (position := stream.tell()) < end and (line := stream.readline()):
-            yield position, line
-
-
-def line_number(file: pathlib.Path, position: int) -> int:
-    """The number, from 1, of the line that begins at a position."""
-    with file.open("rb") as stream:
-        number = 1
-        while position > 0 and (block := stream.read(min(position, 2**20))):
-            number += block.count(b"\n")
-            position -= len(block)
-    return number
+        if header and (line := stream.readline().rstrip(b"\r\n")) != header:
+            raise DataError(f"{file}, line 1: the header must be {header!r}, not {line[:40]!r}; get the official file")
+        for number, line in enumerate(stream, 1 + bool(header)):
+            try:
+                result = parse(line)
+            except ValueError as error:
+                fault = f"{error}; the file is damaged or cut off, get the official one"
+                raise DataError(f"{file}, line {number}: {fault}") from error
+            yield result

@@ -1,20 +1,16 @@
-"""Official files where a user put them: found, and unpacked if they are still in their archive."""
+"""Official files where a user put them: found, unpacked if they are still in their archive, or downloaded."""
 
-import lzma
+import functools
 import pathlib
 import tarfile
 import tempfile
 import zipfile
-import zlib
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from tqdm import tqdm
 
 from s5jax.data.store import Format
 from s5jax.data.task import DataError
-
-__all__ = ["LRA_ADDRESS", "LRA_ARCHIVES", "LRA_FOLDERS", "Missing", "find", "missing", "unpack"]
 
 LRA_FOLDERS = ("lra_release/lra_release", "lra_release", ".")
 """Folders that may hold what the archive of the Long Range Arena holds, likeliest first."""
@@ -33,31 +29,26 @@ def find(
     folders: Sequence[str],
     files: Sequence[str] = (),
     archives: Sequence[str] = (),
+    unpack_to: str = ".",
 ) -> pathlib.Path:
     """Finds the first folder that has all official files of a task, and unpacks an archive if no folder has them.
 
-    Args:
-      format: of the task.
-      data_dir: where to look.
-      folders: relative paths of folders, likeliest first.
-      files: files or folders that must be in it.
-      archives: names of official archives.
-
-    Returns:
-      The folder.
+    `folders`, likeliest first, `files` that must be in one, and `archives` are relative paths; `unpack_to` is the
+    subfolder for an archive whose members have no folder of their own.
 
     Raises:
       Missing: no folder has all files.
       DataError: an archive is damaged or holds something else.
     """
     places = [data_dir / folder for folder in folders]
-    for archive in [None, *(data_dir / name for name in archives if (data_dir / name).is_file())]:
-        if archive is not None:
-            unpack(archive, data_dir)
+    packed = [data_dir / name for name in archives if (data_dir / name).is_file()]
+    for archive in [None, *packed]:
+        if archive:
+            unpack(archive, data_dir, unpack_to)
         for place in places:
             if place.is_dir() and all((place / file).exists() for file in files):
                 return place
-        if archive is not None:
+        if archive:
             raise DataError(f"{archive}: holds none of {', '.join(folders)}; get it from {format.address}")
     for place in places:
         lacking = [file for file in files if not (place / file).exists()]
@@ -67,42 +58,33 @@ def find(
 
 
 def missing(format: Format, data_dir: pathlib.Path, fault: str = "") -> Missing:
-    """The error to raise where official files are missing: what, where to get them, where to put them.
-
-    Args:
-      format: of the task.
-      data_dir: where they should be.
-      fault: what is missing, if not all of them.
-    """
+    """The error for missing files: `fault` (default: all of them), where to get them, where to put them."""
     what = fault or f"no official files in {data_dir}"
     advice = f"get them from {format.address} and put them there as {data_dir}/{format.files}"
-    if format.downloads and not fault:
-        advice += ", or add --download"
-    if format.generator:
-        advice += ", or add --generate to make examples instead"
+    advice += ", or add --download" if format.downloads and not fault else ""
+    advice += ", or add --generate to make examples instead" if format.generator else ""
     return Missing(f"{format.name}: {what}; {advice}")
 
 
 def unpack(archive: pathlib.Path, into: pathlib.Path, folder: str = ".") -> None:
-    """Unpacks a tar or zip archive into a directory, all of it or nothing.
-
-    Args:
-      archive: tar, compressed or not, or zip.
-      into: the directory.
-      folder: subfolder for an archive whose members have no folder of their own.
+    """Unpacks a tar or zip archive into a directory, or its subfolder `folder`, all of it or nothing.
 
     Raises:
       DataError: the archive is damaged, a member points outside, or something is in the way.
     """
     with tempfile.TemporaryDirectory(dir=into, prefix=".unpacking-") as temporary:
         target = pathlib.Path(temporary, folder)
-        target.mkdir(exist_ok=True)
+        bar = functools.partial(tqdm, desc=f"unpacking {archive.name}", unit=" files", disable=None, leave=False)
         try:
-            (_unzip if zipfile.is_zipfile(archive) else _untar)(archive, target)
-        except (
-            *(tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError),
-            *(NotImplementedError, RuntimeError),  # a zip of an unknown method, or an encrypted one
-        ) as error:
+            if zipfile.is_zipfile(archive):
+                with zipfile.ZipFile(archive) as packed:
+                    packed.extractall(target, bar(packed.infolist()))
+            else:
+                with tarfile.open(archive) as tar:
+                    tar.extractall(target, bar(tar), filter="data")
+                    while tar.fileobj is not None and tar.fileobj.read(2**20):
+                        pass  # up to the checksum at the end of a .gz
+        except Exception as error:  # of tarfile, zipfile, zlib, lzma
             if isinstance(error, OSError) and error.errno is not None:  # no space, no permission
                 raise
             reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
@@ -115,19 +97,23 @@ def unpack(archive: pathlib.Path, into: pathlib.Path, folder: str = ".") -> None
             member.rename(into / member.name)
 
 
-def _untar(archive: pathlib.Path, target: pathlib.Path) -> None:
-    with tarfile.open(archive) as tar:
-        for member in _progress(tar, archive):
-            tar.extract(member, target, filter="data")
-        while tar.fileobj is not None and tar.fileobj.read(2**20):  # up to the checksum at the end of a .gz
-            pass
+def download(format: Format, data_dir: pathlib.Path) -> None:
+    """Downloads the official files of a task (its `downloads`) that are missing, each one whole or not at all.
 
+    Raises:
+      DataError: the task has no downloads, or one failed or has another sum.
+    """
+    if not format.downloads:
+        raise DataError(f"{format.name}: --download does not know this task; get the files from {format.address}")
+    import pooch  # only downloads need it
 
-def _unzip(archive: pathlib.Path, target: pathlib.Path) -> None:
-    with zipfile.ZipFile(archive) as packed:
-        for member in _progress(packed.infolist(), archive):
-            packed.extract(member, target)
-
-
-def _progress(members: Iterable[Any], archive: pathlib.Path) -> Iterable[Any]:
-    return tqdm(members, f"unpacking {archive.name}", unit=" files", disable=None, leave=False)
+    for name, (url, known_hash) in format.downloads.items():
+        file = data_dir / name
+        if file.exists():
+            continue
+        try:
+            pooch.retrieve(url, known_hash, fname=file.name, path=file.parent, progressbar=True)
+        except Exception as error:  # of requests, urllib3, the operating system; ValueError: another sum
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            place = f"get the files from {format.address} and put them there as {data_dir}/{format.files}"
+            raise DataError(f"{url}: download failed ({reason}); try again, or {place}") from error

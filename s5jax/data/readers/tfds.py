@@ -8,8 +8,6 @@ from tqdm import tqdm
 
 from s5jax.data.task import DataError
 
-__all__ = ["examples", "text"]
-
 
 def examples(tfds_dir: pathlib.Path, name: str, split: str) -> Iterator[dict[str, Any]]:
     """Yields the examples of a split, in the order in which TFDS wrote them: shuffled, but always the same.
@@ -27,7 +25,10 @@ def examples(tfds_dir: pathlib.Path, name: str, split: str) -> Iterator[dict[str
     except ImportError as error:
         advice = "install it with `pip install tensorflow-datasets importlib_resources`"
         raise DataError(f"--tfds_dir needs TensorFlow Datasets ({error}); {advice}") from error
-    folder = _newest_version(tfds_dir / name)
+    versions = [path.parent for path in (tfds_dir / name).glob("*.*.*/dataset_info.json")]
+    if not versions:
+        raise DataError(f"{tfds_dir / name}: not a data set of TFDS, no VERSION/dataset_info.json; check --tfds_dir")
+    folder = max(versions, key=lambda path: [int(number) for number in path.name.split(".") if number.isdecimal()])
     try:
         source = tensorflow_datasets.builder_from_directory(folder).as_data_source(split=split)
     except Exception as error:  # TFDS raises many kinds
@@ -35,15 +36,3 @@ def examples(tfds_dir: pathlib.Path, name: str, split: str) -> Iterator[dict[str
         advice = f"tfds.builder({name!r}, data_dir=..., file_format='array_record').download_and_prepare() writes one"
         raise DataError(f"{folder}: no readable split {split} ({reason}); {advice}") from error
     yield from tqdm(source, f"{name} {split}", unit=" examples", disable=None, leave=False)
-
-
-def text(value: Any) -> str:
-    """A text feature, which may be bytes."""
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _newest_version(folder: pathlib.Path) -> pathlib.Path:
-    versions = [path.parent for path in folder.glob("*.*.*/dataset_info.json")]
-    if not versions:
-        raise DataError(f"{folder}: not a data set of TFDS, no VERSION/dataset_info.json; check --tfds_dir")
-    return max(versions, key=lambda path: [int(number) for number in path.name.split(".") if number.isdecimal()])

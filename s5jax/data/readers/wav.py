@@ -2,122 +2,85 @@
 
 import functools
 import pathlib
-import warnings
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import wave
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float, Int16, Shaped
 
-from s5jax.data.prepare import Job, Plan
-from s5jax.data.store import Arrays, Format, Stored
-from s5jax.data.task import DataError, Task
+from s5jax.data.prepare import Plan, batched
+from s5jax.data.store import Format, Stored
+from s5jax.data.task import DataError, Split, Task
 
-__all__ = ["Header", "header", "plan", "read", "resample", "task"]
-
-FULL_SCALE = {"uint8": 2**7, "int16": 2**15, "int32": 2**31, "float32": 1, "float64": 1}
-"""The value that stands for 1 in each type that scipy returns; it shifts 24 bits to the upper end of 32."""
-
+FILES_PER_PART = 1_000
 RATES = (1_000, 768_000)
 """Samples per second outside these bounds mean a damaged header; resampling from them would take all memory."""
 
-FILES_PER_JOB = 1_000
-
-
-class Header(NamedTuple):
-    """Samples per second, and number of samples of each channel."""
-
-    rate: int
-    samples: int
-
-    def samples_at(self, rate: int) -> int:
-        """Number of samples after resampling to another rate."""
-        return -(-self.samples * rate // self.rate)
-
-
-def header(path: pathlib.Path) -> Header:
-    """Reads the header of a wav file, and checks that the file has as many samples as it says.
-
-    Raises:
-      DataError: it is not a wav file, is damaged or cut off, or has no samples.
-    """
-    rate, samples = _load(path)
-    return Header(rate, len(samples))
-
 
 def read(path: pathlib.Path) -> tuple[Int16[np.ndarray, " samples"], int]:
-    """Reads a wav file: channels are averaged, and other types scaled to the range of 16 bits.
-
-    Returns:
-      The samples, and their number per second.
+    """The samples of a wav file, 16 bits of one channel, and their number per second.
 
     Raises:
-      DataError: it is not a wav file, is damaged or cut off, has no samples, or samples of an unknown type.
+      DataError: it is not such a file, is damaged or cut off, or has no samples.
     """
-    rate, samples = _load(path)
-    kind = samples.dtype.name
-    if kind == "int16" and samples.ndim == 1:
-        return np.array(samples), rate
-    if kind not in FULL_SCALE:
-        raise DataError(f"{path}: samples of type {kind}; convert it to 16-bit PCM")
-    values = samples.astype(np.float64) - (FULL_SCALE[kind] if kind == "uint8" else 0)
-    if not np.isfinite(values).all():
-        raise DataError(f"{path}: some samples are NaN or infinite; get it again")
-    if values.ndim == 2:
-        values = values.mean(axis=1)
-    return _int16(values * (2**15 / FULL_SCALE[kind])), rate
+    try:
+        with wave.open(str(path)) as file:
+            channels, width, rate, count, *_ = file.getparams()
+            content = file.readframes(count)
+    except Exception as error:  # wave raises whatever a damaged header leads to
+        reason = error.strerror if isinstance(error, OSError) else str(error) or type(error).__name__
+        raise DataError(f"{path}: cannot be read as a wav file ({reason}); get it again") from error
+    if (channels, width) != (1, 2):
+        raise DataError(f"{path}: {channels} channels of {8 * width} bits; convert it to 16-bit PCM of one channel")
+    if len(content) != 2 * count or not count:
+        raise DataError(f"{path}: {len(content) // 2} of {count} samples; get it again")
+    if not RATES[0] <= rate <= RATES[1]:
+        raise DataError(f"{path}: {rate} samples per second, so its header is damaged; get it again")
+    return np.frombuffer(content, "<i2"), rate
 
 
 def resample(samples: Int16[np.ndarray, " samples"], rate: int, to: int) -> Int16[np.ndarray, " resampled"]:
     """Resamples from one rate to another by the polyphase filter of `scipy.signal.resample_poly`."""
     import scipy.signal  # slow to import, and only other sampling rates need it
 
-    return _int16(scipy.signal.resample_poly(samples.astype(np.float64), to, rate))
+    values = scipy.signal.resample_poly(samples.astype(np.float64), to, rate)
+    return np.clip(np.rint(values), -(2**15), 2**15 - 1).astype(np.int16)
+
+
+def resampled_length(path: pathlib.Path, to: int) -> tuple[int, int]:
+    """Samples per second of a wav file, and its number of samples after resampling to another rate; see `read`."""
+    samples, rate = read(path)
+    return rate, -(-len(samples) * to // rate)
 
 
 def plan(
     format: Format,
-    rate: int,
     root: pathlib.Path,
-    files: dict[str, list[pathlib.Path]],
-    labels: dict[str, list[int]],
-    facts: dict[str, Any] | None = None,
+    recordings: Mapping[str, Sequence[tuple[pathlib.Path, int]]],
+    facts: Mapping[str, Any] | None = None,
     lists: Sequence[pathlib.Path] = (),
 ) -> Plan:
-    """Plans recordings. Short ones are padded with zeros, long ones cut.
+    """Plans the recordings of each split and their labels, whose folder is `root`; `lists` are other files to note.
 
-    All headers are read, so that a damaged file is found before the work begins.
-
-    Args:
-      format: of the task; its `length` is in samples.
-      rate: samples per second that files of other rates are resampled to.
-      root: the folder of the recordings.
-      files: recordings of each split.
-      labels: of each recording.
-      facts: of the plan.
-      lists: other files that were read.
+    They become a second of as many samples as the format's length: other rates are resampled, shorter recordings
+    padded, longer ones cut. All files are read, so that a damaged one is found before the work begins.
 
     Raises:
-      DataError: a file is damaged.
+      DataError: there are none, or a file is damaged.
     """
-    every = [file for part in files.values() for file in part]
-    headers = [header(file) for file in every]
-    samples = np.array([found.samples_at(rate) for found in headers])
-    counts = {
-        "files": len(every),
-        "padded": int((samples < format.length).sum()),
-        "cut": int((samples > format.length).sum()),
-        "resampled": sum(found.rate != rate for found in headers),
-    }
-    jobs: dict[str, list[Job]] = {}
-    for split, names in files.items():
-        parts = [slice(start, start + FILES_PER_JOB) for start in range(0, len(names), FILES_PER_JOB)]
-        jobs[split] = [functools.partial(_examples, format, rate, names[part], labels[split][part]) for part in parts]
+    files = [file for some in recordings.values() for file, _ in some]
+    if not files:
+        raise DataError(f"{root}: no recordings (.wav); get them from {format.address}")
+    rates, samples = np.array([resampled_length(file, format.length) for file in files]).T
+    counts = {"files": len(files), "padded": int((samples < format.length).sum())}
+    counts |= {"cut": int((samples > format.length).sum()), "resampled": int((rates != format.length).sum())}
+    read_some = functools.partial(_examples, format)
     return Plan(
-        jobs=jobs,
+        parts={split: map(read_some, batched(some, FILES_PER_PART)) for split, some in recordings.items()},
         origin=f"{counts['files']:,} recordings in {root}: {counts['padded']:,} shorter than a second filled up with"
         f" zeros, {counts['cut']:,} longer ones cut, {counts['resampled']:,} of another rate resampled",
-        sources=[*lists, *every],
+        sources=[*lists, *files],
         facts={**(facts or {}), "recordings": counts},
     )
 
@@ -128,53 +91,20 @@ def task(format: Format, stored: Stored) -> Task:
     x / 2^15, less the mean of all training samples, over their standard deviation plus 1e-5, both with padding included
     (state-spaces/s4, `src/dataloaders/sc.py`).
     """
-    statistics = stored.facts["statistics"]["train"]
-    return Task(
-        name=format.name,
-        splits=stored.splits,
-        length=format.length,
-        num_classes=format.num_classes,
-        preprocess=functools.partial(_standardize, statistics["mean"], statistics["std"]),
-    )
+    mean, std = (stored.facts["statistics"]["train"][name] for name in ("mean", "std"))
+    return format.task(stored.splits, preprocess=functools.partial(_standardize, mean, std))
 
 
-def _load(path: pathlib.Path) -> tuple[int, np.ndarray]:
-    """Rate and samples. These are mapped into memory: reading them would stop at the end of a file that is cut off."""
-    import scipy.io.wavfile
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", scipy.io.wavfile.WavFileWarning)  # chunks that it skips
-            try:
-                rate, samples = scipy.io.wavfile.read(path, mmap=True)
-            except ValueError as error:
-                if "mmap" not in str(error) or "greater" in str(error):
-                    raise
-                rate, samples = scipy.io.wavfile.read(path)  # of 24 bits
-    except Exception as error:  # scipy raises whatever a damaged header leads to
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"{path}: cannot be read as a wav file ({reason}); get it again") from error
-    if not RATES[0] <= rate <= RATES[1]:
-        raise DataError(f"{path}: {rate} samples per second, so its header is damaged; get it again")
-    if not len(samples):
-        raise DataError(f"{path}: no samples; get it again")
-    return rate, samples
-
-
-def _examples(format: Format, rate: int, files: list[pathlib.Path], labels: list[int]) -> Arrays:
-    inputs = np.zeros((len(files), format.length, 1), np.int16)
-    lengths = np.zeros(len(files), np.int32)
-    for i, file in enumerate(files):
-        samples, own_rate = read(file)
-        if own_rate != rate:
-            samples = resample(samples, own_rate, rate)
+def _examples(format: Format, recordings: Sequence[tuple[pathlib.Path, int]]) -> Split:
+    inputs = np.zeros((len(recordings), format.length, 1), np.int16)
+    lengths = np.zeros(len(recordings), np.int32)
+    for i, (file, _) in enumerate(recordings):
+        samples, rate = read(file)
+        if rate != format.length:
+            samples = resample(samples, rate, format.length)
         lengths[i] = min(len(samples), format.length)
         inputs[i, : lengths[i], 0] = samples[: lengths[i]]
-    return Arrays(inputs, np.array(labels, np.int32), lengths if format.padded else None)
-
-
-def _int16(values: Float[np.ndarray, " samples"]) -> Int16[np.ndarray, " samples"]:
-    return np.clip(np.rint(values), -(2**15), 2**15 - 1).astype(np.int16)
+    return Split(inputs, np.array([label for _, label in recordings], np.int32), lengths if format.padded else None)
 
 
 def _standardize(mean: float, std: float, samples: Shaped[Array, "..."]) -> Float[Array, "..."]:

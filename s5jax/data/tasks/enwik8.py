@@ -5,11 +5,8 @@ last 5,000,000 test; scores are in bits per byte (called bits per character, bpc
 """
 
 import dataclasses
-import hashlib
 
-import numpy as np
-
-from s5jax.data.language import language_task, read_official
+from s5jax.data.language import mahoney_task
 from s5jax.data.task import Task
 
 SHA256 = "2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8"
@@ -26,9 +23,4 @@ class Options:
 
 
 def load(options: Options) -> Task:
-    places = "enwik8", "enwik8.zip", "http://mattmahoney.net/dc/enwik8.zip"
-    text = read_official(options.path, *places, algorithm="sha256", digest=SHA256, any_file=options.any_file)
-    train, val, test = np.split(np.frombuffer(text, np.uint8), [len(text) * 90 // 100, len(text) * 95 // 100])
-    digest = hashlib.sha256(text).hexdigest()
-    texts = {"train": train, "val": val, "test": test}
-    return language_task("enwik8", texts, options.context, None, unit="byte", sha256=digest)
+    return mahoney_task("enwik8", options, "sha256", SHA256)

@@ -9,34 +9,29 @@ is in another part.) `pathx` is the same with 128 x 128 pixels.
 
 import functools
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Array, Float, Shaped, UInt8
 
 from s5jax.data.generators import contours
-from s5jax.data.prepare import Job, Plan, Request
-from s5jax.data.readers import official
+from s5jax.data.prepare import Plan, Request, batched
+from s5jax.data.readers import lines, official
 from s5jax.data.splits import random_split
-from s5jax.data.store import Arrays, Format, Stored
-from s5jax.data.task import DataError, Task
-
-__all__ = ["FORMAT", "load", "make_format", "make_plan", "make_task", "plan"]
+from s5jax.data.store import Format, Stored
+from s5jax.data.task import DataError, Split, Task
 
 PART = "curv_contour_length_14"
 FOLDERS = (*official.LRA_FOLDERS, "pathfinder")
-
-SIZES = {"train": 160_000, "val": 20_000, "test": 20_000}
 SPLIT_SEED = 42
-
-READ_PER_JOB = 5000
-DRAWN_PER_JOB = 2000
+IMAGES_PER_PART = 2000
 
 
 def make_format(name: str, size: int) -> Format:
     """The format of a task with images of `size` x `size` pixels."""
     return Format(
         name=name,
-        sizes=SIZES,
+        sizes={"train": 160_000, "val": 20_000, "test": 20_000},
         length=size**2,
         num_classes=2,
         dtype="uint8",
@@ -46,123 +41,60 @@ def make_format(name: str, size: int) -> Format:
     )
 
 
-FORMAT = make_format("pathfinder", contours.PATHFINDER.size)
-
-
-def plan(request: Request) -> Plan:
-    """Reads the official files or generates images; see `make_plan`."""
-    return make_plan(request, FORMAT, contours.PATHFINDER)
-
-
-def load(stored: Stored) -> Task:
-    """The task from its store."""
-    return make_task(stored, FORMAT)
-
-
-def make_plan(request: Request, format: Format, style: contours.Style) -> Plan:
-    """Reads the official files, or generates images in their manner.
-
-    Args:
-      request: where the data are, or what to generate.
-      format: of the task.
-      style: of the images.
-
-    Raises:
-      DataError: official files are missing, or are something else.
-    """
+def make_plan(format: Format, style: contours.Style, request: Request) -> Plan:
+    """Reads the official files, or generates images in their manner and in a style."""
     if request.generate:
-        return _generated(request, format, style)
+        sizes = request.sizes or format.sizes
+        drawn = {split: _draw(style, request.seed, split, size) for split, size in sizes.items()}
+        origin = f"generated in the manner of the official images, which these are not, from seed {request.seed}"
+        return Plan(parts=drawn, origin=origin)
     folders = [f"{folder}/pathfinder{style.size}" for folder in FOLDERS]
-    folder = official.find(format, request.data_dir, folders, [f"{PART}/metadata"], official.LRA_ARCHIVES)
-    return _official(request, format, style, folder / PART)
+    folder = official.find(format, request.data_dir, folders, [f"{PART}/metadata"], official.LRA_ARCHIVES) / PART
+    metadata = [file for file in (folder / "metadata").glob("*.npy") if file.stem.isdecimal()]
+    metadata.sort(key=lambda file: int(file.stem))
+    samples = [sample for file in metadata for sample in lines.parsed(file, _parse)]
+    tenth = len(samples) // 10
+    split = random_split(len(samples), [len(samples) - 2 * tenth, tenth, tenth], SPLIT_SEED)
+    chosen = zip(format.sizes, ([samples[i] for i in part] for part in split), strict=True)
+    read_some = functools.partial(_read, folder, style.size)
+    parts = {name: map(read_some, batched(some, IMAGES_PER_PART)) for name, some in chosen}
+    sources = metadata + [folder / name for name, _ in samples]
+    return Plan(parts=parts, origin=f"official files of {folder}", sources=sources)
 
 
-def make_task(stored: Stored, format: Format) -> Task:
+def make_task(format: Format, stored: Stored) -> Task:
     """The task of a format from its store."""
-    return Task(
-        name=format.name,
-        splits=stored.splits,
-        length=format.length,
-        num_classes=format.num_classes,
-        preprocess=_normalize,
-    )
+    return format.task(stored.splits, preprocess=_normalize)
+
+
+FORMAT = make_format("pathfinder", contours.PATHFINDER.size)
+plan = functools.partial(make_plan, FORMAT, contours.PATHFINDER)
+load = functools.partial(make_task, FORMAT)
 
 
 def _normalize(grey: Shaped[Array, "..."]) -> Float[Array, "..."]:
     return (grey.astype("float32") / 255 - 0.5) / 0.5
 
 
-def _generated(request: Request, format: Format, style: contours.Style) -> Plan:
-    jobs: dict[str, list[Job]] = {}
-    for split, size in (request.sizes or format.sizes).items():
-        starts = range(0, size, DRAWN_PER_JOB)
-        ends = [min(start + DRAWN_PER_JOB, size) for start in starts]
-        jobs[split] = [
-            functools.partial(_draw, style, request.seed, split, *some) for some in zip(starts, ends, strict=True)
-        ]
-    origin = f"generated in the manner of the official images, which these are not, from seed {request.seed}"
-    return Plan(jobs=jobs, origin=origin)
+def _draw(style: contours.Style, seed: int, split: str, size: int) -> Iterator[Split]:
+    for start in range(0, size, IMAGES_PER_PART):
+        images, labels = contours.examples(style, seed, split, start, min(start + IMAGES_PER_PART, size))
+        yield Split(images.reshape(len(images), -1, 1), labels.astype(np.int32))
 
 
-def _draw(style: contours.Style, seed: int, split: str, start: int, stop: int) -> Arrays:
-    return _arrays(*contours.examples(style, seed, split, start, stop))
+def _parse(line: bytes) -> tuple[str, int]:
+    """Path and label of an image."""
+    fields = line.decode().split()
+    if len(fields) < 4:
+        raise ValueError(f"{len(fields)} fields, but folder, name, number and label are needed")
+    if fields[3] not in ("0", "1"):
+        raise ValueError(f"the label must be 0 or 1, not {fields[3]!r}")
+    return f"{fields[0]}/{fields[1]}", int(fields[3])
 
 
-def _official(request: Request, format: Format, style: contours.Style, folder: pathlib.Path) -> Plan:
-    metadata, samples = _listing(folder, format)
-    expected = sum(format.sizes.values())
-    if len(samples) != expected and not request.subset:
-        fault = f"{len(samples):,} images, not {expected:,}; files are missing or cut off"
-        raise DataError(f"{folder}/metadata: {fault} (--subset accepts fewer; {format.address})")
-    tenth = len(samples) // 10
-    if tenth == 0:
-        raise DataError(f"{folder}/metadata: {len(samples)} images; at least 10 are needed to split them")
-    jobs: dict[str, list[Job]] = {}
-    parts = random_split(len(samples), [len(samples) - 2 * tenth, tenth, tenth], SPLIT_SEED)
-    for split, part in zip(format.sizes, parts, strict=True):
-        chosen = [samples[i] for i in part]
-        jobs[split] = [
-            functools.partial(_read, folder, chosen[start : start + READ_PER_JOB], style.size)
-            for start in range(0, len(chosen), READ_PER_JOB)
-        ]
-    sources = metadata + [folder / name for name, _ in samples]
-    return Plan(jobs=jobs, origin=f"official files of {folder}", sources=sources)
-
-
-def _listing(folder: pathlib.Path, format: Format) -> tuple[list[pathlib.Path], list[tuple[str, int]]]:
-    """The metadata files in their order, and the path and label of each image that they list."""
-    metadata = list((folder / "metadata").glob("*.npy"))
-    if not metadata:
-        raise DataError(f"{folder}/metadata: no *.npy; get the official files from {format.address}")
-    for file in metadata:
-        if not file.stem.isdecimal():
-            raise DataError(f"{file}: not an official file, whose names are numbers; remove it")
-    metadata.sort(key=lambda file: int(file.stem))
-    return metadata, [sample for file in metadata for sample in _parse(file)]
-
-
-def _parse(file: pathlib.Path) -> list[tuple[str, int]]:
-    """Paths and labels in a metadata file, which is text in spite of its name, with a line for each image."""
-    try:
-        text = file.read_text("utf-8")
-    except UnicodeDecodeError:
-        raise DataError(f"{file}: not text, as the official metadata are; get it again") from None
-    samples = []
-    for number, line in enumerate(text.splitlines(), 1):
-        fields = line.split()
-        if len(fields) < 4:
-            fault = f"{len(fields)} fields, but folder, name, number and label are needed"
-            raise DataError(f"{file}, line {number}: {fault}; is the file cut off?")
-        subfolder, name, _, label, *_ = fields
-        if label not in ("0", "1"):
-            raise DataError(f"{file}, line {number}: the label must be 0 or 1, not {label!r}; get the file again")
-        samples.append((f"{subfolder}/{name}", int(label)))
-    return samples
-
-
-def _read(folder: pathlib.Path, samples: list[tuple[str, int]], size: int) -> Arrays:
+def _read(folder: pathlib.Path, size: int, samples: list[tuple[str, int]]) -> Split:
     images = np.stack([_image(folder / name, size) for name, _ in samples])
-    return _arrays(images, np.array([label for _, label in samples], np.uint8))
+    return Split(images.reshape(len(images), -1, 1), np.array([label for _, label in samples], np.int32))
 
 
 def _image(path: pathlib.Path, size: int) -> UInt8[np.ndarray, "{size} {size}"]:
@@ -170,18 +102,10 @@ def _image(path: pathlib.Path, size: int) -> UInt8[np.ndarray, "{size} {size}"]:
 
     try:
         with Image.open(path, formats=["PNG"]) as image:
-            if image.mode != "L" or image.size != (size, size):
-                fault = f"{image.width} x {image.height} pixels of mode {image.mode}, not {size} x {size} of mode L"
-                raise DataError(f"{path}: {fault}; get the official files again")
-            return np.asarray(image)
-    except FileNotFoundError:
-        raise DataError(f"{path}: missing, but listed in the metadata; get the official files again") from None
-    except (DataError, PermissionError):
-        raise
+            pixels = np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: not a PNG image, or damaged ({error}); get the official files again") from error
-
-
-def _arrays(images: UInt8[np.ndarray, "N size size"], labels: UInt8[np.ndarray, " N"]) -> Arrays:
-    """Converts images to the stored arrays."""
-    return Arrays(images.reshape(len(images), -1, 1), labels.astype(np.int32))
+        raise DataError(f"{path}: missing or damaged ({error}); get the official files again") from error
+    if image.mode != "L" or image.size != (size, size):
+        fault = f"{image.width} x {image.height} pixels of mode {image.mode}, not {size} x {size} of mode L"
+        raise DataError(f"{path}: {fault}; get the official files again")
+    return pixels

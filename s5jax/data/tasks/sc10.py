@@ -8,56 +8,32 @@ split by speaker is not used, so a speaker may be in more than one split.
 Labels are the words in the published order.
 """
 
+import dataclasses
+import functools
+
 import numpy as np
 
 from s5jax.data.prepare import Plan, Request
 from s5jax.data.readers import wav
 from s5jax.data.splits import stratified_split
-from s5jax.data.store import Format, Stored
-from s5jax.data.task import DataError, Task
 from s5jax.data.tasks import speech_commands
 
-__all__ = ["FORMAT", "WORDS", "load", "plan"]
-
 WORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
-
-FORMAT = Format(
-    name="sc10",
-    sizes={"train": 24_482, "val": 5_246, "test": 5_247},
-    length=speech_commands.RATE,
-    num_classes=len(WORDS),
-    dtype="int16",
-    files=speech_commands.FILES,
-    address=speech_commands.ADDRESS,
-    downloads=speech_commands.DOWNLOADS,
+FORMAT = dataclasses.replace(
+    speech_commands.FORMAT, name="sc10", sizes={"train": 24_482, "val": 5_246, "test": 5_247}, num_classes=len(WORDS)
 )
+load = functools.partial(wav.task, FORMAT)
 
 
 def plan(request: Request) -> Plan:
-    """Reads all headers to find the recordings of one second, and splits these by `stratified_split` with seed 0.
-
-    Raises:
-      DataError: files are missing or damaged.
-    """
-    root, rate = speech_commands.find(FORMAT, request), speech_commands.RATE
-    files = [root / name for name in speech_commands.recordings(root, WORDS, request.subset)]
-    kept = [file for file in files if wav.header(file).samples_at(rate) == FORMAT.length]
-    if not kept:
-        raise DataError(f"{root}: none of {len(files)} recordings is one second long; get the official files")
-    labels = np.array([WORDS.index(file.parent.name) for file in kept])
+    """Reads all files to find the recordings of one second, and splits these by `stratified_split` with seed 0."""
+    root = speech_commands.find(FORMAT, request)
+    files = speech_commands.recordings(root, WORDS)
+    kept = [(file, label) for file, label in files if wav.resampled_length(file, FORMAT.length)[1] == FORMAT.length]
     train = int(0.7 * len(kept))
     val = (len(kept) - train) // 2
+    labels = np.array([label for _, label in kept], np.int32)
     parts = stratified_split(labels, [train, val, len(kept) - train - val], seed=0)
-    return wav.plan(
-        FORMAT,
-        rate,
-        root,
-        files={split: [kept[i] for i in part] for split, part in zip(FORMAT.sizes, parts, strict=True)},
-        labels={split: labels[part].tolist() for split, part in zip(FORMAT.sizes, parts, strict=True)},
-        facts={"classes": list(WORDS), "not one second long": len(files) - len(kept)},
-    )
-
-
-def load(stored: Stored) -> Task:
-    """The task, its samples standardized by mean and standard deviation of the training samples."""
-    return wav.task(FORMAT, stored)
+    splits = {split: [kept[i] for i in part] for split, part in zip(FORMAT.sizes, parts, strict=True)}
+    facts = {"classes": list(WORDS), "not one second long": len(files) - len(kept)}
+    return wav.plan(FORMAT, root, splits, facts)

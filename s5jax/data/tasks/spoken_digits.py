@@ -16,24 +16,16 @@ from s5jax.data.readers import official, wav
 from s5jax.data.store import Format, Stored
 from s5jax.data.task import DataError, Task
 
-__all__ = ["FORMAT", "load", "plan"]
-
-RATE = 8_000
-"""Samples per second."""
-
 FOLDERS = (
-    "fsdd/recordings",
-    "free-spoken-digit-dataset/recordings",
-    "free-spoken-digit-dataset-master/recordings",
+    *("fsdd/recordings", "free-spoken-digit-dataset/recordings", "free-spoken-digit-dataset-master/recordings"),
     "recordings",
 )
-ARCHIVES = ("free-spoken-digit-dataset-master.zip",)
 NAME = re.compile(r"(?P<digit>\d)_(?P<speaker>[^_]+)_(?P<index>\d+)\.wav")
 
 FORMAT = Format(
     name="spoken_digits",
     sizes={"train": 2_400, "val": 300, "test": 300},
-    length=RATE,
+    length=8_000,
     num_classes=10,
     dtype="int16",
     files="fsdd/recordings/{digit}_{speaker}_{index}.wav",
@@ -43,25 +35,17 @@ FORMAT = Format(
 
 
 def plan(request: Request) -> Plan:
-    """Reads the names of the files and all headers.
-
-    Raises:
-      DataError: files are missing or damaged, or have other names.
-    """
-    root = official.find(FORMAT, request.data_dir, FOLDERS, archives=ARCHIVES)
-    files: dict[str, list[pathlib.Path]] = {"train": [], "val": [], "test": []}
-    labels: dict[str, list[int]] = {split: [] for split in files}
+    """Splits the files by the numbers in their names."""
+    root = official.find(FORMAT, request.data_dir, FOLDERS, archives=["free-spoken-digit-dataset-master.zip"])
+    recordings: dict[str, list[tuple[pathlib.Path, int]]] = {"train": [], "val": [], "test": []}
     for file in sorted(root.glob("*.wav")):
         name = NAME.fullmatch(file.name)
         if name is None:
             raise DataError(f"{file}: not named digit_speaker_index.wav, such as 7_jackson_32.wav; move it away")
         index = int(name["index"])
         split = "test" if index < 5 else "val" if index < 10 else "train"
-        files[split].append(file)
-        labels[split].append(int(name["digit"]))
-    if not any(files.values()):
-        raise DataError(f"{root}: no recordings (.wav); get them from {FORMAT.address}")
-    return wav.plan(FORMAT, RATE, root, files, labels)
+        recordings[split].append((file, int(name["digit"])))
+    return wav.plan(FORMAT, root, recordings)
 
 
 def load(stored: Stored) -> Task:

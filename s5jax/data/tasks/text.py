@@ -14,17 +14,17 @@ and other reviews validate.
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from tqdm import tqdm
 
-from s5jax.data.prepare import Plan, Request
+from s5jax.data.prepare import Plan, Request, batched
 from s5jax.data.readers import official, tfds
-from s5jax.data.readers.characters import check_vocabulary, encode, vocabulary
+from s5jax.data.readers.characters import encode, vocabulary
 from s5jax.data.splits import random_split
-from s5jax.data.store import Arrays, Format, Stored
-from s5jax.data.task import DataError, Task
+from s5jax.data.store import Format, Stored
+from s5jax.data.task import DataError, Split, Task
 
 FORMAT = Format(
     name="text",
@@ -47,7 +47,7 @@ FORMAT = Format(
     characters=131,
 )
 MIN_FREQUENCY = 15
-REVIEWS_PER_JOB = 2500
+REVIEWS_PER_PART = 2500
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,35 +61,30 @@ class Options:
 
 
 def plan(request: Request) -> Plan:
-    """Reads the official files or a TFDS directory, and counts the characters of the training reviews.
-
-    Raises:
-      DataError: files are missing, or hold other characters.
-    """
+    """Reads the official files or a TFDS directory, and counts the characters of the training reviews."""
+    reads: dict[str, Callable[[], Iterator[tuple[str, int]]]]
+    files: dict[str, list[pathlib.Path]] = {"train": [], "test": []}
     if request.tfds_dir:
-        return _plan_tfds(request.tfds_dir)
-    folders = [f"{split}/{label}" for split in ("train", "test") for label in ("neg", "pos")]
-    root = official.find(FORMAT, request.data_dir, ["aclImdb"], folders, ["aclImdb_v1.tar.gz"])
-    reviews: dict[str, list[pathlib.Path]] = {"train": [], "test": []}
-    for folder in folders:
-        found = sorted((root / folder).glob("*.txt"))
-        if not found:
-            raise official.missing(FORMAT, request.data_dir, f"{root / folder} has no *.txt")
-        reviews[folder.partition("/")[0]].extend(found)
-    training = tqdm(reviews["train"], "vocabulary", unit=" reviews", disable=None, leave=False)
-    characters = vocabulary(map(_read, training), FORMAT.length, MIN_FREQUENCY)
-    check_vocabulary(characters, FORMAT)
+        where = f"TFDS directory {request.tfds_dir / 'imdb_reviews'}"
+        reads = {split: functools.partial(_read_tfds, request.tfds_dir, split) for split in files}
+    else:
+        folders = [f"{split}/{label}" for split in files for label in ("neg", "pos")]
+        root = official.find(FORMAT, request.data_dir, ["aclImdb"], folders, ["aclImdb_v1.tar.gz"])
+        where = str(root)
+        for folder in folders:
+            found = sorted((root / folder).glob("*.txt"))
+            if not found:
+                raise official.missing(FORMAT, request.data_dir, f"{root / folder} has no *.txt")
+            files[folder.partition("/")[0]] += found
+        reads = {split: functools.partial(_read_files, some) for split, some in files.items()}
+    training = tqdm(reads["train"](), "vocabulary", unit=" reviews", disable=None, leave=False)
+    characters = vocabulary((review for review, _ in training), FORMAT, MIN_FREQUENCY)
+    encode_some = functools.partial(_encode, characters)
     return Plan(
-        jobs={
-            split: [
-                functools.partial(_encode_files, paths[i : i + REVIEWS_PER_JOB], characters)
-                for i in range(0, len(paths), REVIEWS_PER_JOB)
-            ]
-            for split, paths in reviews.items()
-        },
-        origin=f"IMDB reviews from {root}, {len(characters)} characters",
-        sources=reviews["train"] + reviews["test"],
-        facts=_facts(characters),
+        parts={split: map(encode_some, batched(read(), REVIEWS_PER_PART)) for split, read in reads.items()},
+        origin=f"IMDB reviews from {where}, {len(characters)} characters",
+        sources=files["train"] + files["test"],
+        facts={"characters": characters, "classes": ["neg", "pos"]},
     )
 
 
@@ -97,49 +92,27 @@ def load(stored: Stored, options: Options) -> Task:
     """The task from its store."""
     train, test = stored.splits["train"], stored.splits["test"]
     if options.val_split == 0:
-        splits = {"train": train, "val": test, "test": test}
-    else:
-        kept = round(len(train) * (1 - options.val_split))
-        if kept in (0, len(train)):
-            raise DataError(f"text: val_split {options.val_split} of {len(train)} reviews leaves a split empty")
-        parts = random_split(len(train), [kept, len(train) - kept], seed=42)
-        splits = {"train": train.select(parts[0]), "val": train.select(parts[1]), "test": test}
-    return Task(name="text", splits=splits, length=FORMAT.length, num_classes=2, num_tokens=FORMAT.num_tokens)
+        return FORMAT.task({"train": train, "val": test, "test": test})
+    kept = round(len(train) * (1 - options.val_split))
+    if kept in (0, len(train)):
+        raise DataError(f"text: val_split {options.val_split} of {len(train)} reviews leaves a split empty")
+    parts = random_split(len(train), [kept, len(train) - kept], seed=42)
+    return FORMAT.task({"train": train.select(parts[0]), "val": train.select(parts[1]), "test": test})
 
 
-def _plan_tfds(tfds_dir: pathlib.Path) -> Plan:
-    characters = vocabulary((review for review, _ in _reviews(tfds_dir, "train")), FORMAT.length, MIN_FREQUENCY)
-    check_vocabulary(characters, FORMAT)
-    return Plan(
-        jobs={split: [functools.partial(_encode_tfds, tfds_dir, split, characters)] for split in ("train", "test")},
-        origin=f"IMDB reviews from TFDS directory {tfds_dir / 'imdb_reviews'}, {len(characters)} characters",
-        facts=_facts(characters),
-    )
+def _encode(characters: str, reviews: list[tuple[str, int]]) -> Split:
+    tokens, lengths = encode([text for text, _ in reviews], characters, FORMAT.length)
+    return Split(tokens, np.array([label for _, label in reviews], np.int32), lengths)
 
 
-def _facts(characters: list[str]) -> dict[str, str | list[str]]:
-    return {"characters": "".join(characters), "classes": ["neg", "pos"]}
+def _read_files(files: list[pathlib.Path]) -> Iterator[tuple[str, int]]:
+    for file in files:
+        try:
+            yield file.read_bytes().decode(), file.parent.name == "pos"
+        except UnicodeDecodeError as error:
+            raise DataError(f"{file}: not UTF-8 text ({error}); get the official files again") from error
 
 
-def _encode_files(paths: list[pathlib.Path], characters: list[str]) -> Arrays:
-    tokens, lengths = encode([_read(path) for path in paths], characters, FORMAT.length)
-    labels = np.array([path.parent.name == "pos" for path in paths], np.int32)
-    return Arrays(tokens, labels, lengths)
-
-
-def _encode_tfds(tfds_dir: pathlib.Path, split: str, characters: list[str]) -> Arrays:
-    reviews, labels = zip(*_reviews(tfds_dir, split), strict=True)
-    tokens, lengths = encode(reviews, characters, FORMAT.length)
-    return Arrays(tokens, np.array(labels, np.int32), lengths)
-
-
-def _reviews(tfds_dir: pathlib.Path, split: str) -> Iterator[tuple[str, int]]:
+def _read_tfds(tfds_dir: pathlib.Path, split: str) -> Iterator[tuple[str, int]]:
     for example in tfds.examples(tfds_dir, "imdb_reviews/plain_text", split):
-        yield tfds.text(example["text"]), int(example["label"])
-
-
-def _read(path: pathlib.Path) -> str:
-    try:
-        return path.read_bytes().decode()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error}); get the official files again") from error
+        yield example["text"].decode(), int(example["label"])

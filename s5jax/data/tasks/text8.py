@@ -5,12 +5,9 @@ last 5,000,000 test; scores are in bits per character.
 """
 
 import dataclasses
-import hashlib
 
-import numpy as np
-
-from s5jax.data.language import UNKNOWN, language_task, read_official
-from s5jax.data.task import DataError, Task
+from s5jax.data.language import UNKNOWN, mahoney_task
+from s5jax.data.task import Task
 
 MD5 = "3bea1919949baf155f99411df5fada7e"
 VOCABULARY = UNKNOWN + " abcdefghijklmnopqrstuvwxyz"
@@ -27,14 +24,4 @@ class Options:
 
 
 def load(options: Options) -> Task:
-    places = "text8", "text8.zip", "http://mattmahoney.net/dc/text8.zip"
-    text = read_official(options.path, *places, algorithm="md5", digest=MD5, any_file=options.any_file)
-    table = np.zeros(256, np.uint8)
-    table[list(VOCABULARY[1:].encode())] = np.arange(1, len(VOCABULARY))
-    tokens = table[np.frombuffer(text, np.uint8)]
-    if not tokens.all():
-        raise DataError(f"{options.path} has other characters than a to z and space")
-    train, val, test = np.split(tokens, [len(text) * 90 // 100, len(text) * 95 // 100])
-    digest = hashlib.sha256(text).hexdigest()
-    texts = {"train": train, "val": val, "test": test}
-    return language_task("text8", texts, options.context, VOCABULARY, unit="character", sha256=digest)
+    return mahoney_task("text8", options, "md5", MD5, VOCABULARY)

@@ -14,7 +14,6 @@ other character of a validation or test text.
 import dataclasses
 import hashlib
 import pathlib
-from collections import Counter
 from typing import Any, Literal
 
 import numpy as np
@@ -22,8 +21,6 @@ from jaxtyping import Integer
 
 from s5jax.data.language import UNKNOWN, language_task
 from s5jax.data.task import DataError, Task
-
-__all__ = ["Options", "load"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,13 +31,13 @@ class Options:
     context: int = 256
     """L, tokens of a sequence."""
     val_share: float = 0.05
-    """Share of the text that validates; of no meaning with `val_path`."""
+    """Share of the text that validates; unused with `val_path`."""
     test_share: float = 0.05
-    """Share of the text, its end, that tests; of no meaning with `test_path`."""
+    """Share of the text, its end, that tests; unused with `test_path`."""
     val_path: str = ""
-    """A text of its own that validates."""
+    """Another text that validates."""
     test_path: str = ""
-    """A text of its own that tests."""
+    """Another text that tests."""
 
     def __post_init__(self) -> None:
         if self.context < 1:
@@ -56,7 +53,7 @@ def load(options: Options) -> Task:
     """The task of a text.
 
     Raises:
-      DataError: a file is missing, empty, not UTF-8, or shorter than the context.
+      DataError: a file is missing, not UTF-8, or shorter than the context.
     """
     if not options.path:
         raise DataError("task text_file needs a text: --config.task.path=FILE")
@@ -74,8 +71,8 @@ def load(options: Options) -> Task:
     texts["train"] = texts["train"][:rest]
     vocabulary = None
     if options.tokens == "characters":
-        counts = Counter(dict(zip(*np.unique(texts["train"], return_counts=True), strict=True)))
-        points = sorted(counts, key=lambda point: (-counts[point], point))
+        points, counts = np.unique(texts["train"], return_counts=True)
+        points = points[np.argsort(-counts, kind="stable")]
         vocabulary = UNKNOWN + "".join(map(chr, points))
         table = np.zeros(0x110000, np.int32)
         table[points] = np.arange(1, len(points) + 1)
@@ -83,22 +80,17 @@ def load(options: Options) -> Task:
     for name, text in texts.items():
         if len(text) <= options.context:
             where = paths[name] or f"{options.path}, the part for {name}"
-            raise DataError(
-                f"{where} has {len(text):,} {options.tokens}, not more than the context of {options.context}:"
-                " give a longer text, or a smaller --config.task.context"
-            )
+            fault = f"{len(text):,} {options.tokens}, not more than the context of {options.context}"
+            raise DataError(f"{where} has {fault}: give a longer text, or a smaller --config.task.context")
     unit = options.tokens.removesuffix("s")
     return language_task("text_file", texts, options.context, vocabulary, unit=unit, sha256=digest)
 
 
 def _read(path: str) -> bytes:
     try:
-        text = pathlib.Path(path).expanduser().read_bytes()
+        return pathlib.Path(path).expanduser().read_bytes()
     except OSError as error:
         raise DataError(f"text {path} cannot be read: {error.strerror}") from error
-    if not text:
-        raise DataError(f"text {path} is empty")
-    return text
 
 
 def _code_points(text: bytes, path: str) -> Integer[np.ndarray, " characters"]:

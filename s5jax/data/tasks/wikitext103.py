@@ -11,7 +11,6 @@ import hashlib
 import os
 import pathlib
 from collections import Counter
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -38,35 +37,35 @@ class Options:
 
 
 def load(options: Options) -> Task:
-    path = pathlib.Path(options.path).expanduser()
-    folder, texts = path if path.is_dir() else path.parent, {}
+    path, texts = pathlib.Path(options.path).expanduser(), {}
     for part, sha1 in SHA1.items():
         places = f"wikitext-103/wiki.{part}.tokens", "wikitext-103-v1.zip", "a copy, as its first address is gone"
-        texts[part] = read_official(options.path, *places, algorithm="sha1", digest=sha1, any_file=options.any_file)
+        texts[part] = read_official(options, *places, "sha1", sha1)
     digest = hashlib.sha256(b"".join(hashlib.sha256(text).digest() for text in texts.values())).hexdigest()
-    kept = folder / "tokens.npz"
+    kept, found = (path if path.is_dir() else path.parent) / "tokens.npz", {}
     if kept.is_file():
         with np.load(kept) as stored:
-            if str(stored["sha256"]) == digest:
-                return _task({name: stored[name] for name in texts}, stored["words"].tolist(), options, digest)
+            found = dict(stored) if str(stored["sha256"]) == digest else {}
+    if not found:
+        found = {**_tokens(texts), "sha256": np.array(digest)}
+        temporary = kept.with_name(f".{os.getpid()}.tokens.npz")
+        np.savez(temporary, **found)
+        temporary.replace(kept)
+    tokens = {"train": found["train"], "val": found["valid"], "test": found["test"]}
+    return language_task("wikitext103", tokens, options.context, found["words"].tolist(), unit="word", sha256=digest)
+
+
+def _tokens(texts: dict[str, bytes]) -> dict[str, np.ndarray]:
+    """Token ids of each text, and the "words" that they stand for."""
     lines = {name: text.decode().splitlines() for name, text in texts.items()}
     counts: Counter[str] = Counter({UNKNOWN: 0, END: len(lines["train"])})
     for line in tqdm(lines["train"], desc="vocabulary", unit=" lines", disable=None, leave=False):
         counts.update(line.split())
     words = sorted(counts, key=lambda word: (-counts[word], word))
-    number = {word: i for i, word in enumerate(words)}
-    unknown, end, tokens = number[UNKNOWN], number[END], {}
+    number, tokens = {word: i for i, word in enumerate(words)}, {"words": np.array(words)}
+    unknown, end = number[UNKNOWN], number[END]
     for name, some in lines.items():
         read = tqdm(some, desc=name, unit=" lines", disable=None, leave=False)
         parts = [np.array([*(number.get(word, unknown) for word in line.split()), end], np.int32) for line in read]
         tokens[name] = np.concatenate(parts)
-    temporary = kept.with_name(f".{os.getpid()}.tokens.npz")
-    arrays: dict[str, Any] = {**tokens, "words": np.array(words), "sha256": digest}
-    np.savez(temporary, **arrays)
-    temporary.replace(kept)
-    return _task(tokens, words, options, digest)
-
-
-def _task(tokens: dict[str, np.ndarray], words: list[str], options: Options, digest: str) -> Task:
-    texts = {"train": tokens["train"], "val": tokens["valid"], "test": tokens["test"]}
-    return language_task("wikitext103", texts, options.context, words, unit="word", sha256=digest)
+    return tokens

@@ -1,11 +1,18 @@
+import pytest
+
 from s5jax.data.readers import lines
+from s5jax.data.task import DataError
 
 
-def test_each_line_is_in_one_range(tmp_path):
-    file = tmp_path / "lines"
-    file.write_bytes(b"one\ntwo\n\nfour\nlast")
-    whole = [(0, b"one\n"), (4, b"two\n"), (8, b"\n"), (9, b"four\n"), (14, b"last")]
-    for size in range(1, 20):
-        assert [x for some in lines.ranges(file, 0, size) for x in lines.lines(file, *some)] == whole
-        assert [x for some in lines.ranges(file, 4, size) for x in lines.lines(file, *some)] == whole[1:]
-    assert [lines.line_number(file, position) for position, _ in whole] == [1, 2, 3, 4, 5]
+def test_lines_below_a_header(tmp_path):
+    (tmp_path / "lines").write_bytes(b"header\r\n1\n2\n3")
+    assert list(lines.parsed(tmp_path / "lines", int, b"header")) == [1, 2, 3]
+    with pytest.raises(DataError, match=r"lines, line 1: the header must be b'other', not b'header'; get the official"):
+        list(lines.parsed(tmp_path / "lines", int, b"other"))
+
+
+@pytest.mark.parametrize("header", [b"", b"1"])
+def test_a_line_that_is_not_understood_is_named(tmp_path, header):
+    (tmp_path / "lines").write_bytes(b"1\n2\n3\n4\nx\n6")
+    with pytest.raises(DataError, match=r"lines, line 5: invalid literal .* b'x\\n'; the file is damaged or cut off"):
+        list(lines.parsed(tmp_path / "lines", int, header))

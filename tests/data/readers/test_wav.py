@@ -16,34 +16,15 @@ def test_samples_of_16_bits_are_read_as_they_are(tmp_path):
     read, rate = wav.read(tmp_path / "a.wav")
     assert rate == 11025 and read.dtype == np.int16
     np.testing.assert_array_equal(read, samples)
-    assert wav.header(tmp_path / "a.wav") == (11025, 1000)
+    assert wav.resampled_length(tmp_path / "a.wav", 22050) == (11025, 2000)
 
 
-@pytest.mark.parametrize(
-    ("width", "samples", "expected"),
-    [
-        (1, [0, 1, 128, 255], [-32768, -32512, 0, 32512]),
-        (3, [-(2**23), -1, 0, 0x123456, 0x123481, 2**23 - 1], [-32768, 0, 0, 0x1234, 0x1235, 32767]),
-        (4, [-(2**31), 0x12345678, 0x1234_8001, 2**31 - 1], [-32768, 0x1234, 0x1235, 32767]),
-    ],
-)
-def test_other_integers_keep_their_share_of_full_scale(tmp_path, width, samples, expected):
-    write(tmp_path / "a.wav", samples, width=width)
-    assert wav.read(tmp_path / "a.wav")[0].tolist() == expected
-    assert wav.header(tmp_path / "a.wav").samples == len(samples)
-
-
-def test_floats_have_full_scale_one_and_are_clipped(tmp_path):
-    values = np.array([0, 0.5, -0.25, 1, -1, 1.5, 1e-5], "<f4")
-    (tmp_path / "a.wav").write_bytes(riff((3, 1, 16000, 64000, 4, 32), values.tobytes()))
-    assert wav.read(tmp_path / "a.wav")[0].tolist() == [0, 16384, -8192, 32767, -32768, 32767, 0]
-
-
-def test_channels_are_averaged(tmp_path):
-    write(tmp_path / "a.wav", [[100, 200], [-5, 6], [32767, 32767]])
-    assert wav.read(tmp_path / "a.wav")[0].tolist() == [150, 0, 32767]
-    write(tmp_path / "b.wav", [[0, 128, 255]], width=1)
-    assert wav.read(tmp_path / "b.wav")[0].tolist() == [round((-128 + 127) / 3 * 256)]
+@pytest.mark.parametrize(("width", "channels"), [(1, 1), (3, 1), (4, 1), (2, 2)])
+def test_other_samples_are_refused(tmp_path, width, channels):
+    write(tmp_path / "a.wav", [[100] * channels] * 5, width=width)
+    fault = f"{channels} channels of {8 * width} bits; convert it to 16-bit PCM of one channel"
+    with pytest.raises(DataError, match=rf"a\.wav: {fault}"):
+        wav.read(tmp_path / "a.wav")
 
 
 def test_chunks_around_the_samples_are_skipped(tmp_path):
@@ -52,25 +33,25 @@ def test_chunks_around_the_samples_are_skipped(tmp_path):
     extra = b"note" + struct.pack("<I", 3) + b"abc\0"  # of odd length, so with a byte of padding
     (tmp_path / "a.wav").write_bytes(b"RIFF" + struct.pack("<I", 1000) + plain[8:12] + extra + plain[12:] + extra)
     assert wav.read(tmp_path / "a.wav")[0].tolist() == [1, 2, 3]
-    assert wav.header(tmp_path / "a.wav") == (16000, 3)
+    assert wav.resampled_length(tmp_path / "a.wav", 16000) == (16000, 3)
 
 
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (b"", "cannot be read as a wav file"),
-        (b"ID3\x04" + bytes(100), "cannot be read as a wav file .*File format b'ID3"),
+        (b"", r"cannot be read as a wav file \(EOFError\)"),
+        (b"ID3\x04" + bytes(100), "cannot be read as a wav file .*does not start with RIFF id"),
         (riff(None, bytes(4))[:30], "cannot be read as a wav file"),
-        (riff(None, bytes(4))[:12] + riff(None, bytes(4))[36:], "cannot be read as a wav file .*No fmt chunk"),
-        (riff(None, bytes(2000), data=32000), "cannot be read as a wav file .*mmap length is greater than file size"),
-        (riff(None, bytes(2000), data=32000, riff=32036), "cannot be read as a wav file"),
-        (riff(), "no samples; get it again"),
+        (riff(None, bytes(4))[:12] + riff(None, bytes(4))[36:], "cannot be read as a wav file"),
+        (riff(None, bytes(2000), data=32000), "1000 of 16000 samples; get it again"),
+        (riff(None, bytes(2000), data=32000, riff=32036), "1000 of 16000 samples; get it again"),
+        (riff(), "0 of 0 samples; get it again"),
         (riff(None, bytes(200), riff=4), "cannot be read as a wav file"),
         (riff((1, 0, 16000, 32000, 2, 16), bytes(4)), "cannot be read as a wav file"),
         (riff((1, 1, 0, 0, 2, 16), bytes(4)), "0 samples per second, so its header is damaged"),
-        (riff((7, 1, 16000, 16000, 1, 8), bytes(4)), "cannot be read .*Unknown wave file format: MULAW"),
-        (riff((1, 1, 16000, 128000, 8, 64), bytes(8)), "samples of type int64; convert it to 16-bit PCM"),
-        (riff((3, 1, 16000, 64000, 4, 32), np.float32([0, np.nan]).tobytes()), "some samples are NaN or infinite"),
+        (riff((7, 1, 16000, 16000, 1, 8), bytes(4)), "cannot be read .*unknown format: 7"),
+        (riff((1, 1, 16000, 128000, 8, 64), bytes(8)), "1 channels of 64 bits; convert it to 16-bit PCM"),
+        (riff((3, 1, 16000, 64000, 4, 32), np.float32([0, np.nan]).tobytes()), "cannot be read .*unknown format: 3"),
     ],
 )
 def test_a_faulty_file_is_named_with_its_fault(tmp_path, content, fault):
@@ -105,15 +86,15 @@ def test_any_header_is_either_read_or_a_data_error(tmp_path):
 
 
 @pytest.mark.parametrize(("rate", "to"), [(8000, 16000), (16000, 8000), (44100, 16000), (11025, 8000)])
-def test_a_sinusoid_of_another_rate_stays_the_same_sinusoid(rate, to):
+def test_a_sinusoid_of_another_rate_stays_the_same_sinusoid(tmp_path, rate, to):
     seconds, frequency, phase = 0.5, 440, 0.3
 
     def sinusoid(at):
         return 10000 * np.sin(2 * np.pi * frequency * np.arange(round(seconds * at)) / at + phase)
 
-    samples = wav.resample(np.rint(sinusoid(rate)).astype(np.int16), rate, to)
-    assert samples.dtype == np.int16
-    assert len(samples) == wav.Header(rate, round(seconds * rate)).samples_at(to)
+    write(tmp_path / "a.wav", np.rint(sinusoid(rate)), rate)
+    samples = wav.resample(*wav.read(tmp_path / "a.wav"), to)
+    assert samples.dtype == np.int16 and wav.resampled_length(tmp_path / "a.wav", to) == (rate, len(samples))
     expected = sinusoid(to)[: len(samples)]
     middle = slice(len(expected) // 10, -len(expected) // 10)  # the filter sees zeros beyond the ends
     assert np.abs(samples[: len(expected)] - expected)[middle].max() < 30

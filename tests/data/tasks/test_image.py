@@ -52,7 +52,7 @@ def test_cifar(tmp_path):
     white = np.asarray(colour.prepare(jnp.full((1, 1, 3), 255, jnp.uint8)), np.float64).ravel()
     expected = [(1 - m) / s for m, s in zip((0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261), strict=True)]
     np.testing.assert_allclose(white, expected, rtol=1e-6)
-    assert cifar10.SIZES["train"] + cifar10.SIZES["val"] == 50_000
+    assert sum(image.FORMAT.sizes.values()) == sum(scifar.FORMAT.sizes.values()) == 60_000
 
 
 def test_statistics_of_values(tmp_path):
@@ -81,10 +81,3 @@ def test_broken_cifar(tmp_path, name, content, message):
     with pytest.raises(DataError, match=message):
         prepare("image", tmp_path)
     assert not (tmp_path / "prepared/image").exists()
-
-
-@pytest.mark.parametrize("name", ["cifar-10-batches-py", "cifar-10-python.tar.gz"])
-def test_the_python_version_is_refused(tmp_path, name):
-    (tmp_path / name).mkdir()
-    with pytest.raises(DataError, match=f"{name}: the Python version is not read; get cifar-10-binary.tar.gz from"):
-        prepare("scifar", tmp_path)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from data_helpers import load, prepare, run
+from data_helpers import join, load, prepare
 from PIL import Image
 
 from s5jax.data.generators import contours
@@ -34,7 +34,7 @@ def put(data_dir, place=PLACE, size=32, count=30):
 
 def read(data_dir, **fields):
     """The training split."""
-    return run(pathfinder.plan(Request(data_dir=data_dir, subset=True, **fields)).jobs["train"])
+    return join(pathfinder.plan(Request(data_dir=data_dir, subset=True, **fields)).parts["train"])
 
 
 @pytest.mark.parametrize(
@@ -48,14 +48,13 @@ def read(data_dir, **fields):
     ],
 )
 def test_official_files_are_read_in_the_published_order(tmp_path, monkeypatch, module, size, place):
-    monkeypatch.setattr(pathfinder, "READ_PER_JOB", 7)
+    monkeypatch.setattr(pathfinder, "IMAGES_PER_PART", 7)
     images, labels = put(tmp_path, place, size, count=43)
     plan = module.plan(Request(data_dir=tmp_path, subset=True))
     assert plan.origin == f"official files of {tmp_path / place}"
     assert [file.name for file in plan.sources[:4]] == ["2.npy", "9.npy", "10.npy", "sample_0.png"]
-    assert [len(jobs) for jobs in plan.jobs.values()] == [5, 1, 1]
-    for part, jobs in zip(random_split(43, [35, 4, 4], 42), plan.jobs.values(), strict=True):
-        arrays = run(jobs)
+    for part, parts in zip(random_split(43, [35, 4, 4], 42), plan.parts.values(), strict=True):
+        arrays = join(parts)
         np.testing.assert_array_equal(arrays.inputs, images[part].reshape(len(part), size * size, 1))
         np.testing.assert_array_equal(arrays.labels, labels[part])
         assert arrays.inputs.dtype == np.uint8
@@ -63,17 +62,18 @@ def test_official_files_are_read_in_the_published_order(tmp_path, monkeypatch, m
 
 def test_a_part_of_the_official_files_is_taken_on_request_only(tmp_path):
     put(tmp_path)
-    with pytest.raises(DataError, match=r"curv_contour_length_14/metadata: 30 images, not 200,000.*--subset"):
-        pathfinder.plan(Request(data_dir=tmp_path))
+    with pytest.raises(DataError, match=r"train has 24 examples, the official files 160,000.*--subset"):
+        prepare("pathfinder", tmp_path, subset=False)
+    prepare("pathfinder", tmp_path)
     (tmp_path / "pathfinder128/curv_contour_length_14/metadata").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"pathfinder128/curv_contour_length_14/metadata: no \*.npy; get the official"):
-        pathx.plan(Request(data_dir=tmp_path, subset=True))
+    with pytest.raises(DataError, match=r"pathx: the split train would have no examples"):
+        prepare("pathx", tmp_path)
 
 
 def test_fewer_than_ten_official_images_are_refused(tmp_path):
     put(tmp_path, count=9)
-    with pytest.raises(DataError, match="metadata: 9 images; at least 10 are needed"):
-        read(tmp_path)
+    with pytest.raises(DataError, match="pathfinder: the split val would have no examples"):
+        prepare("pathfinder", tmp_path)
 
 
 def change_line(line):
@@ -105,12 +105,14 @@ def truncate(file):
         (change_line("imgs/9 sample_1.png 1"), r"metadata/9\.npy, line 2: 3 fields, but folder"),
         (change_line("imgs/9 sample_1.png 1 2 1.0"), r"metadata/9\.npy, line 2: the label must be 0 or 1, not '2'"),
         (change_line("imgs/9 sample_1.png 1 x 1.0"), r"metadata/9\.npy, line 2: the label must be 0 or 1, not 'x'"),
-        (lambda folder: np.save(folder / "metadata/9.npy", np.ones(99)), r"metadata/9\.npy: not text"),
-        (lambda folder: (folder / "metadata/x.npy").touch(), r"metadata/x\.npy: not an official file"),
-        (change_image(lambda file: file.unlink()), r"imgs/\d+/sample_\d\.png: missing, but listed in the metadata"),
-        (change_image(truncate), r"imgs/\d+/sample_\d\.png: not a PNG image, or damaged"),
-        (change_image(lambda file: file.write_text("GIF89a")), r"sample_\d\.png: not a PNG image, or damaged"),
-        (change_image(lambda file: file.write_bytes(b"")), r"imgs/\d+/sample_\d\.png: not a PNG image, or damaged"),
+        (
+            lambda folder: np.save(folder / "metadata/9.npy", np.ones(99)),
+            r"metadata/9\.npy, line 1: .* is damaged",
+        ),
+        (change_image(lambda file: file.unlink()), r"imgs/\d+/sample_\d\.png: missing or damaged .*No such file"),
+        (change_image(truncate), r"imgs/\d+/sample_\d\.png: missing or damaged"),
+        (change_image(lambda file: file.write_text("GIF89a")), r"sample_\d\.png: missing or damaged"),
+        (change_image(lambda file: file.write_bytes(b"")), r"imgs/\d+/sample_\d\.png: missing or damaged"),
         (
             change_image(lambda file: Image.new("L", (32, 31)).save(file)),
             r"imgs/\d+/sample_\d\.png: 32 x 31 pixels of mode L, not 32 x 32 of mode L",
@@ -130,19 +132,17 @@ def test_damaged_official_files_are_named(tmp_path, break_it, message):
 
 
 def test_images_are_generated(tmp_path, monkeypatch):
-    monkeypatch.setattr(pathfinder, "DRAWN_PER_JOB", 4)
+    monkeypatch.setattr(pathfinder, "IMAGES_PER_PART", 4)
     sizes = {"train": 10, "val": 4, "test": 2}
     put(tmp_path)
     plan = pathfinder.plan(Request(data_dir=tmp_path, generate=True, seed=3, sizes=sizes))
     assert "generated" in plan.origin and "which these are not" in plan.origin and "seed 3" in plan.origin
-    assert [len(jobs) for jobs in plan.jobs.values()] == [3, 1, 1] and not plan.sources
-    for split, jobs in plan.jobs.items():
+    assert not plan.sources
+    for split, parts in plan.parts.items():
         images, labels = contours.examples(contours.PATHFINDER, 3, split, 0, sizes[split])
-        arrays = run(jobs)
+        arrays = join(parts)
         np.testing.assert_array_equal(arrays.inputs[..., 0], images.reshape(-1, 1024))
         np.testing.assert_array_equal(arrays.labels, labels)
-    full = pathx.plan(Request(data_dir=tmp_path, generate=True)).jobs
-    assert {split: jobs[-1].args[-1] for split, jobs in full.items()} == pathx.FORMAT.sizes
 
 
 def test_the_task_comes_from_its_store(tmp_path):

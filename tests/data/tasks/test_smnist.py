@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from data_helpers import load, prepare
 
-from s5jax.data.readers import idx
 from s5jax.data.task import DataError
 from s5jax.data.tasks import sfashion, smnist
 
@@ -40,7 +39,7 @@ def test_mnist_and_fashion(tmp_path, module, folder, packed):
     np.testing.assert_array_equal(task.splits["test"].inputs, images.reshape(10, 784, 1))
     np.testing.assert_array_equal(task.splits["test"].labels, labels)
     np.testing.assert_allclose(task.prepare(jnp.array([[[255], [51]]], jnp.uint8)), [[[1], [0.2]]], rtol=1e-6)
-    assert idx.SIZES == {"train": 54_000, "val": 6_000, "test": 10_000}
+    assert module.FORMAT.sizes == {"train": 54_000, "val": 6_000, "test": 10_000}
     url, digest = module.FORMAT.downloads[f"{folder}/t10k-labels-idx1-ubyte.gz"]
     assert url.endswith("/t10k-labels-idx1-ubyte.gz") and len(digest) == len("sha256:") + 64
 

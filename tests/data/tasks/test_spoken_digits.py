@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from data_helpers import load, prepare, run
+from data_helpers import join, load, prepare
 from wav_files import content, write
 
 from s5jax.data import store
@@ -25,7 +25,7 @@ def digits(tmp_path):
 
 def test_spoken_digits(digits):
     plan = spoken_digits.plan(Request(data_dir=digits))
-    arrays = {split: run(jobs) for split, jobs in plan.jobs.items()}
+    arrays = {split: join(parts) for split, parts in plan.parts.items()}
     assert {split: len(part.labels) for split, part in arrays.items()} == {"train": 8, "val": 20, "test": 20}
     assert plan.facts["recordings"] == {"files": 48, "padded": 47, "cut": 1, "resampled": 1}
     for split, indices in (("val", range(5, 10)), ("test", range(5))):

@@ -80,6 +80,6 @@ def test_broken_text(tmp_path):
 
 def test_other_reviews_are_reported(tmp_path):
     write_reviews(tmp_path)
-    _, wrong = check("text", Request(data_dir=tmp_path), quiet=True)
+    _, wrong = check("text", Request(data_dir=tmp_path))
     assert [line.split(" examples")[0] for line in wrong[:2]] == ["train has 40", "test has 40"]
     assert "different characters, the official ones 131: these are other data" in wrong[2]

@@ -71,7 +71,7 @@ def test_a_blank_task_has_the_model_of_the_text(tmp_path):
     ("text", "options", "message"),
     [
         (None, {}, "cannot be read: No such file"),
-        (b"", {}, "is empty"),
+        (b"", {}, "has 0 bytes, not more than the context"),
         (b"x" * 100, {"context": 64}, r"the part for test has 5 bytes, not more than the context of 64"),
         (b"\xff" * 100, {"tokens": "characters"}, "is not UTF-8"),
     ],
