@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Complex, Float
 
-from s5jax.ssm import diagonal, eigenbasis, hippo
-from s5jax.ssm.phases import canonical
+from s5jax.ssm import eigenbasis, hippo
 
 __all__ = ["TABLE", "Perturbed", "default_kappa", "perturb_then_diagonalize", "perturbed_legs"]
 
@@ -140,7 +139,7 @@ def perturb_then_diagonalize(
     default = (bound, limit, max_real) == ("kappa", default_kappa(n), MAX_REAL)
     found = _from_table(A) if default else None
     Lambda, V, E = found or _normal(A, max_real) or _optimize(A, bound, limit, float(max_real))
-    return Perturbed(A, Lambda, canonical(V * (np.sqrt(n) / np.linalg.norm(V))), E)
+    return Perturbed(A, Lambda, eigenbasis.canonical(V * (np.sqrt(n) / np.linalg.norm(V))), E)
 
 
 Found = tuple[Complex[np.ndarray, " n"], Complex[np.ndarray, "n n"], Float[np.ndarray, "n n"]]
@@ -179,7 +178,7 @@ def _normal(A: Float[np.ndarray, "n n"], max_real: float | int) -> Found | None:
     S, half = (A - A.T) / 2 + np.trace(A) / len(A) * np.eye(len(A)), len(A) // 2
     if np.linalg.norm(S - A) > 1e-12 * np.linalg.norm(A, 2):
         return None
-    Lambda, V = diagonal.normal_part(S, np.zeros((1, len(A))))
+    Lambda, V = hippo.normal_part(S, np.zeros((1, len(A))))
     if not (Lambda[:half].imag < 0).all() or Lambda[0].real >= max_real:
         return None
     return *eigenbasis.with_conjugates(Lambda[:half], V[:, :half]), S - A
