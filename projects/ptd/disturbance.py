@@ -19,8 +19,8 @@ from s5jax.data import batches
 from s5jax.data.task import PER_STEP, Task
 from s5jax.models.block import Block
 from s5jax.models.model import Model
-from s5jax.models.sequences import Sequences
 from s5jax.ssm import hippo
+from s5jax.ssm.sequence import Sequences
 
 __all__ = ["Disturbance", "Place", "accuracy", "check", "frequencies", "state_size"]
 

@@ -15,7 +15,6 @@ from jaxtyping import Complex, Float, Inexact
 
 from s5jax.ssm import eigenbasis, ptd
 from s5jax.ssm.perturbation import Objective, Unreachable, search
-from s5jax.ssm.phases import canonical
 
 __all__ = ["METHODS", "Diagonalized", "Method", "dense", "diagonalize", "frequency_response", "random", "unit_kappa"]
 
@@ -137,7 +136,7 @@ def normal(A: Float[np.ndarray, "n n"]) -> Diagonalized:
     Lambda, half = shift + 1j * frequency, len(A) // 2
     if len(A) % 2 == 0 and (Lambda[:half].imag < 0).all():
         Lambda, V = eigenbasis.with_conjugates(Lambda[:half], V[:, :half])
-    return Diagonalized("normal", A, Lambda, canonical(V), (A - A.T) / 2 + shift * np.eye(len(A)) - A)
+    return Diagonalized("normal", A, Lambda, eigenbasis.canonical(V), (A - A.T) / 2 + shift * np.eye(len(A)) - A)
 
 
 def random(A: Float[np.ndarray, "n n"], size: float | int, seed: int = 0) -> Diagonalized:
@@ -145,7 +144,7 @@ def random(A: Float[np.ndarray, "n n"], size: float | int, seed: int = 0) -> Dia
     E = np.random.default_rng(seed).normal(size=A.shape)
     E *= size * np.linalg.norm(A, 2) / np.linalg.norm(E)
     Lambda, V = eigenbasis.eigenbasis(A + E)[0]
-    return Diagonalized("random", A, Lambda, canonical(V), E)
+    return Diagonalized("random", A, Lambda, eigenbasis.canonical(V), E)
 
 
 def dense(A: Float[np.ndarray, "n n"], kappa: float | int | None = None, seed: int = 0) -> Diagonalized:
@@ -161,11 +160,11 @@ def dense(A: Float[np.ndarray, "n n"], kappa: float | int | None = None, seed: i
     real, imag = np.random.default_rng(seed).normal(size=(2, *A.shape))
     E = real + 1j * imag
     start = objective.vector(E * (SPREAD * np.linalg.norm(A, 2) / np.linalg.norm(E, 2)))
-    x, _ = search(objective, start, 0, limit)
+    x, _ = search(objective, start, limit)
     Lambda, V = objective.modes(x)
     if np.linalg.cond(V) > limit * (1 + 1e-9):
         raise Unreachable(f"no dense perturbation with kappa(V) <= {limit:g} was found: {np.linalg.cond(V):.6g}")
-    V = canonical(V * (np.sqrt(len(A)) / np.linalg.norm(V)))
+    V = eigenbasis.canonical(V * (np.sqrt(len(A)) / np.linalg.norm(V)))
     return Diagonalized("dense", A, Lambda, V, objective.perturbation(x))
 
 

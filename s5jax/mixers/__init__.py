@@ -1,13 +1,11 @@
 """Sequence mixers: one module each, under one contract.
 
-A mixer is a module with
-
     Options     a frozen dataclass; its fields become a section of the config
     init(key, width, options, *, depth, length) -> params
     apply(params, x, options, *, lengths, mask, reset, rate, state, key, dropout) -> (y, state)
 
 `width` is H; `depth` (blocks of the model) and `length` (steps of the training sequences) are for mixers whose initial
-parameters depend on them; params is a pytree of real arrays. x and y are (B, L, H). The other arguments of `apply`:
+parameters depend on them; params is a pytree of real arrays. x and y are (B, L, H), L >= 1. The other arguments:
 
     lengths (B,)     number of valid steps; outputs at valid steps do not depend on later inputs. Default: L
     mask (B, L)      true where a sample is missing: its input is ignored, and time goes on. Default: false
@@ -25,12 +23,13 @@ Optional functions (the recurrent mode needs `init_state` and `step`; x_k and y_
     init_state(params, options, batch, *, max_length) -> state    a pytree; `max_length`: samples that a cache holds
     discretize(params, options, *, rate) -> cell                  rate () or (B,); default: cell is params
     step(cell, state, x_k, options, *, mask, reset) -> (y_k, state)    mask and reset (B,)
-    kernel(params, L, options, *, rate)       impulse response, (directions, H, L), or (directions, output, input, L)
+    kernel(params, L, options, *, rate)       impulse response, (directions, H, L)
     eigenvalues(params, options)              of A, complex, in 1/time
     time_step(params, options)                step sizes, in the same unit of time
-    transfer_function(params, s, options)     (*s.shape, output, input)
+    transfer_function(params, s, options)     (*s.shape, output, input), G(s) = C (s I - A)^-1 B + D of the real system,
+                                              s in radians per time; a second direction adds C2 (-s I - A)^-1 B
 
-Module constants declare what a mixer supports (`ABILITIES` has the defaults); `check` raises for the rest.
+Constants declare what a mixer supports (`ABILITIES` has the defaults); `check` raises for the rest.
 """
 
 import importlib
@@ -64,19 +63,19 @@ def check(
     mixer: ModuleType, options: Any, *, mask: Any = None, reset: Any = None, rate: Any = None, state: Any = None
 ) -> None:
     """Raises ValueError for a mask, reset, rate or state that the mixer does not support with these options."""
-    name = mixer.__name__.rpartition(".")[2]
+    known, problem = ability(mixer, "RATE", options), ""
     if mask is not None and not ability(mixer, "MASK", options):
-        raise ValueError(f"{name} takes no mask of missing samples")
-    if reset is not None and not ability(mixer, "RESET", options):
-        raise ValueError(f"{name} takes no reset: it expects one sequence per row")
-    if rate is not None:
-        known = ability(mixer, "RATE", options)
-        if known == "none":
-            raise ValueError(f"{name} takes no rate: it has no step size")
-        if known == "scalar" and jnp.ndim(rate) > 1:
-            raise ValueError(f"{name} takes one rate per sequence, not one per step")
-    if state is not None and not ability(mixer, "CAUSAL", options):
-        raise ValueError(f"{name} reads in both directions: it cannot start from a state")
+        problem = "takes no mask of missing samples"
+    elif reset is not None and not ability(mixer, "RESET", options):
+        problem = "takes no reset: it expects one sequence per row"
+    elif rate is not None and known == "none":
+        problem = "takes no rate: it has no step size"
+    elif rate is not None and known == "scalar" and jnp.ndim(rate) > 1:
+        problem = "takes one rate per sequence, not one per step"
+    elif state is not None and not ability(mixer, "CAUSAL", options):
+        problem = "reads in both directions: it cannot start from a state"
+    if problem:
+        raise ValueError(f"{mixer.__name__.rpartition('.')[2]} {problem}")
 
 
 def require(mixer: ModuleType, *functions: str) -> None:

@@ -21,9 +21,10 @@ from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
 from s5jax.ssm import diagonal_system, scan
 from s5jax.ssm.parameters import check_choices, feedthrough, with_rank
-from s5jax.ssm.sequence import Rate, clean
+from s5jax.ssm.sequence import Flags, Rate, clean
 
 Params = dict[str, Array]
+State = Complex[Array, "B N"]
 
 GROUPS = {"dynamics": "nu_log|theta_log|gamma_log|B_re|B_im"}
 RATE, PADDING, MASK, RESET = "step", "exact", True, True
@@ -96,21 +97,17 @@ def apply(
     mask: Bool[Array, "B L"] | None = None,
     reset: Bool[Array, "#B #L"] | None = None,
     rate: Rate | None = None,
-    state: Complex[Array, "B N"] | None = None,
+    state: State | None = None,
     key: PRNGKeyArray | None = None,
     dropout: float = 0.0,
-) -> tuple[Float[Array, "B L H"], Complex[Array, "B N"] | None]:
-    """y (B, L, H), and the state (B, N) after the last valid step if one was given, otherwise `None`.
-
-    `s5jax.mixers` explains the arguments. A missing sample is an input of zero; `key` and `dropout` are not used.
-    ValueError: L is 0, or a bidirectional mixer is given a state.
-    """
+) -> tuple[Float[Array, "B L H"], State | None]:
+    """See `s5jax.mixers`. A missing sample is an input of zero; `key` and `dropout` are not used."""
     x = clean(x, lengths, mask).astype(params["D"].dtype)
     y, state = diagonal_system.apply(_system(params), x, lengths, reset, rate, state, options.scan_method)
     return y + feedthrough(params, x), state
 
 
-def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> Complex[Array, "B N"]:
+def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> State:
     """The zero state (batch, N), complex. ValueError if bidirectional. `max_length` is not used."""
     from s5jax.ssm import diagonal_step
 
@@ -125,30 +122,12 @@ def discretize(params: Params, options: Options, *, rate: Rate | None = None) ->
 
 
 def step(
-    cell: dict[str, Array],
-    state: Complex[Array, "B P"],
-    x_k: Float[Array, "B H"],
-    options: Options,
-    *,
-    mask: Bool[Array, " B"] | None = None,
-    reset: Bool[Array, " B"] | None = None,
-) -> tuple[Float[Array, "B H"], Complex[Array, "B P"]]:
-    """One sample of `apply`: y_k and the next state; `mask` and `reset` are (B,), default all false."""
+    cell: Params, state: State, x_k: Float[Array, "B H"], options: Options, *, mask: Flags = None, reset: Flags = None
+) -> tuple[Float[Array, "B H"], State]:
+    """One sample of `apply`: y_k and the next state."""
     from s5jax.ssm import diagonal_step
 
     return diagonal_step.step(cell, state, x_k, mask=mask, reset=reset)
-
-
-def kernel(
-    params: Params, L: int, options: Options = Options(), *, rate: Rate | None = None
-) -> Float[Array, "directions H H {L}"]:
-    """The impulse response, (direction, output, input, lag), for L >= 1 lags and a scalar rate (default 1), without D.
-
-    Both directions include lag 0, see `s5.kernel`.
-    """
-    from s5jax.ssm import diagonal_step
-
-    return diagonal_step.kernel(_system(params), L, rate, options.scan_method)
 
 
 def eigenvalues(params: Params, options: Options = Options()) -> Complex[Array, " N"]:

@@ -18,9 +18,6 @@ C (I - A_bar^L) for one length L, whereas this module stores C, for any length a
 C1 and C2 instead of C; the directions share all other parameters.
 
 The discretisation is bilinear: A_bar = (I - Delta/2 A)^-1 (I + Delta/2 A), B_bar = (I - Delta/2 A)^-1 Delta B.
-
-Forward mode (`jax.jvp`, `jax.linearize`) needs `scan_method="plain"`: the default convolution has a custom gradient
-rule for reverse mode only.
 """
 
 import dataclasses
@@ -32,21 +29,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
+from s5jax.mixers import s4d
 from s5jax.ssm import fft_conv, parameters, per_feature, sequence
 from s5jax.ssm.measures import MEASURES, Measure, normal_plus_low_rank
+from s5jax.ssm.sequence import Flags, Rate
 
 RATE, MASK, RESET = "step", True, True
 GROUPS = {"dynamics": "A_real|A_imag|P|B|log_step"}
-NOT_RECURRENT = "a mixer with two directions has no recurrent mode"
+CAUSAL, eigenvalues, init_state, time_step = s4d.CAUSAL, s4d.eigenvalues, s4d.init_state, s4d.time_step
 
 Params = dict[str, Array]
-Rate = float | Float[Array, "..."]
+State = Complex[Array, "B H N"]
 
 _einsum = functools.partial(jnp.einsum, precision="highest")
-
-
-def CAUSAL(options: "Options") -> bool:
-    return not options.bidirectional
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,15 +73,13 @@ class Options:
     backward_skips_current: bool = True
     """Start the backward kernel at the next sample, as published; otherwise at the current sample, as in S5."""
     scan_method: Literal["auto", "plain"] = "auto"
-    """`plain`: the convolution supports forward mode."""
+    """`plain`: the convolution supports `jax.jvp` and `jax.linearize`; by default it has a rule for reverse mode."""
 
     def __post_init__(self) -> None:
         parameters.check_choices(self)
         per_feature.check_state_size(self.state_size)
         parameters.check_step_sizes(self.dt_min, self.dt_max)
-        for name in ("n_ssm", "B_clip"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        parameters.check_least(self, 0, "n_ssm", "B_clip")
         needed = max(len(MEASURES[measure](2)[2]) for measure in self.measures)
         if self.rank < needed:
             raise ValueError(f"init {self.init} needs a low-rank part of rank {needed} or more, got rank {self.rank}")
@@ -98,21 +91,14 @@ class Options:
 
 
 def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, length: int = 1) -> Params:
-    """Initial parameters, float32, for `width` features (arXiv 2111.00396, theorem 1 and appendix C.1).
-
-    Args:
-      depth, length: not used.
-
-    Raises:
-      ValueError: `n_ssm` does not divide `width`, or the measures do not divide the copies evenly.
-    """
+    """Initial parameters, float32 (arXiv 2111.00396, theorem 1 and appendix C.1). `depth` and `length` are not used.
+    ValueError: `n_ssm` does not divide `width`, or the measures do not divide the copies evenly."""
     copies, measures = per_feature.copies(options.n_ssm, width), options.measures
     if copies % len(measures):
         raise ValueError(f"init {options.init} needs an even number of copies n_ssm, got {copies}")
     systems = [normal_plus_low_rank(*MEASURES[m](options.state_size)) for m in measures]
     repeats = copies // len(measures)
-    Lambda = np.tile(np.stack([system[0] for system in systems]), (repeats, 1))
-    B = np.tile(np.stack([system[1] for system in systems]), (repeats, 1))
+    Lambda, B = (np.tile(np.stack([system[i] for system in systems]), (repeats, 1)) for i in (0, 1))
     rows = [np.pad(system[2], ((0, options.rank - len(system[2])), (0, 0))) for system in systems]
     P = np.tile(np.stack(rows, axis=1), (1, repeats, 1))
     C_key, D_key, step_key, P_key = jax.random.split(key, 4)
@@ -128,23 +114,7 @@ def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, len
     }
 
 
-def eigenvalues(params: Params, options: Options) -> Complex[Array, "S N"]:
-    """Lambda, the eigenvalues of A without its low-rank part.
-
-    If all their real parts are negative, the system is stable, because -p p^* can only damp it.
-    """
-    return jax.lax.complex(-per_feature.decay_rate(params["A_real"], options.real_transform), -params["A_imag"])
-
-
-def time_step(params: Params, options: Options) -> Float[Array, "H 1"]:
-    """The step sizes, in units of 1/A."""
-    return jnp.exp(params["log_step"])
-
-
-System = tuple[Complex[Array, "H N"], Complex[Array, "R H N"], Complex[Array, "H N"], Float[Array, "H 1"]]
-
-
-def _continuous(params: Params, options: Options) -> System:
+def _continuous(params: Params, options: Options) -> tuple[Array, ...]:
     """Lambda, P, B and Delta of each feature."""
     H = params["D"].shape[0]
     P = jnp.stack([per_feature.tile_copies(row, H) for row in parameters.unpair(params["P"])])
@@ -157,7 +127,7 @@ def _project(p: Complex[Array, "*#batch H N"], x: Complex[Array, "*#batch H N"])
     return 2 * jnp.sum((p.conj() * x).real, axis=-1, keepdims=True).astype(x.dtype)
 
 
-def _discrete(system: System, rate: Rate | None) -> Params:
+def _discrete(system: tuple[Array, ...], rate: Rate | None) -> Params:
     """I - A_bar, as the map x -> decay x + sum_r columns_r rows_r^* x of stored halves, and B_bar.
 
     The axes of `rate` come first: decay and B_bar are (*rate, H, N), columns and rows (R, *rate, H, N).
@@ -191,34 +161,24 @@ def _discrete(system: System, rate: Rate | None) -> Params:
 
 def _dense(d: Complex[Array, "H N"], us: Complex[Array, "R H N"], ws: Complex[Array, "R H N"]) -> Float[Array, "H M M"]:
     """The map x -> d x + sum_r u_r w_r^* x as a real matrix, acting on stored halves as vectors (re, im)."""
-    M = _complex_diagonal(d)
+    re, im = (jnp.eye(d.shape[-1], dtype=x.dtype)[None] * x[:, None] for x in (d.real, d.imag))
+    M = jnp.concatenate([jnp.concatenate([re, -im], axis=2), jnp.concatenate([im, re], axis=2)], axis=1)
     for u, w in zip(us, ws, strict=True):  # w^* x of full vectors is 2 (re w, im w) . (re x, im x)
         u_pair, w_pair = (jnp.concatenate([x.real, x.imag], axis=-1) for x in (u, w))
         M = M + 2 * u_pair[:, :, None] * w_pair[:, None, :]
     return M
 
 
-def _complex_diagonal(c: Complex[Array, "H N"]) -> Float[Array, "H M M"]:
-    """The map x -> c x as a real matrix, acting on vectors (re, im)."""
-    re, im = (jnp.eye(c.shape[-1], dtype=x.dtype)[None] * x[:, None] for x in (c.real, c.imag))
-    return jnp.concatenate([jnp.concatenate([re, -im], axis=2), jnp.concatenate([im, re], axis=2)], axis=1)
-
-
 def kernel(params: Params, L: int, options: Options, *, rate: Rate | None = None) -> Float[Array, "directions H {L}"]:
-    """The convolution kernel of each direction, K_l = C A_bar^l B_bar, without D.
+    """K_l = C A_bar^l B_bar of each direction, without D, for L >= 1 lags and a rate (), default 1.
 
     With l = q T + t, K is the product of the rows C (A_bar^T)^q and the columns A_bar^t B_bar. Both are computed by
-    doubling with squared powers of A_bar, H dense 2N x 2N matrices: about log2 L squarings, and O(H N L) for the final
-    product. The published method, a generating function and a Cauchy product of size H N L (arXiv 2111.00396, section
-    3), needs the same powers for C (I - A_bar^L), unless C is stored for one length, and its Cauchy product is slow on
-    a CPU.
+    doubling with squared powers of A_bar, H dense 2N x 2N matrices: about log2 L squarings, and O(H N L) for the
+    product. The published generating function (arXiv 2111.00396, section 3) needs the same powers, unless C is stored
+    for one length, and its Cauchy product is slow on a CPU.
 
     Powers are kept as M_l = I - A_bar^l, with M_2l = 2 M_l - M_l^2, so that slow modes, for which A_bar^l is close to
     I, keep their digits.
-
-    Args:
-      L: number of lags, at least 1.
-      rate: factor on the step sizes, (); default 1.
     """
     cell = _discrete(_continuous(params, options), rate)
     M, B_bar = _dense(cell["decay"], cell["columns"], cell["rows"]), cell["B_bar"]
@@ -246,21 +206,14 @@ def apply(
     mask: Bool[Array, "B L"] | None = None,
     reset: Bool[Array, "#B #L"] | None = None,
     rate: Rate | None = None,
-    state: Complex[Array, "B H N"] | None = None,
+    state: State | None = None,
     key: PRNGKeyArray | None = None,
     dropout: float = 0.0,
-) -> tuple[Float[Array, "B L H"], Complex[Array, "B H N"] | None]:
-    """S4 on whole sequences: by convolution or, given a state, a `reset` or a rate with axes, step by step.
+) -> tuple[Float[Array, "B L H"], State | None]:
+    """See `s5jax.mixers`. A missing sample is an input of zero; `key` and `dropout` are not used.
 
-    Step by step, the backward pass stores all states, (B, L, H, N) complex.
-
-    `s5jax.mixers` explains the arguments. A missing sample is an input of zero; `key` and `dropout` are not used.
-
-    Returns:
-      y (B, L, H), and the state (B, H, N) after the last valid step if `state` was given, otherwise `None`.
-
-    Raises:
-      ValueError: L is 0, or a bidirectional mixer is given a state.
+    A convolution; with a state, a `reset` or a rate with axes step by step, where the backward pass stores all states,
+    (B, L, H, N) complex.
     """
     if state is not None and options.bidirectional:
         raise ValueError("a mixer with two directions cannot start from a state")
@@ -269,31 +222,14 @@ def apply(
     rate = jnp.asarray(1 if rate is None else rate, x.dtype)
     if state is None and reset is None and rate.ndim == 0:
         K, plain = kernel(params, x.shape[1], options, rate=rate), options.scan_method == "plain"
-        if options.bidirectional:
-            y = fft_conv.two_sided(x, K[0], K[1], skip_current=options.backward_skips_current, plain=plain)
-        else:
-            y = fft_conv.causal(x, K[0], plain=plain)
+        y = fft_conv.convolve(x, K, skip_current=options.backward_skips_current, plain=plain)
     else:
-        y, state = _by_steps(params, x, options, lengths, reset, rate, state)
+        scanned, Cs = functools.partial(_scanned, params, options), per_feature.readouts(params)
+        y, state = s4d.by_direction(scanned, Cs, x, options, lengths, reset, rate, state)
     return y + parameters.feedthrough(params, x), state
 
 
-def _by_steps(params, x, options, lengths, reset, rate, start) -> tuple[Array, Array | None]:
-    L, Cs = x.shape[1], per_feature.readouts(params)
-    hold = None if lengths is None or start is None else sequence.valid_steps(lengths, L)
-    y, last = _scanned(params, x, options, sequence.gaps(rate, lengths), reset, Cs[0], start=start, hold=hold)
-    if options.bidirectional:
-        ends = None if reset is None else sequence.end_before(reset, None, L)
-        back, _ = _scanned(params, x, options, sequence.backward_gaps(rate, lengths, reset), ends, Cs[1], reverse=True)
-        if options.backward_skips_current:
-            back = jnp.concatenate([back[:, 1:], jnp.zeros_like(back[:, :1])], axis=1)
-            back = back if ends is None else jnp.where(ends[..., None], 0, back)
-        y = y + back
-    return y, None if start is None else last
-
-
-def _scanned(params, x, options, gap, first, C, *, start=None, hold=None, reverse=False) -> tuple[Array, Array]:
-    """Outputs and final state of one direction; the state is set to zero before samples with `first` (B, L) true."""
+def _scanned(params, options, x, C, gap, first, start, hold, reverse) -> tuple[Array, Array]:
     system, each = _continuous(params, options), jnp.ndim(gap) == 2
     constant = {} if each else _discrete(system, gap)
 
@@ -302,11 +238,10 @@ def _scanned(params, x, options, gap, first, C, *, start=None, hold=None, revers
         cell = _discrete(system, gap_k) if each else constant
         before = state if first_k is None else jnp.where(first_k[:, None, None], 0, state)
         after = _advance(cell, before, x_k)
-        y_k = _read_out(2 * C, after)
+        y_k = s4d.read_out(2 * C, after)
         return after if hold_k is None else jnp.where(hold_k[:, None, None], after, state), y_k
 
-    if start is None:
-        start = jnp.zeros((x.shape[0], *C.shape), C.dtype)
+    start = jnp.zeros((x.shape[0], *C.shape), C.dtype) if start is None else start
     # The backward pass recomputes the discretisation, which is several times larger than the states.
     read = jax.checkpoint(read, prevent_cse=False) if each else read
     along = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (x, first, hold, gap if each else None))
@@ -323,56 +258,32 @@ def _advance(cell: Params, state: Complex[Array, "B H N"], x_k: Float[Array, "B 
     return state - lost + B_bar * x_k[..., None].astype(B_bar.dtype)
 
 
-def _read_out(C: Complex[Array, "H N"], state: Complex[Array, "B H N"]) -> Float[Array, "B H"]:
-    return jnp.sum((parameters.with_rank(C, state.ndim) * state).real, axis=-1)
-
-
-def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> Array:
-    """The zero state (batch, H, N), complex. ValueError if bidirectional. `max_length` is not used."""
-    if options.bidirectional:
-        raise ValueError(NOT_RECURRENT)
-    return jnp.zeros((batch, *params["C"].shape[:-1]), parameters.unpair(params["C"]).dtype)
-
-
 def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> dict[str, Array]:
-    """The discretised system for `step`, for a rate () or (B,), default 1. ValueError if bidirectional.
+    """The discretised system for `step`. ValueError if bidirectional.
 
     Returns: decay, B_bar (H, N) or (B, H, N); columns, rows (R, H, N) or (R, B, H, N); C (H, N), doubled; D (H,).
     I - A_bar is the map x -> decay x + sum_r columns_r rows_r^* x.
     """
     if options.bidirectional:
-        raise ValueError(NOT_RECURRENT)
+        raise ValueError(s4d.NOT_RECURRENT)
     return {**_discrete(_continuous(params, options), rate), "C": 2 * parameters.unpair(params["C"]), "D": params["D"]}
 
 
 def step(
-    cell: dict[str, Array],
-    state: Complex[Array, "B H N"],
-    x_k: Float[Array, "B H"],
-    options: Options,
-    *,
-    mask: Bool[Array, " B"] | None = None,
-    reset: Bool[Array, " B"] | None = None,
-) -> tuple[Float[Array, "B H"], Complex[Array, "B H N"]]:
-    """One sample of `apply`: y_k and the next state; `mask` and `reset` (B,), default false. Time N R per feature."""
+    cell: Params, state: State, x_k: Float[Array, "B H"], options: Options, *, mask: Flags = None, reset: Flags = None
+) -> tuple[Float[Array, "B H"], State]:
+    """One sample of `apply`: y_k and the next state. Time N R per feature."""
     x_k = x_k.astype(cell["D"].dtype)
     x_k = x_k if mask is None else jnp.where(mask[:, None], 0, x_k)
     state = state if reset is None else jnp.where(reset[:, None, None], 0, state)
     state = _advance(cell, state, x_k)
-    return _read_out(cell["C"], state) + parameters.feedthrough(cell, x_k), state
+    return s4d.read_out(cell["C"], state) + parameters.feedthrough(cell, x_k), state
 
 
 def transfer_function(
     params: Params, s: Complex[Array, "*frequencies"], options: Options
 ) -> Complex[Array, "*frequencies H H"]:
-    """G(s) = C (s I - A)^-1 B + D of the continuous-time systems: diagonal, (output, input) on the last two axes.
-
-    G includes the conjugate modes. A backward direction adds its own term, C2 (-s I - A)^-1 B. The step sizes have no
-    effect.
-
-    Args:
-      s: complex frequencies, in the unit of A, radians per time.
-    """
+    """G(s), diagonal; the step sizes have no effect."""
     Lambda, P, B, _ = _continuous(params, options)
     flat = s.reshape(1, -1, 1)
     G = jnp.broadcast_to(params["D"].astype(B.dtype)[:, None], (len(B), s.size))

@@ -15,18 +15,16 @@ signs are those of the published code, except that its `inv_dt` is log_step here
 instead of C; the directions share all other parameters.
 
 S4-PTD (arXiv 2310.01698) is the init "ptd-conjugate": HiPPO-LegS is perturbed slightly, so that its eigenvector matrix
-V is well-conditioned. A holds the eigenvalues, B is V^-1 times HiPPO's B, and C is initialised as C V with C real, so
-that the initial kernel is close to that of S4 with HiPPO-LegS.
+V is well-conditioned. A holds the eigenvalues, B is V^-1 times HiPPO's B, and C is C V with C real, so that the initial
+kernel is close to that of S4 with HiPPO-LegS.
 
 DSS is the discretisation "dss" (arXiv 2203.14343, proposition 1): zero-order hold with each mode divided by its sum
 over a kernel of `dss_length` samples, a softmax over time. As published, its modes do not stand for conjugate pairs:
 y = Re(C x) + D u. DSS-exp is the discretisation "zoh" with B fixed at 1.
-
-Forward mode (`jax.jvp`, `jax.linearize`) needs `scan_method="plain"`: the other methods have custom gradient rules for
-reverse mode only.
 """
 
 import dataclasses
+import functools
 from typing import Any, Literal
 
 import jax
@@ -34,16 +32,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
-from s5jax.ssm import diagonal, fft_conv, parameters, per_feature, s4d_init, scan, sequence, vandermonde
 from s5jax.ssm import discretize as rules
-from s5jax.ssm.diagonal_scan import diagonal_scan
+from s5jax.ssm import fft_conv, parameters, per_feature, scan, sequence, vandermonde
+from s5jax.ssm.sequence import Flags, Rate
 
 RATE, MASK, RESET = "step", True, True
 GROUPS = {"dynamics": "A_real|A_imag|B|log_step"}
 NOT_RECURRENT = "a mixer with two directions has no recurrent mode"
 
 Params = dict[str, Array]
-Rate = float | Float[Array, "..."]
+State = Complex[Array, "B H N"]
 
 
 def CAUSAL(options: "Options") -> bool:
@@ -56,7 +54,7 @@ class Options:
 
     state_size: int = 64
     """Number of states per feature, conjugate modes included; must be even."""
-    init: s4d_init.Init = "lin"
+    init: per_feature.Init = "lin"
     """The initial A = -1/2 - i w_n with, for n = 0..N-1 and M = state_size, w = pi n (`lin`), (M/pi) (M/(2n+1) - 1)
     (`inv`), (M/pi) (M/(n+1) - 1) (`inv2`), (2n+1)^2/pi (`quad`), the frequencies of HiPPO-LegS' normal part (`legs`),
     or exp of a standard normal (`random`); or A = -(n+1) (`real`) (arXiv 2206.11893, section 4); or A, B and C from
@@ -73,7 +71,7 @@ class Options:
     """Factor on the initial imaginary parts."""
     real_transform: per_feature.RealTransform = "exp"
     """How -Re(A) is computed from A_real. With `none` the system can become unstable in training."""
-    B_init: s4d_init.InitB = "of_init"
+    B_init: per_feature.InitB = "of_init"
     """The initial B: ones (`constant`), complex standard normal (`random`), 1, -1, 1, ... (`alternating`), powers of
     exp(-2 pi i / state_size) (`unit_cw`) or of its conjugate (`unit_ccw`), HiPPO-LegS' B (`legs`); `of_init` is `legs`
     for init=legs, V^-1 times HiPPO-LegS' B for `ptd-conjugate`, otherwise `constant`."""
@@ -105,15 +103,13 @@ class Options:
     mode: Literal["convolution", "scan"] = "convolution"
     """How `apply` computes the output. `scan` stores all states, (B, L, H, N) complex."""
     scan_method: scan.Method = "auto"
-    """How the scan is computed, see `ssm.scan`. `plain` also applies to the convolution and supports forward mode."""
+    """How the scan is computed, see `ssm.scan`. `plain`, also of the convolution, supports `jax.jvp`."""
 
     def __post_init__(self) -> None:
         parameters.check_choices(self)
         per_feature.check_state_size(self.state_size)
         parameters.check_step_sizes(self.dt_min, self.dt_max)
-        for name in ("n_ssm", "dss_length", "bandlimit", "B_clip", "imag_scale"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        parameters.check_least(self, 0, "n_ssm", "dss_length", "bandlimit", "B_clip", "imag_scale")
         if self.real_scale <= 0:
             raise ValueError(f"real_scale must be positive, got {self.real_scale}: with Re(A) >= 0 A is unstable")
         if (self.discretization == "dss") != (self.dss_length > 0):
@@ -123,7 +119,7 @@ class Options:
             )
         if self.discretization == "dss" and self.real_transform == "none":
             raise ValueError("discretization dss needs Re(A) < 0, which real_transform none does not guarantee")
-        diagonal.check_kappa(self.init, self.ptd_kappa)
+        parameters.check_kappa(self.init, self.ptd_kappa)
         if self.init == "ptd-conjugate" and (self.B_init == "legs" or self.real_random or self.imag_random):
             raise ValueError("init ptd-conjugate has its own A and B: no B_init legs, real_random or imag_random")
         if self.imag_random and self.init in ("legs", "real", "random"):
@@ -133,44 +129,28 @@ class Options:
 
 
 def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, length: int = 1) -> Params:
-    """Initial parameters, float32, for `width` features (arXiv 2206.11893, sections 3 and 4).
-
-    Args:
-      depth, length: not used.
-
-    Raises:
-      ValueError: `n_ssm` does not divide `width`, or `real_transform` cannot represent the initial A.
-    """
+    """Initial parameters, float32 (arXiv 2206.11893, sections 3 and 4). `depth` and `length` are not used. ValueError:
+    `n_ssm` does not divide `width`, or `real_transform` cannot represent the initial A."""
     copies, N = per_feature.copies(options.n_ssm, width), options.state_size // 2
     A_key, B_key, C_key, D_key, step_key = jax.random.split(key, 5)
-    real, imag = (options.real_random, options.real_scale), (options.imag_random, options.imag_scale)
-    A = s4d_init.initial_A(A_key, copies, options.state_size, options.init, options.ptd_kappa, real=real, imag=imag)
+    A, steps = per_feature.initial_A(A_key, copies, options), N if options.dt_per_state else 1
+    V = per_feature.perturbed_legs(options)[2] if options.init == "ptd-conjugate" else None
     params = {
         "A_real": jnp.asarray(per_feature.raw_decay_rate(-A.real, options.real_transform), jnp.float32),
         "A_imag": jnp.asarray(-A.imag, jnp.float32),
-        **per_feature.init_readouts(C_key, (width, N), options.bidirectional),
+        **per_feature.init_readouts(C_key, (width, N), options.bidirectional, V),
         "D": parameters.init_feedthrough(D_key, width, options.D_init),
-        "log_step": parameters.log_step(
-            step_key, (width, N if options.dt_per_state else 1), options.dt_min, options.dt_max
-        ),
+        "log_step": parameters.log_step(step_key, (width, steps), options.dt_min, options.dt_max),
     }
-    if options.init == "ptd-conjugate":
-        V = s4d_init.perturbed_legs(options.state_size, options.ptd_kappa)[2]
-        params |= per_feature.init_real_readouts(C_key, width, V, options.bidirectional)
     if options.B_init == "random":
         params["B"] = jax.random.normal(B_key, (copies, N, 2), jnp.float32) * jnp.float32(np.sqrt(0.5))
     elif options.B_trained:
-        params["B"] = parameters.pair(jnp.asarray(np.tile(_initial_B(options), (copies, 1)), jnp.complex64))
+        params["B"] = parameters.pair(jnp.asarray(np.tile(per_feature.initial_B(options), (copies, 1)), jnp.complex64))
     return params
 
 
-def _initial_B(options: Options) -> Complex[np.ndarray, " N"]:
-    size, clip = options.state_size, options.B_clip
-    return s4d_init.initial_B(size, options.init, options.B_init, kappa=options.ptd_kappa, clip=clip)
-
-
-def eigenvalues(params: Params, options: Options) -> Complex[Array, "S N"]:
-    """The diagonal of A, its eigenvalues. The system is stable if all real parts are negative."""
+def eigenvalues(params: Params, options: Any) -> Complex[Array, "S N"]:
+    """The diagonal Lambda of A. The system is stable if all real parts are negative (S4's -p p^* can only damp it)."""
     return jax.lax.complex(-per_feature.decay_rate(params["A_real"], options.real_transform), -params["A_imag"])
 
 
@@ -181,7 +161,7 @@ def _continuous(params: Params, options: Options) -> tuple[Complex[Array, "H N"]
     if "B" in params:
         B = per_feature.tile_copies(parameters.unpair(params["B"]), H)
     else:
-        B = jnp.broadcast_to(jnp.asarray(_initial_B(options), A.dtype)[None], A.shape)
+        B = jnp.broadcast_to(jnp.asarray(per_feature.initial_B(options), A.dtype)[None], A.shape)
     if options.discretization == "dss":
         # The sum of exp(l Delta A) over l < dss_length is (exp(dss_length Delta A) - 1) / (exp(Delta A) - 1), whose
         # denominator is zoh's gamma times A. The regularised quotient of the published code is finite at a sum of zero.
@@ -211,18 +191,13 @@ def _readouts(params: Params, options: Options) -> list[Complex[Array, "H N"]]:
     return Cs
 
 
-def time_step(params: Params, options: Options) -> Float[Array, "H M"]:
+def time_step(params: Params, options: Any) -> Float[Array, "H M"]:
     """The step sizes, in units of 1/A: (H, 1), or (H, N) with `dt_per_state`."""
     return jnp.exp(params["log_step"])
 
 
 def kernel(params: Params, L: int, options: Options, *, rate: Rate | None = None) -> Float[Array, "directions H {L}"]:
-    """The convolution kernel of each direction, K_l = 2 Re sum_n C_n B_bar_n A_bar_n^l, without D.
-
-    Args:
-      L: number of lags, at least 1.
-      rate: factor on the step sizes, (); default 1.
-    """
+    """K_l = 2 Re sum_n C_n B_bar_n A_bar_n^l of each direction, without D, for L >= 1 lags and a rate (), default 1."""
     log_a, B_bar = _discrete(params, options, rate)
     return jnp.stack([vandermonde.vandermonde(C * B_bar, log_a, L) for C in _readouts(params, options)])
 
@@ -236,21 +211,13 @@ def apply(
     mask: Bool[Array, "B L"] | None = None,
     reset: Bool[Array, "#B #L"] | None = None,
     rate: Rate | None = None,
-    state: Complex[Array, "B H N"] | None = None,
+    state: State | None = None,
     key: PRNGKeyArray | None = None,
     dropout: float = 0.0,
-) -> tuple[Float[Array, "B L H"], Complex[Array, "B H N"] | None]:
-    """S4D on whole sequences, by convolution or by scan.
+) -> tuple[Float[Array, "B L H"], State | None]:
+    """See `s5jax.mixers`. A missing sample is an input of zero; `key` and `dropout` are not used.
 
-    A `reset`, a rate per step, or `mode="scan"` selects the scan, which stores all states, (B, L, H, N) complex.
-
-    `s5jax.mixers` explains the arguments. A missing sample is an input of zero; `key` and `dropout` are not used.
-
-    Returns:
-      y (B, L, H), and the state (B, H, N) after the last valid step if `state` was given, otherwise `None`.
-
-    Raises:
-      ValueError: L is 0, or a bidirectional mixer is given a state.
+    A convolution; with a `reset`, a rate per step or `mode="scan"` a scan, which stores all states, (B, L, H, N).
     """
     if state is not None and options.bidirectional:
         raise ValueError("a mixer with two directions cannot start from a state")
@@ -258,7 +225,9 @@ def apply(
     rate, reset = sequence.in_shape(x, rate, reset)
     rate = jnp.asarray(1 if rate is None else rate, x.dtype)
     if options.mode == "scan" or reset is not None or rate.ndim == 2:
-        y, state = _by_scan(params, x, options, lengths, reset, rate, state)
+        scanned, Cs = functools.partial(_scanned, params, options), _readouts(params, options)
+        start = None if state is None else sequence.reset_state(state, reset, lengths)
+        y, state = by_direction(scanned, Cs, x, options, lengths, reset, rate, start)
     elif rate.ndim == 1:  # one kernel per sequence
 
         def one(*args: Any) -> tuple[Array, Array | None]:
@@ -274,10 +243,7 @@ def apply(
 def _by_convolution(params, x, options, lengths, rate, start) -> tuple[Array, Array | None]:
     L, plain = x.shape[1], options.scan_method == "plain"
     K = kernel(params, L, options, rate=rate)
-    if options.bidirectional:
-        skip = options.backward_skips_current
-        return fft_conv.two_sided(x, K[0], K[1], skip_current=skip, plain=plain), None
-    y = fft_conv.causal(x, K[0], plain=plain)
+    y = fft_conv.convolve(x, K, skip_current=options.backward_skips_current, plain=plain)
     if start is None:
         return y, None
     (C,), (log_a, B_bar) = _readouts(params, options), _discrete(params, options, rate)
@@ -288,48 +254,49 @@ def _by_convolution(params, x, options, lengths, rate, start) -> tuple[Array, Ar
     return y + jnp.swapaxes(left, -1, -2), last
 
 
-def _by_scan(params, x, options, lengths, reset, rate, start) -> tuple[Array, Array | None]:
-    L, Cs = x.shape[1], _readouts(params, options)
+def by_direction(scanned, Cs, x, options, lengths, reset, rate, start) -> tuple[Array, Array | None]:
+    """Outputs, and the final state if `start` is given, from a function that computes one direction.
+
+    scanned(x, C, gap, first, start, hold, reverse) returns outputs and final state. It sets the state to zero before
+    samples with `first` (B, L) true, and keeps it where `hold` (B, L) is false.
+    """
     # Valid outputs need only zero inputs in the padding; a state that is returned must also be held there.
-    hold = None if lengths is None or start is None else sequence.valid_steps(lengths, L)
-    start = start if start is None else sequence.reset_state(start, reset, lengths)
-    y, last = _scanned(params, x, options, sequence.gaps(rate, lengths), reset, Cs[0], start=start, hold=hold)
+    hold = None if lengths is None or start is None else sequence.valid_steps(lengths, x.shape[1])
+    y, last = scanned(x, Cs[0], sequence.gaps(rate, lengths), reset, start, hold, False)
     if options.bidirectional:
-        ends = None if reset is None else sequence.end_before(reset, None, L)
-        back, _ = _scanned(params, x, options, sequence.backward_gaps(rate, lengths, reset), ends, Cs[1], reverse=True)
+        first = None if reset is None else sequence.end_before(reset, None, x.shape[1])
+        back, _ = scanned(x, Cs[1], sequence.backward_gaps(rate, lengths, reset), first, None, None, True)
         if options.backward_skips_current:
             back = jnp.concatenate([back[:, 1:], jnp.zeros_like(back[:, :1])], axis=1)
-            back = back if ends is None else jnp.where(ends[..., None], 0, back)
+            back = back if first is None else jnp.where(first[..., None], 0, back)
         y = y + back
     return y, None if start is None else last
 
 
-def _scanned(params, x, options, gap, first, C, *, start=None, hold=None, reverse=False) -> tuple[Array, Array]:
-    """Outputs and final state of one direction; the state is set to zero before samples with `first` (B, L) true."""
+def _scanned(params, options, x, C, gap, first, start, hold, reverse) -> tuple[Array, Array]:
     log_a, B_bar = _discrete(params, options, gap)
-    shape = (*x.shape, log_a.shape[-1])
+    (B, L, H), N = x.shape, log_a.shape[-1]
     if jnp.ndim(gap) == 1:
         log_a, B_bar = log_a[:, None], B_bar[:, None]
     a = jnp.exp(log_a)
     if first is not None:
         a = jnp.where(first[..., None, None], 0, parameters.with_rank(a, 4))
     b = parameters.with_rank(B_bar, 4) * x[..., None].astype(B_bar.dtype)
-    states, last = diagonal_scan(
-        a.reshape(*a.shape[:-2], -1),
-        b.reshape(*x.shape[:2], -1),
-        initial_state=None if start is None else start.reshape(start.shape[0], -1),
-        mask=hold,
-        reverse=reverse,
-        method=options.scan_method,
-    )
-    return _read_out(C, states.reshape(shape)), last.reshape(shape[0], *shape[2:])
+    a, b = parameters.with_rank(a.reshape(*a.shape[:-2], H * N), 3), b.reshape(B, L, H * N)
+    if hold is not None:
+        a = jnp.where(hold[..., None], a, jnp.ones((), a.dtype))
+        b = jnp.where(hold[..., None], b, jnp.zeros((), b.dtype))
+    start = jnp.zeros_like(b[:, 0]) if start is None else start.reshape(B, H * N)
+    x = scan.unpack(scan.states(*map(scan.pack, (a, b, start)), reverse=reverse, method=options.scan_method))
+    return read_out(C, x.reshape(B, L, H, N)), x[:, -1].reshape(B, H, N)
 
 
-def _read_out(C: Complex[Array, "H N"], state: Complex[Array, "*batch H N"]) -> Float[Array, "*batch H"]:
+def read_out(C: Complex[Array, "H N"], state: Complex[Array, "*batch H N"]) -> Float[Array, "*batch H"]:
+    """Re(C x) of each feature."""
     return jnp.sum((parameters.with_rank(C, state.ndim) * state).real, axis=-1)
 
 
-def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> Array:
+def init_state(params: Params, options: Any, batch: int, *, max_length: int | None = None) -> State:
     """The zero state (batch, H, N), complex. ValueError if bidirectional. `max_length` is not used."""
     if options.bidirectional:
         raise ValueError(NOT_RECURRENT)
@@ -338,7 +305,7 @@ def init_state(params: Params, options: Options, batch: int, *, max_length: int 
 
 
 def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> dict[str, Array]:
-    """The discretised system for `step`, for a rate () or (B,), default 1. ValueError if bidirectional.
+    """The discretised system for `step`. ValueError if bidirectional.
 
     Returns: A_bar, B_bar (H, N) or (B, H, N); C (H, N), doubled for conjugate pairs; D (H,).
     """
@@ -349,40 +316,26 @@ def discretize(params: Params, options: Options, *, rate: Rate | None = None) ->
 
 
 def step(
-    cell: dict[str, Array],
-    state: Complex[Array, "B H N"],
-    x_k: Float[Array, "B H"],
-    options: Options,
-    *,
-    mask: Bool[Array, " B"] | None = None,
-    reset: Bool[Array, " B"] | None = None,
-) -> tuple[Float[Array, "B H"], Complex[Array, "B H N"]]:
-    """One sample of `apply`: y_k and the next state; `mask` and `reset` (B,), default false."""
+    cell: Params, state: State, x_k: Float[Array, "B H"], options: Options, *, mask: Flags = None, reset: Flags = None
+) -> tuple[Float[Array, "B H"], State]:
+    """One sample of `apply`: y_k and the next state."""
     x_k = x_k.astype(cell["D"].dtype)
     x_k = x_k if mask is None else jnp.where(mask[:, None], 0, x_k)
     state = state if reset is None else jnp.where(reset[:, None, None], 0, state)
     A_bar, B_bar = (parameters.with_rank(cell[name], state.ndim) for name in ("A_bar", "B_bar"))
     state = A_bar * state + B_bar * x_k[..., None].astype(B_bar.dtype)
-    return _read_out(cell["C"], state) + parameters.feedthrough(cell, x_k), state
+    return read_out(cell["C"], state) + parameters.feedthrough(cell, x_k), state
 
 
 def transfer_function(
     params: Params, s: Complex[Array, "*frequencies"], options: Options
 ) -> Complex[Array, "*frequencies H H"]:
-    """G(s) = C (s I - A)^-1 B + D of the continuous-time systems: diagonal, (output, input) on the last two axes.
-
-    It is that of the real system, conjugate modes included. A backward direction adds its own term, C2 (-s I - A)^-1 B.
-    The step sizes have an effect only through the normalisation of DSS and the band limit.
-
-    Args:
-      s: complex frequencies, in the unit of A, radians per time.
-    """
+    """G(s), diagonal. The step sizes matter only to DSS and to the band limit."""
     A, B = _continuous(params, options)
     s = s[..., None, None]
     G = params["D"].astype(A.dtype)
     for sign, C in zip((1, -1), _readouts(params, options), strict=False):
         v, pole = (parameters.with_rank(x, s.ndim) for x in (C * B / 2, A))
-        G = parameters.with_rank(G, s.ndim - 1) + jnp.sum(
-            v / (sign * s - pole) + v.conj() / (sign * s - pole.conj()), -1
-        )
+        terms = v / (sign * s - pole) + v.conj() / (sign * s - pole.conj())
+        G = parameters.with_rank(G, s.ndim - 1) + jnp.sum(terms, -1)
     return G[..., None] * parameters.with_rank(jnp.eye(len(params["D"]), dtype=G.dtype), G.ndim + 1)

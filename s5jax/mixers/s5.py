@@ -21,14 +21,16 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 from jaxtyping import Array, Bool, Complex, Float, Inexact, Integer, PRNGKeyArray
 
-from s5jax.ssm import diagonal, diagonal_system, hippo, parameters, scan
+from s5jax.ssm import diagonal_system, hippo, parameters, scan
 from s5jax.ssm import discretize as rules
 from s5jax.ssm.parameters import pair, unpair, with_rank
-from s5jax.ssm.sequence import Rate, clean
+from s5jax.ssm.sequence import Flags, Rate, clean
 
 Params = dict[str, Array]
+State = Complex[Array, "B P"]
 
 GROUPS = {"dynamics": "Lambda_re|Lambda_im|B|log_step"}
 RATE, PADDING, MASK, RESET = "step", "exact", True, True
@@ -74,24 +76,21 @@ class Options:
 
     def __post_init__(self) -> None:
         parameters.check_choices(self)
-        for name in ("state_size", "blocks"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        parameters.check_least(self, 1, "state_size", "blocks")
         if self.state_size % self.blocks:
             raise ValueError(f"state_size {self.state_size} is not divisible by blocks {self.blocks}")
-        if self.conj_sym and (self.state_size // self.blocks) % 2:
-            sizes = f"{self.state_size}/{self.blocks} = {self.state_size // self.blocks}"
-            raise ValueError(f"conj_sym needs blocks of even size, got state_size/blocks = {sizes}")
-        diagonal.check_kappa(self.init, self.ptd_kappa)
+        size = self.state_size // self.blocks
+        if self.conj_sym and size % 2:
+            raise ValueError(f"conj_sym needs blocks of even size, got state_size/blocks = {size}")
+        parameters.check_kappa(self.init, self.ptd_kappa)
         parameters.check_step_sizes(self.dt_min, self.dt_max)
 
 
 def init(key: PRNGKeyArray, width: int, options: Options = Options(), *, depth: int = 1, length: int = 1) -> Params:
-    """Initial parameters for `width` = H features, float32 (arXiv 2208.04933, section 4.1 and appendix B.1).
-
-    Their shapes are given above. `depth` and `length` are not used.
-    """
-    Lambda, V, V_inverse = diagonal.blocks(*_block(options), options.blocks)
+    """Initial parameters, float32 (arXiv 2208.04933, section 4 and appendix B.1). `depth` and `length` are not used."""
+    Lambda, V, V_inverse = _block(options)
+    Lambda = np.tile(Lambda, options.blocks)
+    V, V_inverse = (scipy.linalg.block_diag(*[M] * options.blocks) for M in (V, V_inverse))
     B_key, C_key, D_key, step_key = jax.random.split(key, 4)
     B = jax.nn.initializers.lecun_normal()(B_key, (options.state_size, width), jnp.float32)
     return {
@@ -104,15 +103,13 @@ def init(key: PRNGKeyArray, width: int, options: Options = Options(), *, depth: 
     }
 
 
-def _block(
-    options: Options,
-) -> tuple[Complex[np.ndarray, " m"], Complex[np.ndarray, "n m"], Complex[np.ndarray, "m n"]]:
+def _block(options: Options) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Eigenvalues, eigenvectors V, and rows of V^-1, for the stored modes of one block."""
     n = options.state_size // options.blocks
     if options.init == "normal":
         A, _, P = hippo.legs(n)
-        Lambda, V = diagonal.normal_part(A, P)
-        Lambda, V = diagonal.conjugate_half(Lambda, V) if options.conj_sym else (Lambda, V)
+        Lambda, V = hippo.normal_part(A, P)
+        Lambda, V = hippo.conjugate_half(Lambda, V) if options.conj_sym else (Lambda, V)
         return Lambda, V, V.conj().T
     from s5jax.ssm import ptd  # only where it is asked for
 
@@ -146,21 +143,17 @@ def apply(
     mask: Bool[Array, "B L"] | None = None,
     reset: Bool[Array, "#B #L"] | None = None,
     rate: Rate | None = None,
-    state: Complex[Array, "B P"] | None = None,
+    state: State | None = None,
     key: PRNGKeyArray | None = None,
     dropout: float = 0.0,
-) -> tuple[Float[Array, "B L H"], Complex[Array, "B P"] | None]:
-    """y (B, L, H), and the state (B, P) after the last valid step if one was given, otherwise `None`.
-
-    `s5jax.mixers` explains the arguments. A missing sample is an input of zero; `key` and `dropout` are not used.
-    ValueError: L is 0, or a bidirectional mixer is given a state.
-    """
+) -> tuple[Float[Array, "B L H"], State | None]:
+    """See `s5jax.mixers`. A missing sample is an input of zero; `key` and `dropout` are not used."""
     x = clean(x, lengths, mask).astype(params["D"].dtype)
     y, state = diagonal_system.apply(_system(params, options), x, lengths, reset, rate, state, options.scan_method)
     return y + parameters.feedthrough(params, x), state
 
 
-def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> Complex[Array, "B P"]:
+def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> State:
     """The zero state (batch, P), complex. ValueError if bidirectional. `max_length` is not used."""
     from s5jax.ssm import diagonal_step
 
@@ -168,42 +161,19 @@ def init_state(params: Params, options: Options, batch: int, *, max_length: int 
 
 
 def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> dict[str, Array]:
-    """The discretised system for `step`, see `diagonal_step.cell`; `rate`: () or (B,), default 1. ValueError if
-    bidirectional."""
+    """The discretised system, see `diagonal_step.cell`. ValueError if bidirectional."""
     from s5jax.ssm import diagonal_step
 
     return diagonal_step.cell(_system(params, options), params["D"], rate)
 
 
 def step(
-    cell: dict[str, Array],
-    state: Complex[Array, "B P"],
-    x_k: Float[Array, "B H"],
-    options: Options,
-    *,
-    mask: Bool[Array, " B"] | None = None,
-    reset: Bool[Array, " B"] | None = None,
-) -> tuple[Float[Array, "B H"], Complex[Array, "B P"]]:
-    """One sample of `apply`: y_k and the next state; `mask` and `reset` are (B,), default all false."""
+    cell: Params, state: State, x_k: Float[Array, "B H"], options: Options, *, mask: Flags = None, reset: Flags = None
+) -> tuple[Float[Array, "B H"], State]:
+    """One sample of `apply`: y_k and the next state."""
     from s5jax.ssm import diagonal_step
 
     return diagonal_step.step(cell, state, x_k, mask=mask, reset=reset)
-
-
-def kernel(
-    params: Params, L: int, options: Options = Options(), *, rate: Rate | None = None
-) -> Float[Array, "directions H H {L}"]:
-    """The impulse response of the discrete system, (direction, output, input, lag), without D.
-
-    With two directions, y_k = sum_l K[0, :, :, l] u_{k-l} + K[1, :, :, l] u_{k+l}: both include lag 0.
-
-    Args:
-      L: number of lags, at least 1.
-      rate: factor on the step sizes, (); default 1.
-    """
-    from s5jax.ssm import diagonal_step
-
-    return diagonal_step.kernel(_system(params, options), L, rate, options.scan_method)
 
 
 def eigenvalues(params: Params, options: Options = Options()) -> Complex[Array, " P"]:
@@ -220,12 +190,8 @@ def time_step(params: Params, options: Options = Options()) -> Float[Array, "P 1
 def transfer_function(
     params: Params, s: Complex[Array, "*frequencies"], options: Options = Options()
 ) -> Complex[Array, "*frequencies H H"]:
-    """G(s) = C (s I - Lambda)^-1 B + D of the continuous-time real system, (output, input) on the last two axes.
-
-    It is that of the map u -> Re(C x) + D u: each mode and its conjugate have half of it, or all with `conj_sym`. A
-    backward direction adds its own term, C2 (-s I - Lambda)^-1 B. Frequencies s have the unit of Lambda, radians per
-    time; the step sizes have no effect.
-    """
+    """G(s) of the map u -> Re(C x) + D u: each mode and its conjugate have half of it, or all with `conj_sym`. The step
+    sizes have no effect."""
     pole, (_, B, Cs) = eigenvalues(params, options), _system(params, options)
     pole, B = jnp.concatenate([pole, pole.conj()]), jnp.concatenate([B, B.conj()])
     Cs = [jnp.concatenate([C, C.conj()], axis=1) / 2 for C in Cs]

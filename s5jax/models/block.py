@@ -15,23 +15,19 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from s5jax import mixers
-from s5jax.models.encoders import add_bias
 from s5jax.models.options import Options
-from s5jax.models.sequences import Sequences
 from s5jax.ssm.product import product
-
-__all__ = ["Block", "DropoutMasks", "dropout_masks"]
+from s5jax.ssm.sequence import Sequences
 
 
 class DropoutMasks(NamedTuple):
-    """Dropout masks, rate and key of one block; from `dropout_masks` those of all blocks, with a leading axis depth."""
+    """Dropout of one block; from `dropout_masks` that of all blocks, with a leading axis depth."""
 
     kept: Bool[Array, "*depth 2 B 1 H"]
-    """True at features that are kept: before (0) and after (1) the gate, with one mask for all steps of a sequence."""
+    """True at features that are kept, at all steps of a sequence: before (0) and after (1) the gate."""
     rate: Float[Array, "*depth"]
-    """Probability that a feature is dropped."""
     key: PRNGKeyArray | None
-    """Random key for mixers with dropout of their own."""
+    """For mixers with dropout of their own."""
 
     def __call__(self, x: Float[Array, "B L H"], place: int) -> Float[Array, "B L H"]:
         """Applies mask `place`; kept features are scaled by 1 / (1 - rate)."""
@@ -47,13 +43,8 @@ class Block(nnx.Module):
     `half_glu2`: x sigma(out2(g)). The last three are followed by a second dropout.
 
     A branch f is x + f(norm(x)) with `prenorm`, otherwise norm(x + f(x)). The second branch, if `mlp` > 0, has
-    f(x) = mlp_out(gelu(mlp_in(x))) and the norm mlp_norm.
-
-    Args:
-      options: the options of the model.
-      mixer: the name of the mixer, and its options.
-      length: number of steps of the training sequences.
-      rngs: random keys, with a stream `params`.
+    f(x) = mlp_out(gelu(mlp_in(x))) and the norm mlp_norm. `mixer` is the name of the mixer and its options, `length`
+    the number of steps of the training sequences.
     """
 
     def __init__(self, options: Options, mixer: tuple[str, Any], length: int, *, rngs: nnx.Rngs):
@@ -80,7 +71,6 @@ class Block(nnx.Module):
         return nnx.to_pure_dict(nnx.state(self.seq))
 
     def ability(self, name: str) -> Any:
-        """The value of one of `mixers.ABILITIES` for the block's mixer."""
         return mixers.ability(self.mixer, name, self.mixer_options)
 
     def __call__(
@@ -95,13 +85,8 @@ class Block(nnx.Module):
     ) -> tuple[Float[Array, "B *L H"], Any]:
         """Features after the block, and the mixer's state after the last valid step if one was given.
 
-        Args:
-          x: features before the block, (B, L, H), or (B, H) in `step`.
-          sequences: lengths, missing samples, resets and rate.
-          state: the mixer's state before the first step.
-          train: normalise by the statistics of this batch, and update the running statistics.
-          dropout: masks of this block; `None`: no dropout.
-          mix: function used instead of the mixer: mix(u) -> (y, state), or mix(u, skip=x) with OWN_RESIDUAL.
+        `train`: normalise by the statistics of this batch, and update the running statistics. `dropout`: masks of this
+        block. `mix` replaces the mixer: mix(u) -> (y, state), or mix(u, skip=x) with OWN_RESIDUAL.
         """
         if mix is None:
             given = {**sequences._asdict(), "state": state, "options": self.mixer_options}
@@ -124,19 +109,6 @@ class Block(nnx.Module):
                 x = normalize(self.mlp_norm, x)
         return x, state
 
-    def step(
-        self,
-        cell: Any,
-        state: Any,
-        x: Float[Array, "B H"],
-        *,
-        mask: Bool[Array, " B"] | None = None,
-        reset: Bool[Array, " B"] | None = None,
-    ) -> tuple[Float[Array, "B H"], Any]:
-        """One sample: features (B, H) after the block, and the next state; `cell` is from the mixer's `discretize`."""
-        mix = functools.partial(self.mixer.step, cell, state, options=self.mixer_options, mask=mask, reset=reset)
-        return self(x, mix=mix)
-
     def _activate(self, x: Array, dropout: DropoutMasks | None) -> Array:
         drop = dropout or (lambda x, place: x)
         kind = self.options.activation
@@ -156,20 +128,16 @@ class Block(nnx.Module):
             return x
         if self.options.norm == "layer":
             return norm(x)
-        if counted is None:
-            return norm(x, use_running_average=not train)
-        # A mean over no samples is NaN: if no sample of the batch counts, all are used.
-        counted = jnp.where(counted.any(), counted, jnp.ones((), bool))
-        return norm(x, use_running_average=not train, mask=counted[..., None])
+        if counted is not None:  # a mean over no samples is NaN: if no sample of the batch counts, all are used
+            counted = jnp.where(counted.any(), counted, jnp.ones((), bool))[..., None]
+        return norm(x, use_running_average=not train, mask=counted)
 
 
 def dropout_masks(
     options: Options, batch: int, key: PRNGKeyArray, rate: Float[Array, ""] | float, *, inside: bool
 ) -> DropoutMasks:
-    """Draws the dropout masks of all blocks and, if `inside`, keys for mixers with dropout of their own.
-
-    Drawn within the blocks, the random generator would be compiled twice, for the forward pass and the recomputation.
-    """
+    """Draws the dropout of all blocks, with keys if there are mixers with dropout `inside` them. Drawn within the
+    blocks, the random generator would be compiled twice, for the forward pass and the recomputation."""
     depth, H = options.depth, options.d_model
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(jnp.arange(depth))
     draw = functools.partial(jax.random.bernoulli, p=1 - rate, shape=(batch, 1, H))
@@ -181,6 +149,12 @@ def _linear(layer: nnx.Linear, x: Array) -> Array:
     return checkpoint_name(add_bias(layer, product(x, layer.kernel[...])), "product")
 
 
+def add_bias(layer: nnx.Linear, y: Array) -> Array:
+    """Adds the bias of a linear layer to its product y."""
+    assert layer.bias is not None
+    return y + jnp.broadcast_to(layer.bias[...], y.shape)
+
+
 def _norm(options: Options, rngs: nnx.Rngs) -> nnx.BatchNorm | nnx.LayerNorm | None:
     H, epsilon = options.d_model, options.norm_epsilon
     if options.norm == "batch":
@@ -190,6 +164,6 @@ def _norm(options: Options, rngs: nnx.Rngs) -> nnx.BatchNorm | nnx.LayerNorm | N
 
 def _module(params: Any) -> Any:
     """Converts nested dicts of arrays to modules with parameters."""
-    if isinstance(params, dict):
-        return nnx.Dict({name: _module(value) for name, value in params.items()})
-    return nnx.Param(params)
+    if not isinstance(params, dict):
+        return nnx.Param(params)
+    return nnx.Dict({name: _module(value) for name, value in params.items()})

@@ -12,8 +12,6 @@ from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
 from s5jax.models.model import Model
 
-__all__ = ["choose", "generate"]
-
 PIECE = 32
 """Number of tokens per call of the compiled loop."""
 
@@ -30,16 +28,10 @@ def generate(
 ) -> Iterator[Integer[np.ndarray, "B piece"]]:
     """Continues prompts by `tokens` tokens each; yields them in pieces (B, piece) as they are drawn.
 
-    The prompts are processed in parallel; then each token is drawn from the model's distribution and becomes its next
-    input. The size of the state does not depend on the length, except with attention without a window, whose cache
-    holds all tokens.
-
     Args:
       model: a model of causal mixers with the head `step` and one logit per token.
-      prompts: token ids, (B, L), padded at the end.
+      prompts: token ids, (B, L), padded at the end; they are processed in parallel.
       lengths: (B,), number of tokens of each prompt, at least 1.
-      tokens: number of tokens to draw.
-      key: random key.
       temperature, top_p: see `choose`.
     """
     graphdef, weights = nnx.split(model)
@@ -77,8 +69,6 @@ def choose(
     """Draws a token (B,) for each row of logits.
 
     Args:
-      logits: logits of the next token, (B, tokens).
-      key: random key.
       temperature: divides the logits; 0 selects the most likely token. Default 1.
       top_p: draw only from the smallest set of most likely tokens whose total probability is at least `top_p` (nucleus
         sampling, arXiv 1904.09751). Default 1: from all tokens.

@@ -1,8 +1,8 @@
-"""Heads: from features (B, L, H) to the outputs of a task. Others are in `pair_head.py` and `step_head.py`.
+"""Heads: from features (B, L, H) to the outputs of a task. That for pairs of documents is in `pair_head.py`.
 
-A head has `fold(inputs)`, applied to the batch before the stack, and `read(x, sequences)`, applied to the stack's
-output. In recurrent mode it has its own state (`pooled.py`): `init_state(batch)` creates it, and `read` takes and
-returns it. `documents` is the number of sequences per example; `per_step` is true if there is an output per step.
+A head has `fold(inputs)`, applied to the batch before the stack, and `read(x, sequences, state)`, applied to the
+stack's output, which returns the outputs and, given a state of the head, the next one. `init_state(batch)` creates it.
+`documents` is the number of sequences per example; `per_step` is true if there is an output per step.
 """
 
 from typing import Any, Literal
@@ -12,51 +12,32 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from s5jax.models.options import Options
-from s5jax.models.sequences import Sequences
+from s5jax.ssm.sequence import Sequences
 
-__all__ = ["Kind", "Pooling", "SequenceHead", "make_head", "pool", "read_pooled", "zero_where"]
-
-Kind = Literal["sequence", "pair", "step"]
-"""What the outputs of a model describe: a sequence, a pair of documents, or each step."""
 Pooling = Literal["mean", "last"]
 
 
-class SequenceHead(nnx.Linear):
-    """One output vector per sequence: pooling over steps, then a dense layer."""
+class Head(nnx.Linear):
+    """A dense layer on the pooled features of a sequence or, with `per_step`, at each step; then it has no state."""
 
-    documents, per_step = 1, False
+    documents = 1
 
-    def __init__(self, options: Options, outputs: int, *, rngs: nnx.Rngs):
+    def __init__(self, options: Options, outputs: int, *, per_step: bool, rngs: nnx.Rngs):
         super().__init__(options.d_model, outputs, rngs=rngs)
-        self.pooling = options.pooling
+        self.pooling, self.per_step = options.pooling, per_step
 
     def fold(self, x: Any) -> Any:
         return x
 
-    def read(
-        self, x: Float[Array, "B L H"], sequences: Sequences, state: Any = None
-    ) -> tuple[Float[Array, "B outputs"], Any]:
-        """Outputs given all samples read so far, and the next state if one was given."""
-        pooled, state = read_pooled(x, sequences, state, self.pooling)
-        return self(pooled), state
+    def read(self, x: Float[Array, "B L H"], sequences: Sequences, state: Any = None) -> tuple[Array, Any]:
+        if not self.per_step:
+            x, state = read_pooled(x, sequences, state, self.pooling)
+        return self(x), state
 
     def init_state(self, batch: int) -> Any:
-        from s5jax.models.pooled import empty_pool
+        from s5jax.models.recurrent import empty_pool
 
-        return empty_pool(batch, self.in_features, self.kernel[...].dtype)
-
-
-def make_head(kind: Kind, options: Options, outputs: int, rngs: nnx.Rngs) -> Any:
-    """The head of a model, by its kind, with `outputs` numbers per sequence, pair or step."""
-    if kind == "pair":
-        from s5jax.models.pair_head import PairHead
-
-        return PairHead(options, outputs, rngs=rngs)
-    if kind == "step":
-        from s5jax.models.step_head import StepHead
-
-        return StepHead(options, outputs, rngs=rngs)
-    return SequenceHead(options, outputs, rngs=rngs)
+        return () if self.per_step else empty_pool(batch, self.in_features, self.kernel[...].dtype)
 
 
 def pool(x: Float[Array, "B L H"], pooling: Pooling, counted: Bool[Array, "B L"] | None = None) -> Float[Array, "B H"]:
@@ -66,19 +47,12 @@ def pool(x: Float[Array, "B L H"], pooling: Pooling, counted: Bool[Array, "B L"]
     if pooling == "last":
         last = jnp.max(jnp.where(counted, jnp.arange(x.shape[1])[None], 0), 1)
         x = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
-        return zero_where(~counted.any(1), x)
+        return jnp.where(counted.any(1)[:, None], x, 0)
     return jnp.sum(jnp.where(counted[..., None], x, 0), 1) / jnp.maximum(counted.sum(1), 1)[:, None].astype(x.dtype)
 
 
-def read_pooled(
-    x: Float[Array, "B L H"], sequences: Sequences, state: Any, pooling: Pooling
-) -> tuple[Float[Array, "B H"], Any]:
-    """`pool` of x; with a state, of all samples read so far, and the next state."""
+def read_pooled(x: Float[Array, "B L H"], sequences: Sequences, state: Any, pooling: Pooling) -> tuple[Array, Any]:
+    """`pool` of x; with a state (`recurrent.Pooled`), of all samples read so far, and the next state."""
     if state is None:
         return pool(x, pooling, sequences.counted_of_last(x.shape[1])), None
     return state.read(x, sequences, pooling)
-
-
-def zero_where(condition: Bool[Array, " B"], x: Array) -> Array:
-    """Sets rows of x (B, ...) to zero."""
-    return jnp.where(condition.reshape(-1, *(1,) * (x.ndim - 1)), 0, x)

@@ -1,28 +1,24 @@
 """A model: a stack and a head."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray, Shaped
 
-from s5jax.models import heads
+from s5jax.models.heads import Head
 from s5jax.models.options import Options
-from s5jax.models.sequences import Sequences
 from s5jax.models.stack import Stack
-
-__all__ = ["Model", "State"]
+from s5jax.ssm.sequence import Sequences
 
 
 class State(NamedTuple):
-    """The recurrent state of a causal model."""
+    """The recurrent state of a causal model: that of each block's mixer, and of the head (`recurrent.Pooled` or ())."""
 
     mixers: tuple[Any, ...]
-    """The state of each block's mixer."""
     head: Any
-    """The features pooled so far (`pooled.Pooled`); () for the head `step`."""
 
 
 class Model(nnx.Module):
@@ -36,10 +32,8 @@ class Model(nnx.Module):
       options: the section `model` of a config.
       mixer_options: for each name in the pattern, the name of the mixer's module and its options.
       input_size: C, or the number of tokens.
-      outputs: number of outputs per sequence, pair or step.
-      head: what the outputs describe: a sequence, a pair of documents, or each step.
+      outputs: number of outputs per sequence, pair or step; `head` says which of these.
       length: number of steps of the training sequences; some mixers have parameters for each step. Default 1.
-      rngs: random keys, with a stream `params`.
     """
 
     def __init__(
@@ -49,12 +43,18 @@ class Model(nnx.Module):
         input_size: int,
         outputs: int,
         *,
-        head: heads.Kind = "sequence",
+        head: Literal["sequence", "pair", "step"] = "sequence",
         length: int = 1,
         rngs: nnx.Rngs,
     ):
         self.encoder = Stack(options, mixer_options, input_size, length, rngs=rngs)
-        self.decoder = heads.make_head(head, options, outputs, rngs)
+        self.decoder: Any
+        if head == "pair":
+            from s5jax.models.pair_head import PairHead
+
+            self.decoder = PairHead(options, outputs, rngs=rngs)
+        else:
+            self.decoder = Head(options, outputs, per_step=head == "step", rngs=rngs)
 
     def __call__(
         self,
@@ -68,14 +68,9 @@ class Model(nnx.Module):
         key: PRNGKeyArray | None = None,
         dropout: Float[Array, ""] | float | None = None,
     ) -> Float[Array, "B ..."]:
-        """Returns the outputs, (B, outputs) or (B, L, outputs).
+        """Outputs for values or token ids. `s5jax.mixers` explains lengths (B,), mask and reset (B, L), and rate.
 
         Args:
-          inputs: values or token ids.
-          lengths: (B,), number of valid steps of each sequence; default: all.
-          mask: (B, L), true where a sample is missing; default: none.
-          reset: (B, L), true where a new sequence starts; default: nowhere.
-          rate: factor on the step size, (), (B,) or (B, L): 2 for inputs at half the sampling rate of training.
           train: normalise by the statistics of this batch, and update the running statistics.
           key: random key of dropout; default: no dropout.
           dropout: dropout probability; default: that of the options.
@@ -86,38 +81,28 @@ class Model(nnx.Module):
         return self.decoder.read(x, sequences)[0]
 
     def init_state(self, batch: int, *, max_length: int | None = None) -> State:
-        """The initial state for a batch of sequences or pairs of documents.
-
-        Mixers with a cache need `max_length`, the maximum number of samples that will be read. ValueError if a mixer
-        has no recurrent mode.
-        """
+        """The initial state for a batch of sequences or pairs. Mixers with a cache need `max_length`, the number of
+        samples that may be read. ValueError if a mixer has no recurrent mode."""
         from s5jax.models import recurrent
 
         mixer_states = recurrent.init_state(self.encoder, self.decoder.documents * batch, max_length=max_length)
         return State(mixer_states, self.decoder.init_state(batch))
 
     def prefill(
-        self,
-        state: State,
-        inputs: Shaped[Array, "B ..."],
-        lengths: Integer[Array, "B ..."] | None = None,
-        **given: Any,
+        self, state: State, inputs: Shaped[Array, "B ..."], lengths: Integer[Array, "B ..."] | None = None, **given: Any
     ) -> tuple[Float[Array, "B ..."], State]:
-        """Processes L further samples in parallel. Returns the outputs given all samples so far, and the next state.
-
-        Shapes, `mask`, `reset`, `rate`, `train`, `key` and `dropout` as for `__call__`; a sequence with length 0 keeps
-        its state.
-        """
+        """Processes L further samples in parallel, with arguments as of `__call__`; a sequence with length 0 keeps its
+        state. Returns the outputs given all samples so far, and the next state."""
         fold = self.decoder.fold
         training = {name: given.pop(name) for name in ("train", "key", "dropout") if name in given}
         sequences = Sequences(fold(lengths), **{name: fold(value) for name, value in given.items()})
         x, mixer_states = self.encoder(fold(inputs), sequences, state=state.mixers, **training)
         outputs, head_state = self.decoder.read(x, sequences, state.head)
-        assert mixer_states is not None
         return outputs, State(mixer_states, head_state)
 
     def discretize(self, rate: Float[Array, "..."] | float | None = None) -> Any:
-        """The discretised blocks for `step` and `rollout`; `rate`: factor on the step sizes, () or (B,), default 1."""
+        """The discretised blocks for `step` and `rollout`, at a rate () or (B,), default 1. ValueError if a mixer is
+        bidirectional or takes no rate."""
         from s5jax.models import recurrent
 
         return recurrent.discretize(self.encoder, self.decoder.fold(rate))
@@ -132,20 +117,11 @@ class Model(nnx.Module):
         reset: Bool[Array, "B ..."] | None = None,
         rate: Float[Array, "..."] | float | None = None,
     ) -> tuple[Float[Array, "B outputs"], State]:
-        """Processes one sample, values (B, C) or token ids (B,).
+        """Processes one sample, values (B, C) or token ids (B,). Returns the outputs (B, outputs) given all samples so
+        far (with the head `step`: of this sample), and the next state.
 
-        Args:
-          state: from `init_state` or an earlier call.
-          inputs: the sample.
-          cells: from `discretize`; by default they are computed in each call, which takes longer than the step itself.
-          mask, reset: (B,), true where the sample is missing or starts a new sequence; default: false.
-          rate: factor on the step sizes, () or (B,), only without `cells`; default 1.
-
-        Returns:
-          Outputs (B, outputs) given all samples so far (with the head `step`: of this sample), and the next state.
-
-        Raises:
-          ValueError: both `cells` and `rate` are given, or a mixer has no recurrent mode.
+        `cells` are from `discretize`; by default they are computed in each call, which takes longer than the step
+        itself. A rate, () or (B,), is only for calls without cells.
         """
         if cells is None:
             cells = self.discretize(rate)

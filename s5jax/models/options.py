@@ -1,25 +1,9 @@
 """Options of a model, except those of its mixers and its task."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
-from s5jax.ssm.parameters import check_choices
-
-__all__ = ["Options", "check_least", "check_share"]
-
-
-def check_least(section: Any, least: int, *names: str) -> None:
-    """Raises ValueError if one of these fields is less than `least`."""
-    for name in names:
-        if getattr(section, name) < least:
-            raise ValueError(f"{name} must be at least {least}, got {getattr(section, name)}")
-
-
-def check_share(section: Any, *names: str) -> None:
-    """Raises ValueError if one of these fields is not in [0, 1)."""
-    for name in names:
-        if not 0 <= getattr(section, name) < 1:
-            raise ValueError(f"{name} must lie in [0, 1), got {getattr(section, name)}")
+from s5jax.ssm.parameters import check_choices, check_least, check_share
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

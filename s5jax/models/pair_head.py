@@ -9,10 +9,8 @@ from jaxtyping import Array, Float
 
 from s5jax.models.heads import read_pooled
 from s5jax.models.options import Options
-from s5jax.models.pooled import Pooled, empty_pool
-from s5jax.models.sequences import Sequences
-
-__all__ = ["PairHead"]
+from s5jax.models.recurrent import Pooled, empty_pool
+from s5jax.ssm.sequence import Sequences
 
 
 class PairHead(nnx.Module):
@@ -32,16 +30,11 @@ class PairHead(nnx.Module):
         """Merges the axes (B, 2) into one; `None` and scalars are returned unchanged."""
         return x if x is None or jnp.ndim(x) == 0 else x.reshape(-1, *x.shape[2:])
 
-    def __call__(self, documents: Float[Array, "B2 H"]) -> Float[Array, "B outputs"]:
-        e1, e2 = jnp.moveaxis(documents.reshape(-1, 2, documents.shape[1]), 1, 0)
-        features = jnp.concatenate([e1, e2, e1 - e2, e1 * e2], axis=-1)
-        return self.layer2(jax.nn.gelu(self.layer1(features), approximate=self.approximate))
-
-    def read(
-        self, x: Float[Array, "B2 L H"], sequences: Sequences, state: Pooled | None = None
-    ) -> tuple[Float[Array, "B outputs"], Pooled | None]:
+    def read(self, x: Float[Array, "B2 L H"], sequences: Sequences, state: Any = None) -> tuple[Array, Any]:
         pooled, state = read_pooled(x, sequences, state, self.pooling)
-        return self(pooled), state
+        e1, e2 = jnp.moveaxis(pooled.reshape(-1, 2, pooled.shape[1]), 1, 0)
+        features = jnp.concatenate([e1, e2, e1 - e2, e1 * e2], axis=-1)
+        return self.layer2(jax.nn.gelu(self.layer1(features), approximate=self.approximate)), state
 
     def init_state(self, batch: int) -> Pooled:
         return empty_pool(2 * batch, self.layer1.out_features, self.layer1.kernel[...].dtype)

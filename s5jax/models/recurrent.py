@@ -1,15 +1,16 @@
-"""Recurrent mode of a stack of blocks: one sample at a time."""
+"""Recurrent mode, one sample at a time: the blocks of a stack, and the state of a pooling head."""
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Float, Integer, Shaped
 
 from s5jax import mixers
+from s5jax.models.heads import Pooling, pool
 from s5jax.models.stack import Stack
-
-__all__ = ["Cells", "discretize", "init_state", "step"]
+from s5jax.ssm.sequence import Flags, Sequences
 
 Cells = list[tuple[Any, Any]]
 """For each block its parameters and statistics, and the discretised mixer (`cell`) that its step takes."""
@@ -17,20 +18,15 @@ Cells = list[tuple[Any, Any]]
 
 def init_state(stack: Stack, batch: int, *, max_length: int | None = None) -> tuple[Any, ...]:
     """The initial states of the mixers; see `Model.init_state`."""
-    for block in stack.layers:
+    states = []
+    for block in stack.blocks:
         mixers.require(block.mixer, "init_state", "step")
-    return tuple(
-        block.mixer.init_state(block.params, block.mixer_options, batch, max_length=max_length)
-        for block in stack.blocks
-    )
+        states.append(block.mixer.init_state(block.params, block.mixer_options, batch, max_length=max_length))
+    return tuple(states)
 
 
 def discretize(stack: Stack, rate: Float[Array, "..."] | float | None = None) -> Cells:
-    """The discretised blocks for `step`, computed once for many samples; `rate`: () or (B,), default 1.
-
-    Raises:
-      ValueError: a mixer is bidirectional or does not support a rate, or the rate has another shape.
-    """
+    """The discretised blocks for `step`, computed once for many samples; see `Model.discretize`."""
     if rate is not None and jnp.ndim(rate) > 1:
         raise ValueError(f"a step takes a rate () or (B,), got one of shape {jnp.shape(rate)}")
     cells = []
@@ -45,13 +41,7 @@ def discretize(stack: Stack, rate: Float[Array, "..."] | float | None = None) ->
 
 
 def step(
-    stack: Stack,
-    state: tuple[Any, ...],
-    inputs: Shaped[Array, "B ..."],
-    cells: Cells,
-    *,
-    mask: Bool[Array, " B"] | None = None,
-    reset: Bool[Array, " B"] | None = None,
+    stack: Stack, state: Any, inputs: Shaped[Array, "B ..."], cells: Cells, *, mask: Flags = None, reset: Flags = None
 ) -> tuple[Float[Array, "B H"], tuple[Any, ...]]:
     """Processes one sample, values (B, C) or token ids (B,). Returns the features (B, H) and the next states."""
     for block in stack.layers:
@@ -59,6 +49,43 @@ def step(
     x, states = stack.encode(inputs, None if mask is None else ~mask), []
     graphdefs = [nnx.graphdef(layer) for layer in stack.layers]
     for i, ((arrays, cell), start) in enumerate(zip(cells, state, strict=True)):
-        x, end = nnx.merge(graphdefs[i % len(graphdefs)], arrays).step(cell, start, x, mask=mask, reset=reset)
+        block = nnx.merge(graphdefs[i % len(graphdefs)], arrays)
+        given = {"options": block.mixer_options, "mask": mask, "reset": reset}
+        x, end = block(x, mix=functools.partial(block.mixer.step, cell, start, **given))
         states.append(end)
     return x, tuple(states)
+
+
+class Pooled(NamedTuple):
+    """Features pooled so far. The sum is stored with its rounding error, so that the mean does not drift."""
+
+    total: Float[Array, "B H"]
+    """The sum, or the features at the last step."""
+    lost: Float[Array, "B H"]
+    """The rounding error of the sum."""
+    steps: Integer[Array, " B"]
+    """Samples in the sum."""
+
+    def read(
+        self, x: Float[Array, "B L H"], sequences: Sequences, pooling: Pooling
+    ) -> tuple[Float[Array, "B H"], "Pooled"]:
+        """The features pooled over all samples of the last sequence so far, x included, and the next state."""
+        starts, counted = sequences.starts(x.shape[1]), sequences.counted_of_last(x.shape[1])
+        total, lost, steps = self
+        if starts is not None:
+            new = starts.any(1)
+            total, lost, steps = (jnp.where(new.reshape(-1, *(1,) * (a.ndim - 1)), 0, a) for a in self)
+        counted = jnp.ones(x.shape[:2], bool) if counted is None else counted
+        more = counted.sum(1, dtype=jnp.int32)
+        if pooling == "last":
+            total = jnp.where(more[:, None] > 0, pool(x, "last", counted), total)
+            return total, Pooled(total, lost, steps + more)
+        # Compensated summation (Kahan 1965).
+        added = jnp.sum(jnp.where(counted[..., None], x, 0), 1) - lost
+        new, steps = total + added, steps + more
+        return new / jnp.maximum(steps, 1)[:, None].astype(x.dtype), Pooled(new, (new - total) - added, steps)
+
+
+def empty_pool(batch: int, width: int, dtype: Any) -> Pooled:
+    """The state before any sample is read."""
+    return Pooled(jnp.zeros((batch, width), dtype), jnp.zeros((batch, width), dtype), jnp.zeros(batch, jnp.int32))

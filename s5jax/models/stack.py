@@ -1,8 +1,7 @@
 """The stack: an encoder, followed by residual blocks.
 
 Blocks at the same place of the pattern form one module whose arrays have a leading axis for the repetitions of the
-pattern, so that one repetition is compiled for all of them. Modules hold no random state: dropout needs the argument
-`key`.
+pattern, so that one repetition is compiled for all of them. Modules hold no random state: dropout needs a `key`.
 """
 
 import functools
@@ -16,19 +15,12 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 
 from s5jax import mixers
 from s5jax.models.block import Block, dropout_masks
-from s5jax.models.encoders import make_encoder
 from s5jax.models.options import Options
-from s5jax.models.sequences import Sequences
-from s5jax.ssm.sequence import gaps
-
-__all__ = ["Stack"]
+from s5jax.ssm.sequence import Sequences, gaps
 
 
 class Stack(nnx.Module):
-    """Encoder and residual blocks: maps values (B, L, C) or token ids (B, L) to features (B, L, H).
-
-    The arguments of the constructor are those of `Model`.
-    """
+    """Maps values (B, L, C) or token ids (B, L) to features (B, L, H); the arguments are those of `Model`."""
 
     def __init__(
         self,
@@ -40,7 +32,7 @@ class Stack(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.options = options
-        self.encoder = make_encoder(options, input_size, rngs)
+        self.encoder = _encoder(options)(input_size, options.d_model, rngs=rngs)
         places = len(options.pattern)
         names = [options.pattern[i % places] for i in range(options.depth)]
         blocks = [Block(options, mixer_options[name], length, rngs=rngs) for name in names]
@@ -55,21 +47,17 @@ class Stack(nnx.Module):
         train: bool = False,
         key: PRNGKeyArray | None = None,
         dropout: Float[Array, ""] | float | None = None,
-    ) -> tuple[Float[Array, "B L H"], tuple[Any, ...] | None]:
-        """Features (B, L, H), and the states of the mixers after the last valid step if states were given.
-
-        `state` is from `init_state` or an earlier call; the other arguments are those of `Model.__call__`.
-        """
-        options, places = self.options, len(self.layers)
+    ) -> tuple[Float[Array, "B L H"], Any]:
+        """Features (B, L, H), and the states of the mixers after the last valid step if states were given."""
+        options, places, (_, mask, reset, rate) = self.options, len(self.layers), sequences
         for block in self.layers:
-            given = {name: getattr(sequences, name) for name in ("mask", "reset", "rate")}
-            mixers.check(block.mixer, block.mixer_options, **given, state=state)
+            mixers.check(block.mixer, block.mixer_options, mask=mask, reset=reset, rate=rate, state=state)
         if not options.mask_padding and state is None:
             sequences = sequences._replace(lengths=None, rate=gaps(sequences.rate, sequences.lengths))
-        masks, rate = None, options.dropout if dropout is None else dropout
+        masks, probability = None, options.dropout if dropout is None else dropout
         if key is not None and (options.dropout or dropout is not None):
             inside = any(block.ability("DROPOUT") for block in self.layers)
-            masks = dropout_masks(options, inputs.shape[0], key, rate, inside=inside)
+            masks = dropout_masks(options, inputs.shape[0], key, probability, inside=inside)
         graphdefs, stats, params = zip(*(nnx.split(layer, nnx.BatchStat, ...) for layer in self.layers), strict=True)
 
         def advance(graphdef: nnx.GraphDef, x: Array, layer: Any) -> tuple[Array, Any]:
@@ -81,7 +69,6 @@ class Stack(nnx.Module):
         steps = [_remat(functools.partial(advance, graphdef), options) for graphdef in graphdefs]
 
         def repetition(x: Array, layers: Any) -> tuple[Array, Any]:
-            """One repetition of the pattern."""
             results = []
             for step, layer in zip(steps, layers, strict=False):
                 x, result = step(x, layer)
@@ -117,11 +104,19 @@ class Stack(nnx.Module):
     @property
     def blocks(self) -> list[Block]:
         """Copies of the individual blocks."""
-        places = len(self.layers)
-        split = [nnx.split(layer) for layer in self.layers]
-        return [
-            nnx.merge(split[i % places][0], _take(split[i % places][1], i // places)) for i in range(self.options.depth)
-        ]
+        blocks, split = [], [nnx.split(layer) for layer in self.layers]
+        for i in range(self.options.depth):
+            graphdef, arrays = split[i % len(split)]
+            blocks.append(nnx.merge(graphdef, _take(arrays, i // len(split))))
+        return blocks
+
+
+def _encoder(options: Options) -> type[nnx.Linear | nnx.Embed]:
+    if options.encoder == "one_hot":
+        from s5jax.models.one_hot import OneHot
+
+        return OneHot
+    return nnx.Linear if options.encoder == "dense" else nnx.Embed
 
 
 def _remat(block: Callable[..., Any], options: Options) -> Callable[..., Any]:

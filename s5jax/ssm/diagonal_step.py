@@ -1,13 +1,14 @@
-"""A diagonal system, as in `diagonal_system`, one sample at a time; and its kernel."""
+"""A diagonal system, as in `diagonal_system`, one sample at a time."""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Complex, Float
+from jaxtyping import Array, Complex, Float
 
-from s5jax.ssm.diagonal_scan import diagonal_scan
 from s5jax.ssm.diagonal_system import System, real_readout
 from s5jax.ssm.parameters import with_rank
-from s5jax.ssm.sequence import Rate, gaps
+from s5jax.ssm.sequence import Flags, Rate, gaps
+
+Cell = dict[str, Array]
 
 
 def init_state(like: Float[Array, " P"], batch: int, *, two_directions: bool) -> Complex[Array, "B P"]:
@@ -18,7 +19,7 @@ def init_state(like: Float[Array, " P"], batch: int, *, two_directions: bool) ->
     return jax.lax.complex(zero, zero)
 
 
-def cell(system: System, D: Float[Array, " H"], rate: Rate | None) -> dict[str, Array]:
+def cell(system: System, D: Float[Array, " H"], rate: Rate | None) -> Cell:
     """The discretised system that `step` takes, for a rate () or (B,); `None`: 1. ValueError for two directions.
 
     Returns: a (P,) or (B, P), complex; real matrices B (H, 2 P), with gamma included, and C (2 P, H); D (H,). If gamma
@@ -37,17 +38,9 @@ def cell(system: System, D: Float[Array, " H"], rate: Rate | None) -> dict[str, 
 
 
 def step(
-    cell: dict[str, Array],
-    state: Complex[Array, "B P"],
-    x_k: Float[Array, "B H"],
-    *,
-    mask: Bool[Array, " B"] | None = None,
-    reset: Bool[Array, " B"] | None = None,
+    cell: Cell, state: Complex[Array, "B P"], x_k: Float[Array, "B H"], *, mask: Flags = None, reset: Flags = None
 ) -> tuple[Float[Array, "B H"], Complex[Array, "B P"]]:
-    """One sample of a mixer's `apply`: y_k (B, H) and the next state (B, P). `cell` is from the function `cell`.
-
-    `mask` and `reset` are (B,), default all false.
-    """
+    """A mixer's `step`, with a cell from the function `cell`."""
     u = x_k.astype(cell["D"].dtype)
     u = u if mask is None else jnp.where(mask[:, None], 0, u)
     state = state if reset is None else jnp.where(reset[:, None], 0, state)
@@ -55,13 +48,3 @@ def step(
     state = with_rank(cell["a"], 2) * state + (cell["gamma"] * Bu if "gamma" in cell else Bu)
     y = jnp.concatenate([state.real, state.imag], axis=-1) @ cell["C"]
     return y + with_rank(cell["D"], 2) * u, state
-
-
-def kernel(system: System, L: int, rate: Rate | None, method: str) -> Float[Array, "directions H H {L}"]:
-    """K[d, :, :, l] = Re(C_d a^l gamma B), (direction, output, input, lag l < L); the second direction looks ahead."""
-    discretize, B, Cs = system
-    a, gamma = discretize(gaps(rate, None))
-    one = jnp.ones((1, *a.shape), a.dtype)
-    powers, _ = diagonal_scan(a, jnp.pad(one, ((0, L - 1), (0, 0))), method=method)
-    B = gamma[:, None] * B
-    return jnp.stack([jnp.einsum("op,lp,pi->oil", C, powers, B, precision="highest").real for C in Cs])

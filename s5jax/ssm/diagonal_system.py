@@ -1,7 +1,7 @@
 """A diagonal system with many inputs and outputs: x_k = a_k x_{k-1} + gamma_k B u_k, y_k = Re(C x_k).
 
-`apply` processes whole sequences, `cell` and `step` one sample at a time. For time-invariant systems, `response` fuses
-the scan with the product by C and has its own gradient rule, because memory traffic dominates the cost:
+For time-invariant systems `response` fuses the scan with the product by C and has its own gradient rule, because memory
+traffic dominates the cost:
 
 - All arithmetic is real, on states packed as (re, im). A real output then takes two real products instead of the four
   of a complex one, and no array with a time axis is complex.
@@ -25,7 +25,6 @@ from jaxtyping import Array, Bool, Complex, Float, Inexact, Integer
 from s5jax.ssm import scan
 from s5jax.ssm.parameters import with_rank
 from s5jax.ssm.product import product, weight_gradient
-from s5jax.ssm.reverse_mode import reverse_mode_only
 from s5jax.ssm.sequence import Rate, backward_gaps, end_before, gaps, in_shape, reset_state
 
 BLOCKS = {"cpu": (2**26, 2**19)}
@@ -52,21 +51,10 @@ def apply(
     state: Complex[Array, "B P"] | None,
     method: str,
 ) -> tuple[Float[Array, "B L H"], Complex[Array, "B P"] | None]:
-    """Outputs without the feedthrough D u, and the final state.
+    """A mixer's `apply` without the feedthrough D u, on inputs u after `sequence.clean`, with the dtype of parameters.
 
-    Args:
-      system: see `System`.
-      u: inputs (B, L, H) after `sequence.clean`, with the dtype of the parameters.
-      lengths, reset, rate: as in `s5jax.mixers`, or `None`.
-      state: (B, P), the state before the first step; `None`: zero.
-      method: a `scan.Method`.
-
-    Returns:
-      y (B, L, H), and the state (B, P) after the last valid step if one was given, otherwise `None`. A state, a reset
-      or a rate with axes takes the path that stores all states, (B, L, P); otherwise see `response`.
-
-    Raises:
-      ValueError: a state is given to a system with two directions.
+    A state, a reset or a rate with axes takes the path that stores all states, (B, L, P); otherwise see `response`.
+    ValueError: a state is given to a system with two directions.
     """
     discretize, B, Cs = system
     rate, reset = in_shape(u, rate, reset)
@@ -82,7 +70,9 @@ def apply(
     x = start[:, None]
     for C, reverse in zip(Cs, (False, True), strict=False):
         gap = backward_gaps(rate, lengths, reset) if reverse else gaps(rate, lengths)
-        a, gamma = (scan.pack(_in_time(z, jnp.ndim(gap))) for z in discretize(gap))
+        # (P,), (B, P) or (B, L, P) as (1 or B, 1 or L, P)
+        discrete = (z[:, None] if jnp.ndim(gap) == 1 and z.ndim == 2 else with_rank(z, 3) for z in discretize(gap))
+        a, gamma = map(scan.pack, discrete)
         if reset is not None:
             cut = end_before(reset, lengths, L) if reverse else reset
             a = jnp.where(cut[..., None, None], 0, a)
@@ -97,11 +87,6 @@ def apply(
     return y, scan.unpack(jnp.take_along_axis(x, last, axis=1)[:, 0])
 
 
-def _in_time(z: Array, ndim: int) -> Array:
-    """Reshapes (P,), (B, P) or (B, L, P), from gaps with `ndim` axes, to (1 or B, 1 or L, P)."""
-    return z[:, None] if ndim == 1 and z.ndim == 2 else with_rank(z, 3)
-
-
 def _read(x: Float[Array, "N L 2 P"], C: Complex[Array, "H P"]) -> Float[Array, "N L H"]:
     """Re(C x)."""
     return product(x.reshape(*x.shape[:2], 2 * C.shape[1]), real_readout(C).T)
@@ -112,29 +97,26 @@ def real_readout(C: Complex[Array, "H P"]) -> Float[Array, "H P2"]:
     return jnp.concatenate([C.real, -C.imag], axis=1)
 
 
-def drive(B: Complex[Array, "P H"], u: Float[Array, "*batch L H"]) -> Float[Array, "*batch L 2 P"]:
-    """B u, with (re, im) on the second-last axis."""
+def drive(B: Complex[Array, "P H"], u: Float[Array, "N L H"]) -> Float[Array, "N L 2 P"]:
+    """B u."""
     return product(u, jnp.concatenate([B.real, B.imag]).T).reshape(*u.shape[:-1], 2, B.shape[0])
 
 
 def response(
-    a: Complex[Array, " P"], b: Float[Array, "*batch L 2 P"], Cs: list[Complex[Array, "H P"]], *, method: str
-) -> Float[Array, "*batch L H"]:
+    a: Complex[Array, " P"], b: Float[Array, "N L 2 P"], Cs: list[Complex[Array, "H P"]], *, method: str
+) -> Float[Array, "N L H"]:
     """y_k = Re(C x_k), with x_k = a x_{k-1} + b_k from x = 0, and b from `drive`.
 
     A second readout, if given, is applied to the backward states x_k = a x_{k+1} + b_k, and the outputs are added. With
     the `scan` methods "sequential" and "chunked" the scan is fused within a block; the other methods store all states.
     """
-    *batch, L, _, P = b.shape
-    method = scan.choose(method)
-    N, dtype = math.prod(batch), jnp.promote_types(b.dtype, a.real.dtype)
-    b = b.reshape(N, L, 2, P).astype(dtype)
-    packed, directions = scan.pack(a).astype(dtype)[None, None], (False, True)[: len(Cs)]
+    (N, L, _, P), method = b.shape, scan.choose(method)
+    dtype = jnp.promote_types(b.dtype, a.real.dtype)
+    b, packed, directions = b.astype(dtype), scan.pack(a).astype(dtype)[None, None], (False, True)[: len(Cs)]
     if method in ("associative", "plain"):
         zero = jnp.zeros_like(b[:, 0])
         xs = [scan.states(packed, b, zero, reverse=r, method=method) for r in directions]
-        y = functools.reduce(jnp.add, [_read(x, C) for x, C in zip(xs, Cs, strict=True)])
-        return y.reshape(*batch, L, y.shape[-1])
+        return functools.reduce(jnp.add, [_read(x, C) for x, C in zip(xs, Cs, strict=True)])
     blocks = 1
     if not is_symbolic_dim(N):
         limit, block = BLOCKS.get(jax.default_backend(), (2**28, 2**28))
@@ -148,8 +130,7 @@ def response(
     if size * blocks > L:  # padding does no harm: backward states are 0 there, and forward states are not used
         b = jnp.pad(b, ((0, 0), (0, size * blocks - L), (0, 0), (0, 0)))
     C = jnp.stack([real_readout(C) for C in Cs], axis=1).astype(dtype)
-    y = _response(*map(reverse_mode_only, (packed, b, C)), directions, size, chunk)
-    return y[:, :L].reshape(*batch, L, C.shape[0])
+    return _response(*map(scan.reverse_mode_only, (packed, b, C)), directions, size, chunk)[:, :L]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))

@@ -1,26 +1,25 @@
 """Discretisation: x' = Lambda x + B u in continuous time becomes x_k = Lambda_bar x_{k-1} + gamma B u_k.
 
 Both rules return (Lambda_bar, gamma) rather than a discrete B: gamma has no input axis, so that it stays small even
-with one step size per sample. Lambda (1/time) and Delta (time) broadcast against each other, and both results have the
-broadcast shape; the annotations do not say so, because jaxtyping cannot broadcast a symbolic batch size.
+with one step size per sample. Lambda (1/time) and Delta (time) broadcast against each other.
 """
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 Method = Literal["zoh", "bilinear"]
 
-Discrete = tuple[Complex[Array, "..."], Complex[Array, "..."]]
+Discrete = tuple[Complex[Array, "..."], Complex[Array, "..."]]  # jaxtyping cannot broadcast a symbolic batch size
 
 
 def _phi1(z: Complex[Array, "*shape"]) -> Complex[Array, "*shape"]:
     """(exp(z) - 1) / z, exact to rounding, with its gradient, for every z including 0.
 
-    Near 0 the quotient loses all its digits, and its derivative even more; the power series sum z^k / (k+1)! replaces
-    it for |z| < 1/2, where fourteen terms leave an error below 1e-16.
+    Near 0 the quotient loses all its digits: for |z| < 1/2 it is the power series sum z^k / (k+1)!, of which fourteen
+    terms leave an error below 1e-16.
     """
     small = jnp.abs(z) < 0.5
     series_z = jnp.where(small, z, 0)  # the double `where` keeps infinities out of the gradient
@@ -34,24 +33,17 @@ def _phi1(z: Complex[Array, "*shape"]) -> Complex[Array, "*shape"]:
 def zoh(Lambda: Complex[Array, "..."], Delta: Float[Array, "..."]) -> Discrete:
     """Zero-order hold: Lambda_bar = exp(Lambda Delta), gamma = (Lambda_bar - 1) / Lambda (arXiv 2208.04933, eq. 6).
 
-    Exact for an input that is constant between samples. At Lambda = 0, gamma is its limit Delta. Shapes: see above.
+    Exact for an input that is constant between samples. At Lambda = 0, gamma is its limit Delta.
     """
     z = Lambda * Delta.astype(Lambda.dtype)
     return jnp.exp(z), Delta.astype(Lambda.dtype) * _phi1(z)
 
 
-def bilinear(Lambda: Complex[Array, "..."], Delta: Float[Array, "..."]) -> Discrete:
-    """Bilinear (Tustin): Lambda_bar = (1 + z/2) / (1 - z/2), gamma = Delta / (1 - z/2), z = Lambda Delta.
-
-    This is the rule of the published implementations and of `scipy.signal.cont2discrete`. Shapes: see above.
-    """
+def discretize(Lambda: Complex[Array, "..."], Delta: Float[Array, "..."], method: Method = "zoh") -> Discrete:
+    """(Lambda_bar, gamma) by zero-order hold, or bilinear (Tustin): with z = Lambda Delta, Lambda_bar = (1 + z/2) /
+    (1 - z/2) and gamma = Delta / (1 - z/2)."""
+    if method == "zoh":
+        return zoh(Lambda, Delta)
     half = Lambda * Delta.astype(Lambda.dtype) / 2
     inverse = 1 / (1 - half)
     return (1 + half) * inverse, Delta.astype(Lambda.dtype) * inverse
-
-
-def discretize(Lambda: Complex[Array, "..."], Delta: Float[Array, "..."], method: str = "zoh") -> Discrete:
-    """(Lambda_bar, gamma) by the rule `method`, `zoh` or `bilinear`. Raises ValueError for any other name."""
-    if method not in get_args(Method):
-        raise ValueError(f"discretization must be one of {', '.join(get_args(Method))}; got {method!r}")
-    return zoh(Lambda, Delta) if method == "zoh" else bilinear(Lambda, Delta)

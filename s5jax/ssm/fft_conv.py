@@ -9,45 +9,23 @@ import functools
 import jax
 import jax.numpy as jnp
 import scipy.fft
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Float
 
-from s5jax.ssm.reverse_mode import reverse_mode_only
-
-__all__ = ["causal", "two_sided"]
+from s5jax.ssm.scan import reverse_mode_only
 
 
-def causal(u: Float[Array, "*batch L H"], K: Float[Array, "H L"], *, plain: bool = False) -> Float[Array, "*batch L H"]:
-    """y_k = sum_l K_l u_{k-l}.
-
-    Args:
-      u: inputs (..., L, H); cast to K's dtype.
-      K: one kernel per feature, (H, L), lags 0 to L - 1.
-      plain: differentiate the FFTs instead of using the custom gradient rule; required for forward mode.
-
-    Returns:
-      y (..., L, H), with K's dtype.
-    """
-    return _multiply(u, K, plain)
-
-
-def two_sided(
-    u: Float[Array, "*batch L H"],
-    K: Float[Array, "H L"],
-    K_back: Float[Array, "H L"],
-    *,
-    skip_current: bool,
-    plain: bool = False,
+def convolve(
+    u: Float[Array, "*batch L H"], K: Float[Array, "directions H L"], *, skip_current: bool = True, plain: bool = False
 ) -> Float[Array, "*batch L H"]:
-    """y_k = sum_l K_l u_{k-l} + K_back_l u_{k+l+1}; without `skip_current`, u_{k+l} instead of u_{k+l+1}.
-
-    The published S4 code starts the backward kernel at the next sample (`skip_current`), the published S5 code at the
-    current one. K_back is (H, L), like K; the other arguments and the result are those of `causal`.
-    """
-    L = u.shape[-2]
+    """y_k = sum_l K[0]_l u_{k-l}, with K's dtype, one kernel per feature; with two directions + K[1]_l u_{k+l+1}, as
+    published for S4, or, without `skip_current`, + K[1]_l u_{k+l}, as published for S5."""
+    if len(K) == 1:
+        return _multiply(u, K[0], plain)
+    forward, back, L = K[0], K[1], u.shape[-2]
     if skip_current:
-        return _multiply(u, jnp.concatenate([K, K_back[:, ::-1]], axis=1), plain)
-    wrapped = jnp.concatenate([K_back[:, :1], jnp.zeros_like(K), K_back[:, :0:-1]], axis=1)
-    return _multiply(u, wrapped + jnp.pad(K, ((0, 0), (0, L))), plain)
+        return _multiply(u, jnp.concatenate([forward, back[:, ::-1]], axis=1), plain)
+    wrapped = jnp.concatenate([back[:, :1], jnp.zeros_like(forward), back[:, :0:-1]], axis=1)
+    return _multiply(u, wrapped + jnp.pad(forward, ((0, 0), (0, L))), plain)
 
 
 def _multiply(u: Float[Array, "*batch L H"], K: Float[Array, "H K"], plain: bool) -> Float[Array, "*batch L H"]:
@@ -65,23 +43,16 @@ def _multiply(u: Float[Array, "*batch L H"], K: Float[Array, "H K"], plain: bool
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _circular(u: Float[Array, "N H L"], K: Float[Array, "H K"], size: int) -> Float[Array, "N H L"]:
-    """The first L samples of the circular convolution of length `size` of u, padded with zeros, and K.
-
-    The backward pass reuses the spectra of u and K: it takes one FFT of the cotangent, and one inverse FFT each for du
-    and dK.
-    """
+    """The first L samples of the circular convolution of length `size` of u, padded with zeros, and K."""
     return _circular_fwd(u, K, size)[0]
 
 
-Spectra = tuple[Complex[Array, "N H F"], Complex[Array, "H F"]]
-
-
-def _circular_fwd(u: Array, K: Array, size: int) -> tuple[Array, Spectra]:
+def _circular_fwd(u: Array, K: Array, size: int) -> tuple[Array, tuple[Array, Array]]:
     spectra = jnp.fft.rfft(u, size), jnp.fft.rfft(K)
     return jnp.fft.irfft(spectra[0] * spectra[1][None], size)[..., : u.shape[-1]], spectra
 
 
-def _circular_bwd(size: int, spectra: Spectra, cotangent: Array) -> tuple[Array, Array]:
+def _circular_bwd(size: int, spectra: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
     of_u, of_K = spectra
     of_y = jnp.fft.rfft(cotangent, size)
     du = jnp.fft.irfft(of_y * of_K.conj()[None], size)[..., : cotangent.shape[-1]]

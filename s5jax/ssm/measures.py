@@ -6,21 +6,18 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Complex, Float
 
-from s5jax.ssm.diagonal import conjugate_half, normal_part
-from s5jax.ssm.hippo import NPLR, legs
-from s5jax.ssm.phases import canonical
-
-__all__ = ["MEASURES", "Measure", "fout", "legt", "normal_plus_low_rank"]
+from s5jax.ssm.eigenbasis import canonical
+from s5jax.ssm.hippo import NPLR, conjugate_half, legs, normal_part
 
 Measure = Literal["legs", "legt", "fout"]
 
 
 def legt(n: int) -> NPLR:
-    """The translated Legendre measure: a sliding window of length 2, in Legendre polynomials.
+    """The translated Legendre measure: a sliding window of length 2, in Legendre polynomials. Returns as `legs`.
 
     2 A[i, j] = -sqrt((2i+1)(2j+1)) times (-1)^(i-j) above the diagonal; 2 B[i] = sqrt(2i+1)
     (arXiv 2008.07669, theorem 1, with a window of 2); P is of rank 2, sqrt(i + 1/2) at odd i in its first row, at even
-    i in its second (arXiv 2111.00396, appendix C.1). Arguments and returns as for `legs`.
+    i in its second (arXiv 2111.00396, appendix C.1).
     """
     i = np.arange(n)
     scale = np.sqrt(2.0 * i + 1.0)
@@ -33,9 +30,8 @@ def fout(n: int) -> NPLR:
     """The truncated Fourier measure: a sliding window of length 2, in cosines and sines (arXiv 2206.12037, section 4).
 
     A = S - B B^T, where S rotates states (2k, 2k+1), the cosine and the sine, at pi k for k = 0, 1, ...; B is sqrt(2)
-    at cosines, 1 at the constant, 0 at sines; P = B, rank 1. Arguments and returns as for `legs`.
-
-    The normal part S has a double eigenvalue 0: the constant, and the sine of frequency 0, which no input reaches.
+    at cosines, 1 at the constant, 0 at sines; P = B, rank 1. S has a double eigenvalue 0: the constant, and the sine of
+    frequency 0, which no input reaches. Returns as `legs`.
     """
     frequency = np.stack([np.zeros(n // 2 + 1), np.arange(n // 2 + 1)], axis=-1).ravel()[1:n]
     B = np.zeros(n)
@@ -53,12 +49,8 @@ def normal_plus_low_rank(
 ) -> tuple[Complex[np.ndarray, " m"], Complex[np.ndarray, " m"], Complex[np.ndarray, "rank m"]]:
     """A real system (A, B, P) in the eigenbasis V of its normal part, where A becomes diag(Lambda) - sum_r p_r p_r^*.
 
-    One mode of each of the m = n/2 conjugate pairs is kept. The free phase of each eigenvector is fixed by making its
-    first non-zero component real and positive, so that the result is the same on every machine.
-
-    Returns:
-      Lambda (m,), V^* B (m,), and the rows p_r = V^* P_r (rank, m); complex128.
+    Returns Lambda (m,), V^* B (m,), and the rows p_r = V^* P_r (rank, m), for one mode of each conjugate pair.
     """
     Lambda, V = conjugate_half(*normal_part(A, P))
-    V = canonical(V)
+    V = canonical(V)  # the free phases of eigenvectors would differ between machines
     return Lambda, V.conj().T @ B, P @ V.conj()

@@ -12,12 +12,12 @@ FeedthroughInit = Literal["normal", "zero"]
 
 
 def pair(z: Complex[Array, "*shape"]) -> Float[Array, "*shape 2"]:
-    """Complex to real, as stored: (...) to (..., 2), the real and the imaginary part."""
+    """Complex to real, as stored: the real and the imaginary part on a trailing axis."""
     return jnp.stack([z.real, z.imag], -1)
 
 
 def unpair(stored: Float[Array, "*shape 2"]) -> Complex[Array, "*shape"]:
-    """The inverse of `pair`: (..., 2) to complex (...)."""
+    """The inverse of `pair`."""
     return jax.lax.complex(stored[..., 0], stored[..., 1])
 
 
@@ -27,11 +27,31 @@ def with_rank(x: Array, ndim: int) -> Array:
 
 
 def check_choices(options: Any) -> None:
-    """Raises ValueError if a field of a dataclass, with a Literal type, has a value that the type does not allow."""
+    """Raises ValueError if a field of a dataclass has a value that its Literal type does not allow."""
     for field in dataclasses.fields(options):
         allowed, value = get_args(field.type), getattr(options, field.name)
         if get_origin(field.type) is Literal and value not in allowed:
             raise ValueError(f"{field.name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
+
+
+def check_least(options: Any, least: int, *names: str) -> None:
+    """Raises ValueError if one of these fields is less than `least`."""
+    for name in names:
+        if getattr(options, name) < least:
+            raise ValueError(f"{name} must be at least {least}, got {getattr(options, name)}")
+
+
+def check_share(options: Any, *names: str) -> None:
+    """Raises ValueError if one of these fields is not in [0, 1)."""
+    for name in names:
+        if not 0 <= getattr(options, name) < 1:
+            raise ValueError(f"{name} must lie in [0, 1), got {getattr(options, name)}")
+
+
+def check_kappa(init: str, kappa: float) -> None:
+    """Raises ValueError unless kappa is 0 or, with init=ptd-conjugate, a bound on a condition number."""
+    if kappa != 0 and not (kappa >= 1 and init == "ptd-conjugate"):
+        raise ValueError(f"ptd_kappa bounds a condition number, with init=ptd-conjugate: 1 or more, or 0; got {kappa}")
 
 
 def check_step_sizes(dt_min: float, dt_max: float) -> None:
@@ -51,5 +71,5 @@ def init_feedthrough(key: PRNGKeyArray, width: int, kind: FeedthroughInit) -> Fl
 
 
 def feedthrough(params: dict[str, Array], u: Float[Array, "*batch H"]) -> Float[Array, "*batch H"]:
-    """D u for inputs u (..., H)."""
+    """D u."""
     return jnp.broadcast_to(params["D"], u.shape) * u

@@ -1,45 +1,44 @@
-"""Parameters of S4 and S4D, which have one system per feature: copies, step sizes, readouts, decay rates."""
+"""Parameters of S4 and S4D, which have one system per feature: copies, step sizes, readouts, decay rates, and S4D's
+initial A and B."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, PRNGKeyArray, Shaped
 
+from s5jax.ssm import hippo, measures
 from s5jax.ssm.parameters import pair, unpair, with_rank
 
 
-def check_state_size(state_size: int) -> None:
+def check_state_size(n: int) -> None:
     """Raises ValueError unless it is even and positive."""
-    if state_size < 2 or state_size % 2:
-        raise ValueError(
-            f"state_size must be even, since states come in conjugate pairs, and at least 2; got {state_size}"
-        )
+    if n < 2 or n % 2:
+        raise ValueError(f"state_size must be even, since states come in conjugate pairs, and at least 2; got {n}")
 
 
 def copies(n_ssm: int, d_model: int) -> int:
-    """Number of copies of (A, B): n_ssm, or d_model if n_ssm is 0. ValueError if n_ssm does not divide d_model."""
+    """Number of copies of (A, B): n_ssm, or d_model if n_ssm is 0."""
     if n_ssm and d_model % n_ssm:
         raise ValueError(f"n_ssm {n_ssm} does not divide d_model {d_model}")
     return n_ssm or d_model
 
 
 def tile_copies(x: Shaped[Array, "S N"], d_model: int) -> Shaped[Array, "H N"]:
-    """Repeats the rows of S copies to one row per feature, (S, N) to (H, N): feature h uses copy h mod S."""
+    """From a row per copy, (S, N), to a row per feature, (H, N): feature h uses copy h mod S."""
     return jnp.tile(x, (d_model // x.shape[0], 1))
 
 
 def clip_imaginary(B: Complex[np.ndarray, "*copies N"], bound: float) -> Complex[np.ndarray, "*copies N"]:
-    """Clips the imaginary part of B to [-bound, bound], as the published S4 code does; bound 0: no clipping.
-
-    The result depends on the phases of the eigenvectors: B should come from `measures.normal_plus_low_rank`.
-    """
+    """Clips the imaginary part of B to [-bound, bound], as published; 0: no clipping. The result depends on the phases
+    of eigenvectors: B should come from `measures.normal_plus_low_rank`."""
     return B.real + 1j * np.clip(B.imag, -bound, bound) if bound else B
 
 
 def step_sizes(log_step: Float[Array, "H N"], rate: float | Float[Array, "..."]) -> Float[Array, "*steps H N"]:
-    """Step sizes exp(log_step) times `rate`; the axes of `rate`, (), (B,) or (B, L), come first."""
+    """Step sizes exp(log_step) times `rate`, whose axes, (), (B,) or (B, L), come first."""
     Delta = jnp.exp(log_step)
     if jnp.ndim(rate) == 0:
         return Delta * rate
@@ -47,26 +46,20 @@ def step_sizes(log_step: Float[Array, "H N"], rate: float | Float[Array, "..."])
     return factor * with_rank(Delta, factor.ndim)
 
 
-def init_readouts(key: PRNGKeyArray, shape: tuple[int, int], bidirectional: bool) -> dict[str, Float[Array, "H N 2"]]:
-    """C, or C1 and C2, (H, N, 2) each, for `shape` (H, N): complex standard normal, as published for S4 and S4D."""
-    names = ("C1", "C2") if bidirectional else ("C",)
-    scale = jnp.float32(np.sqrt(0.5))
-    return {
-        name: jax.random.normal(k, (*shape, 2), jnp.float32) * scale
-        for name, k in zip(names, jax.random.split(key, len(names)), strict=True)
-    }
-
-
-def init_real_readouts(
-    key: PRNGKeyArray, d_model: int, V: Complex[np.ndarray, "n N"], bidirectional: bool
+def init_readouts(
+    key: PRNGKeyArray, shape: tuple[int, int], bidirectional: bool, V: Complex[np.ndarray, "n N"] | None = None
 ) -> dict[str, Float[Array, "H N 2"]]:
-    """C, or C1 and C2, (H, N, 2) each: real standard normal readouts of the n states, times the modes V (n, N)."""
+    """C, or C1 and C2, (H, N, 2) each, for `shape` (H, N): complex standard normal, as published for S4 and S4D; or,
+    given modes V (n, N), real standard normal readouts of n states times V."""
     names = ("C1", "C2") if bidirectional else ("C",)
-    basis = jnp.asarray(V, jnp.complex64)
-    return {
-        name: pair(jnp.matmul(jax.random.normal(k, (d_model, len(V))).astype(basis.dtype), basis, precision="highest"))
-        for name, k in zip(names, jax.random.split(key, len(names)), strict=True)
-    }
+    params: dict[str, Array] = {}
+    for name, k in zip(names, jax.random.split(key, len(names)), strict=True):
+        if V is None:
+            params[name] = jax.random.normal(k, (*shape, 2), jnp.float32) * jnp.float32(np.sqrt(0.5))
+        else:
+            C, basis = jax.random.normal(k, (shape[0], len(V))), jnp.asarray(V, jnp.complex64)
+            params[name] = pair(jnp.matmul(C.astype(basis.dtype), basis, precision="highest"))
+    return params
 
 
 def readouts(params: dict[str, Array]) -> list[Complex[Array, "..."]]:
@@ -78,39 +71,88 @@ RealTransform = Literal["exp", "relu", "softplus", "sigmoid", "none"]
 """How a decay rate -Re(A) is computed from the stored parameter (arXiv 2206.11893, section 3.2 and table 2)."""
 
 
+DECAY: dict[RealTransform, tuple[Callable[[Array], Array], Callable[[np.ndarray], np.ndarray]]] = {
+    "exp": (jnp.exp, np.log),
+    "relu": (lambda raw: jax.nn.relu(raw) + 1e-4, lambda rate: rate),
+    "softplus": (jax.nn.softplus, lambda rate: rate + np.log(-np.expm1(-rate))),
+    "sigmoid": (jax.nn.sigmoid, lambda rate: np.log(rate) - np.log1p(-rate)),
+    "none": (lambda raw: raw, lambda rate: rate),
+}
+"""By transform: the decay rate from the stored parameter, and back. `relu` adds 1e-4, as published."""
+
+
 def decay_rate(raw: Float[Array, "*shape"], transform: RealTransform) -> Float[Array, "*shape"]:
-    """-Re(A) in 1/time from the stored parameter: positive, except with `none`. `relu` adds 1e-4, as published."""
-    match transform:
-        case "exp":
-            return jnp.exp(raw)
-        case "relu":
-            return jax.nn.relu(raw) + 1e-4
-        case "softplus":
-            return jax.nn.softplus(raw)
-        case "sigmoid":
-            return jax.nn.sigmoid(raw)
-        case "none":
-            return raw
+    """-Re(A) in 1/time from the stored parameter: positive, except with `none`."""
+    return DECAY[transform][0](raw)
 
 
 def raw_decay_rate(rate: Float[np.ndarray, "*shape"], transform: RealTransform) -> Float[np.ndarray, "*shape"]:
-    """The parameter to store for a decay rate, float64. Rates below 1e-4 are raised to 1e-4, as published.
+    """The parameter to store for a decay rate, raised to 1e-4 as published. ValueError: 1 or more with `sigmoid`."""
+    if transform == "sigmoid" and rate.max() >= 1:
+        raise ValueError(
+            f"real_transform sigmoid keeps -Re(A) below 1, but the initial A has {rate.max():g}:"
+            " use exp, relu, softplus or none, or a smaller real_scale"
+        )
+    return DECAY[transform][1](np.maximum(rate, 1e-4))
 
-    Raises:
-      ValueError: a rate is 1 or more with `sigmoid`.
-    """
-    rate = np.maximum(rate, 1e-4)
-    match transform:
-        case "exp":
-            return np.log(rate)
-        case "softplus":
-            return rate + np.log(-np.expm1(-rate))
-        case "sigmoid":
-            if rate.max() >= 1:
-                raise ValueError(
-                    f"real_transform sigmoid keeps -Re(A) below 1, but the initial A has {rate.max():g}:"
-                    " use exp, relu, softplus or none, or a smaller real_scale"
-                )
-            return np.log(rate) - np.log1p(-rate)
-        case _:
-            return rate
+
+Init = Literal["lin", "inv", "inv2", "quad", "real", "legs", "random", "ptd-conjugate"]
+InitB = Literal["of_init", "constant", "random", "alternating", "unit_cw", "unit_ccw", "legs"]
+
+
+def initial_A(key: PRNGKeyArray, copies: int, options: Any) -> Complex[np.ndarray, "{copies} N"]:
+    """The diagonal of S4D's initial A of each copy, in 1/time, one mode of each conjugate pair (arXiv 2206.11893,
+    section 4). The options are those of S4D, which document the formulas; the key is for those drawn at random."""
+    size, N = options.state_size, options.state_size // 2
+    real_key, imag_key = jax.random.split(key)
+    n = np.tile(np.arange(N, dtype=np.float64), (copies, 1))
+    if options.imag_random:
+        n = N * _drawn(jax.random.uniform, imag_key, n.shape)
+    decay = _drawn(jax.random.uniform, real_key, n.shape) if options.real_random else np.full(n.shape, 0.5)
+    match options.init:
+        case "lin":
+            frequency = np.pi * n
+        case "inv":
+            frequency = size / np.pi * (size / (2 * n + 1) - 1)
+        case "inv2":
+            frequency = size / np.pi * (size / (n + 1) - 1)
+        case "quad":
+            frequency = (2 * n + 1) ** 2 / np.pi
+        case "legs":
+            frequency = np.broadcast_to(-measures.normal_plus_low_rank(*hippo.legs(size))[0].imag, n.shape)
+        case "ptd-conjugate":
+            A = perturbed_legs(options)[0]
+            decay, frequency = np.broadcast_to(-A.real, n.shape), np.broadcast_to(-A.imag, n.shape)
+        case "random":
+            frequency = np.exp(_drawn(jax.random.normal, imag_key, n.shape))
+        case "real":
+            frequency = np.zeros(n.shape)
+            decay = N * decay if options.real_random else 1 + np.tile(np.arange(N), (copies, 1))
+    return -options.real_scale * decay - 1j * options.imag_scale * frequency
+
+
+def initial_B(options: Any) -> Complex[np.ndarray, " N"]:
+    """S4D's initial B of each copy, for any `B_init` except "random"."""
+    size, B_init = options.state_size, options.B_init
+    if B_init == "of_init":
+        if options.init == "ptd-conjugate":
+            return perturbed_legs(options)[1]
+        B_init = "legs" if options.init == "legs" else "constant"
+    if B_init == "legs":
+        return clip_imaginary(measures.normal_plus_low_rank(*hippo.legs(size))[1], options.B_clip)
+    turn = {"constant": 0.0, "alternating": np.pi, "unit_cw": -2 * np.pi / size, "unit_ccw": 2 * np.pi / size}
+    return np.exp(1j * turn[B_init] * np.arange(size // 2))
+
+
+def _drawn(distribution: Callable[..., Array], key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:
+    return np.asarray(distribution(key, shape, jnp.float32), np.float64)
+
+
+def perturbed_legs(
+    options: Any,
+) -> tuple[Complex[np.ndarray, " N"], Complex[np.ndarray, " N"], Complex[np.ndarray, "size N"]]:
+    """Lambda, V^-1 B and V of perturbed HiPPO-LegS, one mode of each conjugate pair."""
+    from s5jax.ssm import ptd  # only where it is asked for
+
+    Lambda, V, inverse = ptd.perturbed_legs(options.state_size, options.ptd_kappa).halves()
+    return Lambda, inverse @ hippo.legs(options.state_size)[1], V

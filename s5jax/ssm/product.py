@@ -36,16 +36,13 @@ def grouped(x: Float[Array, "*batch L H"], W: Float[Array, "H P"]) -> Float[Arra
 
 
 def weight_gradient(x: Float[Array, "*batch L H"], y: Float[Array, "*batch L P"]) -> Float[Array, "H P"]:
-    """The sum over all samples of x_k y_k^T, (H, P).
-
-    On a CPU it is computed in groups of sequences and summed: for a single product over all samples XLA would transpose
-    x first, which is slower."""
+    """The sum over all samples of x_k y_k^T, on a CPU in groups of sequences: for a single product over all samples XLA
+    would transpose x first, which is slower."""
     n = _groups(x)
     return jnp.einsum("nkh,nkp->nhp", _in_groups(x, n), _in_groups(y, n)).sum(0)
 
 
 def _groups(x: Float[Array, "*batch L H"]) -> int:
-    """The number of groups into which the sequences are split."""
     *batch, L, _ = x.shape
     N = math.prod(batch)
     if is_symbolic_dim(N) or is_symbolic_dim(L) or jax.default_backend() != "cpu":

@@ -6,8 +6,7 @@
 - "associative" combines the maps x -> a x + b in a tree (Blelloch 1990; arXiv 2208.04933, section 2.2 and appendix H):
   about twice the work, log2 L dependent levels, but each level reads and writes memory.
 - "plain" is a `jax.lax.scan` without a custom gradient rule, and the only method that supports forward mode
-  (`jax.jvp`, `jax.linearize`); the others raise TypeError. Hessian-vector products, `jax.jvp` of `jax.grad`, work with
-  all of them.
+  (`jax.jvp`, `jax.linearize`); the others raise TypeError. `jax.jvp` of `jax.grad` works with all of them.
 - "auto" is "sequential" on a CPU and "chunked" elsewhere.
 
 The adjoint of the recurrence is the reversed recurrence, so that the backward pass needs only a and the states. All
@@ -15,26 +14,20 @@ arithmetic is real, on packed states (..., K, P): K = 2 holds the real and the i
 """
 
 import math
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Inexact
-
-from s5jax.ssm.reverse_mode import reverse_mode_only
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, Float, Inexact, Shaped
 
 Method = Literal["auto", "sequential", "chunked", "associative", "plain"]
 
 
 def choose(method: str) -> str:
-    """Resolves "auto" for the default backend. ValueError for an unknown method.
-
-    On a CPU a loop iteration has little overhead, so that the other methods gain little ("Methods" in
-    results/benchmark-cpu.md). On accelerators an iteration is expected to cost more, and memory traffic too.
-    """
-    if method not in get_args(Method):
-        raise ValueError(f"scan method must be one of {', '.join(get_args(Method))}; got {method!r}")
+    """Resolves "auto". On a CPU a loop iteration has little overhead ("Methods" in results/benchmark-cpu.md)."""
     if method == "auto":
         return "sequential" if jax.default_backend() == "cpu" else "chunked"
     return method
@@ -52,7 +45,7 @@ def states(
 
 
 def pack(z: Inexact[Array, "*shape P"]) -> Float[Array, "*shape K P"]:
-    """(..., P) to (..., K, P): real and imaginary part (K = 2), or the real part alone of a real array (K = 1)."""
+    """(..., P) to (..., K, P): K = 2 for a complex array, K = 1 for a real one."""
     return jnp.stack([z.real, z.imag], -2) if jnp.iscomplexobj(z) else z[..., None, :]
 
 
@@ -67,12 +60,10 @@ def multiply(a: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..
 
 
 def conjugate(x: Float[Array, "*shape K P"]) -> Float[Array, "*shape K P"]:
-    """The complex conjugate of packed numbers (..., K, P)."""
     return x if x.shape[-2] == 1 else x * _signs(1, -1, x)
 
 
 def _times_i(x: Float[Array, "*shape 2 P"]) -> Float[Array, "*shape 2 P"]:
-    """i x."""
     return x[..., ::-1, :] * _signs(-1, 1, x)
 
 
@@ -91,9 +82,7 @@ def run(
     """The loop of "sequential" and "chunked" for D recurrences at once. Returns all states, and a sum (K, P) or `None`.
 
     Args:
-      a: as for `states`.
       b: inputs of each recurrence, or of all of them (d = 1).
-      starts: the initial state of each recurrence.
       reverse: for each recurrence, whether it runs from the last step to the first.
       chunk: chunk length; it must divide L.
       against: z_k. If given, the loop also sums x_{k-1} conj(z_k) over k, N and D, without storing the products. With
@@ -179,5 +168,27 @@ _states.defvjp(_states_fwd, _states_bwd)
 
 
 def _shift(x: Array, filler: Array, left: bool) -> Array:
-    """Shifts x by one step; `filler` fills the gap."""
     return jnp.concatenate([x[:, 1:], filler] if left else [filler, x[:, :-1]], 1)
+
+
+@jax.custom_jvp
+def reverse_mode_only(x: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
+    """Returns x. Raises TypeError in forward mode, for example under `jax.jvp` or `jax.linearize`: the tangent is a
+    primitive that cannot be evaluated, but can be transposed, so that reverse mode passes cotangents through."""
+    return x
+
+
+def _refuse(*_: Any, **__: Any) -> NoReturn:
+    raise TypeError(
+        "this scan or convolution has a gradient rule for reverse mode only;"
+        ' for forward mode (jax.jvp, jax.linearize) use scan_method="plain"'
+    )
+
+
+tangent_p = Primitive("tangent_for_reverse_mode")
+tangent_p.def_impl(_refuse)
+tangent_p.def_abstract_eval(lambda tangent: tangent)
+ad.deflinear2(tangent_p, lambda cotangent, _: [cotangent])
+batching.primitive_batchers[tangent_p] = lambda tangents, axes: (tangent_p.bind(*tangents), *axes)
+mlir.register_lowering(tangent_p, _refuse)
+reverse_mode_only.defjvp(lambda primals, tangents: (*primals, tangent_p.bind(*tangents)))

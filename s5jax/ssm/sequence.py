@@ -1,22 +1,56 @@
 """Ends, missing samples and resets of sequences, and the time between their samples."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer, Shaped
 
 Rate = Float[Array, "..."] | float
+Flags = Bool[Array, " B"] | None
 
 
 def valid_steps(lengths: Integer[Array, "*batch"], L: int) -> Bool[Array, "*batch {L}"]:
-    """(..., L) from lengths (...): true at the first `lengths` steps of each sequence."""
+    """True at the first `lengths` steps of each sequence."""
     lengths = lengths.astype(jnp.int32)  # a narrow integer type may not hold L
     return jax.lax.broadcasted_iota(jnp.int32, (*lengths.shape, L), lengths.ndim) < lengths[..., None]
+
+
+class Sequences(NamedTuple):
+    """The arguments that all mixers share, explained in `s5jax.mixers`; `None`: the default."""
+
+    lengths: Integer[Array, " B"] | None = None
+    mask: Bool[Array, "B L"] | None = None
+    reset: Bool[Array, "B L"] | None = None
+    rate: Float[Array, "..."] | float | None = None
+
+    def counted(self, L: int) -> Bool[Array, "B {L}"] | None:
+        """True at samples that are valid and not missing; `None`: at all samples."""
+        valid = None if self.lengths is None else valid_steps(self.lengths, L)
+        if self.mask is None:
+            return valid
+        return ~self.mask if valid is None else valid & ~self.mask
+
+    def starts(self, L: int) -> Bool[Array, "B {L}"] | None:
+        """True at valid steps where a new sequence starts; `None`: nowhere."""
+        if self.reset is None or self.lengths is None:
+            return self.reset
+        return self.reset & valid_steps(self.lengths, L)
+
+    def counted_of_last(self, L: int) -> Bool[Array, "B {L}"] | None:
+        """`counted`, restricted to the last sequence of each row."""
+        counted, starts = self.counted(L), self.starts(L)
+        if starts is None:
+            return counted
+        steps = jnp.arange(L)[None]
+        last = steps >= jnp.max(jnp.where(starts, steps, 0), axis=1, keepdims=True)
+        return last if counted is None else last & counted
 
 
 def clean(
     x: Float[Array, "B L H"], lengths: Integer[Array, " B"] | None = None, mask: Bool[Array, "B L"] | None = None
 ) -> Float[Array, "B L H"]:
-    """Sets x to zero in the padding and at missing samples, so that NaN there has no effect. ValueError if L is 0."""
+    """Sets x to zero in the padding and at missing samples, so that NaN there has no effect."""
     L = x.shape[1]
     if L == 0:
         raise ValueError("a sequence must have at least one step, got length 0")
@@ -28,7 +62,7 @@ def clean(
 def in_shape(
     x: Float[Array, "B L H"], rate: Rate | None, reset: Bool[Array, "#B #L"] | None
 ) -> tuple[Rate | None, Bool[Array, "B L"] | None]:
-    """Broadcasts `reset`, and `rate` if it has two axes, to (B, L) of x. ValueError if the shapes do not fit."""
+    """Broadcasts `reset`, and `rate` if it has two axes, to (B, L) of x."""
     if rate is not None and jnp.ndim(rate) == 2:
         rate = jnp.broadcast_to(jnp.asarray(rate), x.shape[:2])
     return rate, None if reset is None else jnp.broadcast_to(reset, x.shape[:2])
@@ -37,7 +71,7 @@ def in_shape(
 def reset_state(
     state: Shaped[Array, "B ..."], reset: Bool[Array, "B L"] | None, lengths: Integer[Array, " B"] | None
 ) -> Shaped[Array, "B ..."]:
-    """The state (B, ...) before the first step, set to zero (also from NaN) where the first step is a valid reset."""
+    """The state before the first step, set to zero (also from NaN) where the first step is a valid reset."""
     if reset is None:
         return state
     first = reset[:, 0] if lengths is None else reset[:, 0] & (lengths > 0)

@@ -5,7 +5,6 @@ Letters: H features, N stored states per feature, L length. No array has the siz
 
 import functools
 import math
-from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,32 +13,28 @@ from jaxtyping import Array, Complex, Float, Integer
 
 from s5jax.ssm.discretize import Method
 
-__all__ = ["final_state", "log_multiplier", "vandermonde"]
-
 # Matrix products in full precision: some devices round the factors to ten bits by default.
 _einsum = functools.partial(jnp.einsum, precision="highest")
 
 
 def log_multiplier(
-    Lambda: Complex[Array, "..."], Delta: Float[Array, "..."], method: str = "zoh"
+    Lambda: Complex[Array, "..."], Delta: Float[Array, "..."], method: Method = "zoh"
 ) -> Complex[Array, "..."]:
-    """log(Lambda_bar), with imaginary part in [-pi, pi]; powers of Lambda_bar are then exp(l log Lambda_bar).
+    """log(Lambda_bar) of `discretize.discretize`, with imaginary part in [-pi, pi].
 
     Its real part is that of z = Lambda Delta for `zoh`, and log|1 + z/2| - log|1 - z/2| for `bilinear`. The relative
-    error of such a power is about |l Lambda Delta| ulp. Repeated products of a rounded Lambda_bar lose about l ulp, far
-    more for the slow modes that still matter after l steps. Arguments and errors as for `discretize.discretize`.
+    error of a power exp(l log Lambda_bar) is about |l Lambda Delta| ulp. Repeated products of a rounded Lambda_bar lose
+    about l ulp, far more for the slow modes that still matter after l steps.
     """
     z = Lambda * Delta.astype(Lambda.dtype)
     if method == "zoh":
         return jax.lax.complex(z.real, jnp.arctan2(jnp.sin(z.imag), jnp.cos(z.imag)))
-    if method != "bilinear":
-        raise ValueError(f"discretization must be one of {', '.join(get_args(Method))}; got {method!r}")
     x, y = z.real / 2, z.imag / 2
     numerator, denominator = (1 + x) ** 2 + y**2, (1 - x) ** 2 + y**2
     ratio = 4 * x / denominator  # |Lambda_bar|^2 - 1, without the cancellation
     near_one = jnp.abs(ratio) < 0.5
-    # For Lambda_bar = 0 use the logarithm of 1e-18, as a constant: its powers are negligible except for the 0th.
-    # (The square of 1e-18 is well above the subnormal numbers, which devices flush to 0.)
+    # For Lambda_bar = 0 use the logarithm of 1e-18, as a constant: its powers are negligible but for the 0th, and its
+    # square is well above the subnormal numbers, which devices flush to 0.
     zero = numerator < 1e-36
     far = jnp.log(jnp.where(zero, 1e-36, numerator)) - jnp.log(denominator)
     modulus = jnp.where(near_one, jnp.log1p(jnp.where(near_one, ratio, 0)), far) / 2
@@ -53,11 +48,6 @@ def vandermonde(
 
     With l = q T + r and T about sqrt(length), a^l = (a^T)^q a^r: the sum is a matrix product of two factors, H x Q x N
     and H x N x T. Neither this function nor its gradient forms the array of all powers, H x N x length.
-
-    Args:
-      c: coefficients, (..., H, N).
-      log_a: logarithms of the multipliers, (H, N), from `log_multiplier`.
-      length: at least 1.
     """
     T, Q = _chunk(length)
     fine, coarse = _powers(log_a, 1, T), _powers(log_a, T, Q)
@@ -69,15 +59,8 @@ def vandermonde(
 def final_state(
     log_a: Complex[Array, "H N"], u: Float[Array, "*batch L H"], lengths: Integer[Array, "*batch"] | None = None
 ) -> Complex[Array, "*batch H N"]:
-    """sum_k a_n^(l - 1 - k) u_k over the l valid steps: the last state of x_k = a x_{k-1} + u_k, started from zero.
-
-    The transpose of `vandermonde`, with the same two factors.
-
-    Args:
-      log_a: logarithms of the multipliers, (H, N).
-      u: inputs (..., L, H).
-      lengths: (...), number of valid steps l of each sequence; default: all.
-    """
+    """sum_k a_n^(l - 1 - k) u_k over the l valid steps: the last state of x_k = a x_{k-1} + u_k, started from zero. The
+    transpose of `vandermonde`, with the same two factors."""
     L = u.shape[-2]
     T, Q = _chunk(L)
     back = jax.lax.broadcasted_iota(jnp.int32, u.shape[:-1], u.ndim - 2)  # number of steps before the last valid step

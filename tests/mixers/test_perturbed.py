@@ -8,7 +8,7 @@ from dense import exponential
 from numerics import relative_error
 
 from s5jax.mixers import s4d, s5
-from s5jax.ssm import diagonal, hippo
+from s5jax.ssm import hippo
 from s5jax.ssm.ptd import perturbed_legs
 
 
@@ -23,7 +23,7 @@ def test_s5_ptd_is_s5_in_other_coordinates():
     n, J = 8, 2
     A, _, P = hippo.legs(n)
     result, drawn = perturbed_legs(n), []
-    for name, V in (("normal", diagonal.normal_part(A, P)[1]), ("ptd-conjugate", result.V)):
+    for name, V in (("normal", hippo.normal_part(A, P)[1]), ("ptd-conjugate", result.V)):
         params = initial(s5, s5.Options(state_size=n * J, blocks=J, init=name, conj_sym=False))
         basis = np.kron(np.eye(J), V)
         drawn.append((basis @ params["B"], params["C"] @ np.linalg.inv(basis)))

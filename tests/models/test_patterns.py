@@ -11,7 +11,7 @@ from small_models import build, differentiated, double_precision, split, values
 
 from benchmarks.names import per_layer, stacked
 from s5jax.models.block import dropout_masks
-from s5jax.models.sequences import Sequences
+from s5jax.ssm.sequence import Sequences
 
 L, B = 11, 3
 PATTERNS = [

@@ -10,8 +10,8 @@ from flax import nnx
 from numerics import relative_error
 from small_models import build, differentiated, split, values
 
-from s5jax.models.pooled import Pooled
-from s5jax.models.sequences import Sequences
+from s5jax.models.recurrent import Pooled
+from s5jax.ssm.sequence import Sequences
 
 L = 19
 CUTS = [(5, 7, 4), (1, 8, 9)]  # sequences in the two rows of a batch; the first row is padded

@@ -31,11 +31,7 @@ def test_convolutions_against_numpy(L, batch, kind, plain):
     skip = kind == "skipping"
 
     def loss(u, *kernels):
-        y = (
-            fft_conv.causal(u, *kernels, plain=plain)
-            if len(kernels) == 1
-            else fft_conv.two_sided(u, *kernels, skip_current=skip, plain=plain)
-        )
+        y = fft_conv.convolve(u, jnp.stack(kernels), skip_current=skip, plain=plain)
         return jnp.sum(y * w), y
 
     def exact(u, K, K_back=np.zeros((2, L))):
@@ -53,7 +49,7 @@ def test_convolutions_against_numpy(L, batch, kind, plain):
 def test_an_overlapping_kernel_counts_the_current_sample_twice(skip):
     u = np.array([[1.0], [10.0], [100.0]], np.float32)
     K, K_back = np.array([[1.0, 2.0, 3.0]], np.float32), np.array([[5.0, 7.0, 9.0]], np.float32)
-    y = fft_conv.two_sided(jnp.asarray(u), jnp.asarray(K), jnp.asarray(K_back), skip_current=skip)
+    y = fft_conv.convolve(jnp.asarray(u), jnp.stack([K, K_back]), skip_current=skip)
     expected = [[1 + 50 + 700], [12 + 500], [123]] if skip else [[6 + 70 + 900], [12 + 50 + 700], [123 + 500]]
     np.testing.assert_allclose(y, expected, rtol=1e-6)
 
@@ -64,9 +60,7 @@ def test_forward_mode_of_the_plain_way(skip):
     u, du, K, dK = real(2, 9, 3), real(2, 9, 3, seed=3), real(2, 3, 9, seed=4), real(2, 3, 9, seed=5)
 
     def convolve(u, K):
-        if skip is None:
-            return fft_conv.causal(u, K[0], plain=True)
-        return fft_conv.two_sided(u, *K, skip_current=skip, plain=True)
+        return fft_conv.convolve(u, K[:1] if skip is None else K, skip_current=bool(skip), plain=True)
 
     def exact(u, K):
         return convolved(u, K[0], 0 * K[1] if skip is None else K[1], skip)
@@ -79,5 +73,5 @@ def test_forward_mode_of_the_plain_way(skip):
 def test_double_precision():
     with jax.enable_x64(True):
         u, K = (np.random.default_rng(0).normal(size=s) for s in ((2, 33, 2), (2, 2, 33)))
-        y = jax.jit(lambda u, K: fft_conv.two_sided(u, *K, skip_current=True))(u, K)
+        y = jax.jit(lambda u, K: fft_conv.convolve(u, K))(u, K)
         assert y.dtype == jnp.float64 and relative_error(y, convolved(u, *K, True)) < 1e-14

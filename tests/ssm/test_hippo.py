@@ -5,7 +5,7 @@ import scipy.linalg
 from numerics import load_case, relative_error
 from scipy.special import eval_legendre
 
-from s5jax.ssm import diagonal, hippo, measures
+from s5jax.ssm import hippo, measures
 
 every_measure = pytest.mark.parametrize("measure", measures.MEASURES)
 
@@ -18,7 +18,7 @@ def test_recorded_matrices(measure):
     assert relative_error(A, recorded["A"]) < 1e-12
     assert relative_error(B, recorded["B"]) < 1e-12
     assert relative_error(P, recorded["P"]) < 1e-6  # recorded in single precision
-    Lambda, V = diagonal.conjugate_half(*diagonal.normal_part(A, P))
+    Lambda, V = hippo.conjugate_half(*hippo.normal_part(A, P))
     assert V.shape == (16, 8)
     if measure != "legt":  # not recorded
         # Those of the Fourier measure carry the rounding of a recorded P in single precision.
@@ -90,7 +90,7 @@ def test_normal_part_in_double_precision(measure, n):
     A, _, P = measures.MEASURES[measure](n)
     S, shift = A + P.T @ P, {"legs": -0.5, "legt": 0, "fout": 0}[measure]
     np.testing.assert_allclose(S + S.T, 2 * shift * np.eye(n), atol=1e-10 * n)
-    Lambda, V = diagonal.normal_part(A, P)
+    Lambda, V = hippo.normal_part(A, P)
     np.testing.assert_allclose(V @ np.diag(Lambda) @ V.conj().T, S, atol=1e-10 * n**2)
     np.testing.assert_allclose(V.conj().T @ V, np.eye(n), atol=1e-12)
     np.testing.assert_allclose(Lambda.real, shift, atol=1e-10)
@@ -101,7 +101,7 @@ def test_normal_part_in_double_precision(measure, n):
 def test_conjugate_halves_rebuild_the_matrix(measure, n):
     """Of the Fourier measure, whose double eigenvalue 0 has one real plane of eigenvectors, too."""
     A, _, P = measures.MEASURES[measure](n)
-    Lambda, V = diagonal.conjugate_half(*diagonal.normal_part(A, P))
+    Lambda, V = hippo.conjugate_half(*hippo.normal_part(A, P))
     assert Lambda.shape == (n // 2,) and V.shape == (n, n // 2)
     assert (Lambda.imag <= 0).all()
     np.testing.assert_allclose(2 * (V @ np.diag(Lambda) @ V.conj().T).real, A + P.T @ P, atol=1e-10 * n)
@@ -153,17 +153,9 @@ def test_the_first_component_of_each_eigenvector_is_positive():
     np.testing.assert_allclose(first, np.abs(first), atol=1e-12)
 
 
-def test_halves_and_blocks_rebuild_the_matrix():
-    A, _, P = hippo.legs(6)
-    half, V = diagonal.conjugate_half(*diagonal.normal_part(A, P))
-    Lambda, V, inverse = diagonal.blocks(half, V, V.conj().T, 3)
-    assert Lambda.shape == (9,) and V.shape == (18, 9)
-    np.testing.assert_allclose(2 * (V @ np.diag(Lambda) @ inverse).real, np.kron(np.eye(3), A + P.T @ P), atol=1e-10)
-
-
 def test_what_cannot_be_done_is_said():
     with pytest.raises(ValueError, match="skew-symmetric"):
-        diagonal.normal_part(hippo.legs(3)[0], np.zeros((1, 3)))
+        hippo.normal_part(hippo.legs(3)[0], np.zeros((1, 3)))
     for measure in (hippo.legs, measures.legt, measures.fout):
         with pytest.raises(ValueError, match="conjugate pairs"):
-            diagonal.conjugate_half(*diagonal.normal_part(*measure(3)[::2]))
+            hippo.conjugate_half(*hippo.normal_part(*measure(3)[::2]))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numerics import relative_error
 
+from s5jax.models.one_hot import rows
 from s5jax.ssm.product import ROWS, product
-from s5jax.ssm.rows import rows
 
 
 # One sequence, none of the sizes alike; several groups of sequences (3 of them at a time); axes in front; one sample.

@@ -14,7 +14,7 @@ from s5jax.evaluators.stability import mixers_of
 from s5jax.mixers import attention
 from s5jax.models.model import Model
 from s5jax.models.options import Options
-from s5jax.models.sequences import Sequences
+from s5jax.ssm.sequence import Sequences
 from s5jax.train import trained as trained_runs
 from s5jax.train.build import build
 from s5jax.train.trained import Trained
