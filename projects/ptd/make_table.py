@@ -57,7 +57,7 @@ def main() -> int:
 def row(n: int) -> Float[np.ndarray, " x"]:
     """u (n,), w (n,) and the norms of the eigenvectors (n/2,) for HiPPO-LegS of n states, see `ptd.TABLE`."""
     A = hippo.legs(n)[0]
-    _, V, E = perturbation.optimize(A, ptd.default_kappa(n), ptd.MAX_REAL)
+    _, V, E = perturbation.optimize(A, "kappa", ptd.default_kappa(n), ptd.MAX_REAL)
     return pack(V, E)
 
 

@@ -160,7 +160,7 @@ def dense(A: Float[np.ndarray, "n n"], kappa: float | int | None = None, seed: i
     real, imag = np.random.default_rng(seed).normal(size=(2, *A.shape))
     E = real + 1j * imag
     start = objective.vector(E * (SPREAD * np.linalg.norm(A, 2) / np.linalg.norm(E, 2)))
-    x, _ = search(objective, start, limit)
+    x, _ = search(objective, start, 0, limit)
     Lambda, V = objective.modes(x)
     if np.linalg.cond(V) > limit * (1 + 1e-9):
         raise Unreachable(f"no dense perturbation with kappa(V) <= {limit:g} was found: {np.linalg.cond(V):.6g}")

@@ -11,6 +11,7 @@ up to the scale of each eigenvector. The scales are variables too: they change k
 """
 
 import math
+from typing import Literal
 
 import numpy as np
 import scipy.optimize
@@ -18,20 +19,29 @@ from jaxtyping import Complex, Float, Inexact
 
 from s5jax.ssm.eigenbasis import Modes, eigenbasis
 
+__all__ = ["Objective", "Unreachable", "descend", "optimize", "search"]
+
 SMOOTHING = 32.0  # order of the Schatten norms whose product is taken for kappa: smooth where singular values meet
 BARRIER = 1e-4  # weight of the logarithms that keep real parts of eigenvalues below max_real and imaginary parts off 0
 SLACK = 1e-2  # how far below a limit, relatively, the search may end
 FEW = 500  # unknowns up to which the optimum is made exact: n = 200 for HiPPO-LegS
 
+Bound = Literal["kappa", "norm", "gamma"]
+"""The constraint or weight: a bound on kappa(V), a bound on ||E||_F / ||A||_2, or the weight of the latter."""
+
 
 class Unreachable(ValueError):
-    """No perturbation was found within the bound on kappa(V)."""
+    """No perturbation was found within a bound."""
 
 
 class Objective:
     """kappa(V) + gamma ||E||_F / ||A||_2 as a function of one real vector x, with its gradient.
 
     x holds U and W (n, r), with E = ||A||_2 U W^T, and then the logarithm of the scale of each of the n/2 mode pairs.
+
+    Args:
+      A: the state matrix (n, n), n even.
+      max_real: all real parts of eigenvalues of A + E are below it.
     """
 
     def __init__(self, A: Float[np.ndarray, "n n"], max_real: float):
@@ -124,19 +134,20 @@ def descend(objective: Objective, x: Float[np.ndarray, " x"], gamma: float) -> F
 
 
 def search(
-    objective: Objective, x: Float[np.ndarray, " x"], limit: float
+    objective: Objective, x: Float[np.ndarray, " x"], term: int, limit: float
 ) -> tuple[Float[np.ndarray, " x"], float | None]:
-    """The minimum, and gamma, at which kappa is just below its limit.
+    """The minimum, and gamma, at which a term, kappa (0) or the size of E (1), is just below its limit.
 
     Where no such gamma is met, as for a kappa below about 2, where minima are many, gamma is `None`, and x has the
-    least E of all minima within the limit, or comes closest to it.
+    least other term of all minima within the limit, or comes closest to it.
     """
-    log_gamma = min(math.log(3 * limit * max(limit - 1, 1e-3)), 8.0)  # kappa rises about as gamma^0.4
-    sides: dict[bool, tuple[float, float]] = {}  # by whether it is within: log gamma, and log(kappa / limit)
+    # kappa rises with gamma and the size falls, about as gamma^0.4 and gamma^-0.6.
+    log_gamma = min(math.log(3 * limit * max(limit - 1, 1e-3) if term == 0 else 0.19 / limit**2), 8.0)
+    sides: dict[bool, tuple[float, float]] = {}  # by whether it is within: log gamma, and the logarithm of term / limit
     found = [x]
     for _ in range(30):
         x = descend(objective, x, math.exp(log_gamma))
-        excess = math.log(objective.values(x)[0] / limit)
+        excess = math.log(objective.values(x)[term] / limit)
         if -SLACK <= excess <= 0:
             return x, math.exp(log_gamma)
         found.append(x)
@@ -147,29 +158,34 @@ def search(
             step = inside + (outside - inside) * (below + SLACK / 2) / (below - above) - log_gamma
         if abs(step) < 1e-3:  # one side only, or two that contradict each other, since L-BFGS once ended early
             sides = {excess <= 0: (log_gamma, excess)}
-            step = -min(max(2.5 * (excess + SLACK / 2), -2.0), 2.0)
+            step = (-1 if term == 0 else 1) * min(max(2.5 * (excess + SLACK / 2), -2.0), 2.0)
         log_gamma += step
         if abs(log_gamma) > 25:  # or the value outside the domain would be small
             break
-    return min(found, key=lambda x: rank(objective, x, limit)), None
+    return min(found, key=lambda x: rank(objective, x, term, limit)), None
 
 
-def rank(objective: Objective, x: Float[np.ndarray, " x"], limit: float) -> tuple[float, float]:
-    """How far kappa is beyond its limit, and the size of E."""
-    kappa, size = objective.values(x)
-    return max(kappa / limit, 1.0), size
+def rank(objective: Objective, x: Float[np.ndarray, " x"], term: int, limit: float) -> tuple[float, float]:
+    """How far x is beyond the limit of a term, and how large the other term is."""
+    values = objective.values(x)
+    return max(values[term] / limit, 1.0), values[1 - term]
 
 
-def polish(objective: Objective, x: Float[np.ndarray, " x"], gamma: float, limit: float) -> Float[np.ndarray, " x"]:
-    """Solves for the exact optimum from nearby: the gradient is zero, and kappa is at its limit, whose multiplier gamma
-    is an unknown as well. Without an exact solution nearby, x is returned."""
+def polish(
+    objective: Objective, x: Float[np.ndarray, " x"], gamma: float, term: int | None, limit: float
+) -> Float[np.ndarray, " x"]:
+    """Solves for the exact optimum from nearby: the gradient is zero, and the term that has a limit is at it.
+
+    gamma, the multiplier of that limit, is an unknown as well. Without an exact solution nearby, x is returned.
+    """
 
     def equations(z: np.ndarray) -> np.ndarray:
         found = objective.terms(z[:-1])
         if found is None:
             return np.full(len(z), 1e12)
         values, slopes = found
-        return np.append(np.array([1.0, math.exp(z[-1]), 1.0]) @ slopes, math.log(values[0] / limit))
+        fixed = z[-1] - math.log(gamma) if term is None else math.log(values[term] / limit)
+        return np.append(np.array([1.0, math.exp(z[-1]), 1.0]) @ slopes, fixed)
 
     # Levenberg-Marquardt bears a singular Jacobian: U G and W G^-T give the same E for any G.
     options = {"xtol": 1e-14, "ftol": 1e-14, "maxiter": 20 * len(x)}
@@ -179,7 +195,7 @@ def polish(objective: Objective, x: Float[np.ndarray, " x"], gamma: float, limit
     return exact if better and np.abs(result.fun).max() < 1e-9 else x
 
 
-def starts(A: Float[np.ndarray, "n n"], limit: float, max_real: float) -> list[Float[np.ndarray, "n n"]]:
+def starts(A: Float[np.ndarray, "n n"], bound: Bound, limit: float, max_real: float) -> list[Float[np.ndarray, "n n"]]:
     """A share of what takes A to a normal matrix with conjugate modes, within the bound if one is; and all of it."""
     unit, rng = np.linalg.norm(A, 2), np.random.default_rng(0)
     shift = np.linalg.eigvalsh((A + A.T) / 2)[-1]
@@ -191,28 +207,48 @@ def starts(A: Float[np.ndarray, "n n"], limit: float, max_real: float) -> list[F
         if eigenbasis(normal)[1]:
             break
     whole = normal - A
-    for share in np.arange(0.05, 1.0, 0.05):
+    shares = [min(limit * unit / np.linalg.norm(whole), 1.0)] if bound == "norm" else []
+    for share in (*shares, *np.arange(0.05, 1.0, 0.05)):
         (Lambda, V), paired = eigenbasis(A + share * whole)
-        if paired and Lambda.real.max() < max_real and np.linalg.cond(V) <= limit:
+        if paired and Lambda.real.max() < max_real and (bound != "kappa" or np.linalg.cond(V) <= limit):
             return [share * whole, whole]
     return [whole]
 
 
 def optimize(
-    A: Float[np.ndarray, "n n"], limit: float, max_real: float
+    A: Float[np.ndarray, "n n"], bound: Bound, limit: float, max_real: float
 ) -> tuple[Complex[np.ndarray, " n"], Complex[np.ndarray, "n n"], Float[np.ndarray, "n n"]]:
-    """Lambda, V and E of the least perturbation that is found with kappa(V) <= limit, and all eigenvalues below
-    `max_real`. A is (n, n), n even, and not a normal matrix with conjugate modes. Raises Unreachable."""
+    """Lambda, V and E of the best perturbation that is found.
+
+    Args:
+      A: the state matrix (n, n), n even; not a normal matrix with conjugate modes.
+      bound: which of kappa(V) and the size of E has a limit, while the other is minimised; `gamma`: neither.
+      limit: of it, or gamma itself.
+      max_real: all real parts of eigenvalues are below it.
+
+    Raises:
+      Unreachable: nothing was found within the limit. The message has the best reached.
+    """
     objective = Objective(A, max_real)
-    found: list[tuple[np.ndarray, float | None]] = []
-    for x in map(objective.vector, starts(A, limit, max_real)):
-        found.append(search(objective, x, limit))
-        if found[-1][1] is not None:
+    found: list[tuple[tuple[float, float], np.ndarray, float | None]] = []  # rank, x, gamma
+    for x in map(objective.vector, starts(A, bound, limit, max_real)):
+        if bound == "gamma":
+            x = descend(objective, x, limit)
+            found.append(((objective(x, limit)[0], 0.0), x, limit))
+            continue
+        term = 0 if bound == "kappa" else 1
+        x, gamma = search(objective, x, term, limit)
+        found.append((rank(objective, x, term, limit), x, gamma))
+        if gamma is not None:
             break
-    x, gamma = min(found, key=lambda one: rank(objective, one[0], limit))
+    _, x, gamma = min(found, key=lambda one: one[0])
     if gamma is not None and len(x) <= FEW:
-        x = polish(objective, x, gamma, limit * (1 - 1e-9))
+        x = polish(objective, x, gamma, None if bound == "gamma" else term, limit * (1 - 1e-9))
     modes = objective.modes(x)
-    if modes is None or objective.values(x)[0] > limit * (1 + 1e-9):
-        raise Unreachable(f"no perturbation was found with kappa(V) <= {limit:g} and real parts below {max_real:g}")
+    if modes is None:
+        raise Unreachable(f"no perturbation was found with eigenvalues in pairs and real parts below {max_real:g}")
+    reached = limit if bound == "gamma" else objective.values(x)[term]
+    if reached > limit * (1 + 1e-9):
+        name = "kappa(V)" if bound == "kappa" else "||E||_F / ||A||_2"
+        raise Unreachable(f"no perturbation was found with {name} <= {limit:g}: the least reached is {reached:.6g}")
     return *modes, objective.perturbation(x)

@@ -10,6 +10,7 @@ computes the others.
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -19,12 +20,14 @@ from jaxtyping import Complex, Float
 
 from s5jax.ssm import eigenbasis, hippo
 
+__all__ = ["TABLE", "Perturbed", "default_kappa", "perturb_then_diagonalize", "perturbed_legs"]
+
 TABLE = pathlib.Path(__file__).with_name("ptd_legs.npz")
 """The optima for HiPPO-LegS with the default bound: by str(n), the vectors u (n,), w (n,) and s (n/2,) in a row.
 E = u w^T, and s has the norm of each eigenvector of the first half. `python projects/ptd/make_table.py` writes it."""
 
 MAX_REAL = -0.25
-"""All eigenvalues of A + E have real parts below it, in the unit of A."""
+"""Default bound on the real parts of all eigenvalues of A + E."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,8 +67,10 @@ class Perturbed:
         return np.linalg.inv(self.V)
 
     def halves(self) -> tuple[Complex[np.ndarray, " m"], Complex[np.ndarray, "n m"], Complex[np.ndarray, "m n"]]:
-        """Lambda, columns of V and rows of V^-1 for the m = n/2 modes with negative imaginary part. In coordinates z of
-        these the real system's x is 2 Re(V z), B becomes V^-1 B, and C becomes C V."""
+        """Lambda, columns of V and rows of V^-1 for the m = n/2 modes with negative imaginary part.
+
+        In their coordinates z the real system's x is 2 Re(V z), B becomes V^-1 B, and C becomes C V.
+        """
         m = len(self.Lambda) // 2
         return self.Lambda[:m], self.V[:, :m], self.inverse[:m]
 
@@ -77,34 +82,63 @@ def default_kappa(n: int) -> float:
 
 @functools.cache
 def perturbed_legs(n: int, kappa: float = 0.0) -> Perturbed:
-    """HiPPO-LegS of n states, perturbed and diagonalized, once in a process; kappa 0: `default_kappa(n)`."""
+    """HiPPO-LegS of n states, perturbed and diagonalized; computed once in a process.
+
+    Args:
+      n: states, even.
+      kappa: bound on kappa(V); 0: `default_kappa(n)`.
+    """
     return perturb_then_diagonalize(hippo.legs(n)[0], kappa=kappa or None)
 
 
-def perturb_then_diagonalize(A: Float[np.ndarray, "n n"], *, kappa: float | int | None = None) -> Perturbed:
-    """Diagonalizes A + E instead of A, for the least real E with kappa(V) <= kappa, default `default_kappa(n)`.
+def perturb_then_diagonalize(
+    A: Float[np.ndarray, "n n"],
+    *,
+    kappa: float | int | None = None,
+    norm: float | int | None = None,
+    gamma: float | int | None = None,
+    max_real: float | int = MAX_REAL,
+) -> Perturbed:
+    """Diagonalizes A + E instead of A, for a small real E that makes the eigenvectors V well conditioned.
 
     All modes of A + E are conjugate pairs, so that half of them carry the system. E has the rank of what takes A to its
-    normal part, 1 for HiPPO-LegS; with more rank it is hardly smaller.
+    normal part, 1 for HiPPO-LegS; with more rank it is hardly smaller. At most one of kappa, norm and gamma is given.
 
     HiPPO-LegS of 2, 4, 8, ..., 128 states with the default bound comes from a table in no time. Otherwise the optimiser
     runs: some two seconds for n = 48, a minute for n = 128, minutes for n = 256. For HiPPO matrices and a kappa of 2.5
     or more there is one optimum, and every machine finds it to 1e-9 while n (2 rank + 1/2) <= 500. With kappa closer to
     1 there are many: E is within its bound, but may be larger than need be.
 
-    ValueError: A is not a finite real square matrix of even size, or zero; kappa is less than 1; or no E was found.
+    Args:
+      A: real (n, n), n even.
+      kappa: bound on kappa(V); the least E is sought. Default: `default_kappa(n)`, if norm and gamma are not given.
+      norm: bound on ||E||_F / ||A||_2, and so on ||E||_2 / ||A||_2; the least kappa(V) is sought.
+      gamma: weight; kappa(V) + gamma ||E||_F / ||A||_2 is minimised (eq. 4).
+      max_real: all eigenvalues have real parts below it, in the unit of A. If those of A are above it, E makes up for
+        that.
+
+    Returns:
+      Lambda (n,), V (n, n) and E (n, n) as a `Perturbed`.
+
+    Raises:
+      ValueError: an argument is not as described.
+      perturbation.Unreachable: (a ValueError) no E was found within the bound; the message has the best reached.
     """
     A = _check_matrix(A)
     n = len(A)
-    limit = default_kappa(n) if kappa is None else float(kappa)
-    if not 1 <= limit < np.inf:
-        raise ValueError(f"kappa must be at least 1, as every condition number is; got {limit:g}")
-    found = (_from_table(A) if limit == default_kappa(n) else None) or _normal(A)
-    if found is None:
-        from s5jax.ssm import perturbation  # it imports scipy.optimize
-
-        found = perturbation.optimize(A, limit, MAX_REAL)
-    Lambda, V, E = found
+    given = {name: float(x) for name, x in (("kappa", kappa), ("norm", norm), ("gamma", gamma)) if x is not None}
+    if len(given) > 1:
+        raise ValueError(f"at most one of kappa, norm and gamma can be given, got {' and '.join(given)}")
+    ((bound, limit),) = given.items() or {"kappa": default_kappa(n)}.items()
+    if not (math.isfinite(limit) and limit > 0):
+        raise ValueError(f"{bound} must be a positive number, got {limit}")
+    if bound == "kappa" and limit < 1:
+        raise ValueError(f"kappa must be at least 1, as every condition number is; got {limit}")
+    if not math.isfinite(max_real):
+        raise ValueError(f"max_real must be a number, got {max_real}")
+    default = (bound, limit, max_real) == ("kappa", default_kappa(n), MAX_REAL)
+    found = _from_table(A) if default else None
+    Lambda, V, E = found or _normal(A, max_real) or _optimize(A, bound, limit, float(max_real))
     return Perturbed(A, Lambda, eigenbasis.canonical(V * (np.sqrt(n) / np.linalg.norm(V))), E)
 
 
@@ -113,11 +147,18 @@ Found = tuple[Complex[np.ndarray, " n"], Complex[np.ndarray, "n n"], Float[np.nd
 
 def _check_matrix(A: Any) -> Float[np.ndarray, "n n"]:
     A = np.asarray(A)
-    if A.ndim != 2 or A.shape[0] != A.shape[1] or not A.size or len(A) % 2:
-        raise ValueError(f"A must be square, with n even, so that all modes can be in pairs; got shape {A.shape}")
-    if np.iscomplexobj(A) or not np.issubdtype(A.dtype, np.number) or not np.isfinite(A).all() or not A.any():
-        raise ValueError(f"A must be real and finite, and not zero; got {A.dtype}")
-    return A.astype(np.float64)
+    if A.ndim != 2 or A.shape[0] != A.shape[1] or not A.size:
+        raise ValueError(f"A must be a square matrix, got shape {A.shape}")
+    if np.iscomplexobj(A) or not np.issubdtype(A.dtype, np.number):
+        raise ValueError(f"A must be real, got {A.dtype}")
+    A = A.astype(np.float64)
+    if not np.isfinite(A).all():
+        raise ValueError(f"A must be finite, got {np.size(A) - np.isfinite(A).sum()} entries that are NaN or infinite")
+    if not A.any():
+        raise ValueError("A must not be zero")
+    if len(A) % 2:
+        raise ValueError(f"n must be even, so that all modes can be in pairs; A is {len(A)} x {len(A)}")
+    return A
 
 
 def _from_table(A: Float[np.ndarray, "n n"]) -> Found | None:
@@ -132,12 +173,18 @@ def _from_table(A: Float[np.ndarray, "n n"]) -> Found | None:
     return Lambda, V * np.tile(norms, 2), E
 
 
-def _normal(A: Float[np.ndarray, "n n"]) -> Found | None:
+def _normal(A: Float[np.ndarray, "n n"], max_real: float | int) -> Found | None:
     """A itself, where it is a multiple of I plus a skew-symmetric matrix with conjugate pairs of modes."""
     S, half = (A - A.T) / 2 + np.trace(A) / len(A) * np.eye(len(A)), len(A) // 2
     if np.linalg.norm(S - A) > 1e-12 * np.linalg.norm(A, 2):
         return None
     Lambda, V = hippo.normal_part(S, np.zeros((1, len(A))))
-    if not (Lambda[:half].imag < 0).all() or Lambda[0].real >= MAX_REAL:
+    if not (Lambda[:half].imag < 0).all() or Lambda[0].real >= max_real:
         return None
     return *eigenbasis.with_conjugates(Lambda[:half], V[:, :half]), S - A
+
+
+def _optimize(A: Float[np.ndarray, "n n"], bound: Any, limit: float, max_real: float) -> Found:
+    from s5jax.ssm import perturbation  # it imports scipy.optimize
+
+    return perturbation.optimize(A, bound, limit, max_real)

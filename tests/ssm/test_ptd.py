@@ -1,6 +1,7 @@
 """Perturb-then-diagonalize: its table and its optimiser."""
 
 import functools
+import itertools
 import os
 import pathlib
 import subprocess
@@ -85,7 +86,7 @@ def test_a_small_perturbation_makes_hippo_well_conditioned_and_stays_close_to_it
 )
 def test_the_table_holds_what_the_optimiser_finds(n):
     A = hippo.legs(n)[0]
-    Lambda, V, E = perturbation.optimize(A, ptd.default_kappa(n), ptd.MAX_REAL)
+    Lambda, V, E = perturbation.optimize(A, "kappa", ptd.default_kappa(n), ptd.MAX_REAL)
     result = perturbed(n)
     assert relative_error(result.E, E) < 1e-9 and relative_error(result.Lambda, Lambda) < 1e-9
     norms = [np.linalg.norm(x, axis=0) / np.linalg.norm(x) for x in (result.V, V)]
@@ -107,7 +108,8 @@ def test_the_table_is_small_and_needs_no_optimiser():
 
 
 def test_a_given_default_is_the_default():
-    assert identical(perturbed(8), perturbed(8, kappa=ptd.default_kappa(8)))
+    for options in ({"kappa": ptd.default_kappa(8)}, {"kappa": 4.5, "max_real": -0.25}):
+        assert identical(perturbed(8), perturbed(8, **options))
 
 
 def test_another_size_is_computed():
@@ -199,7 +201,7 @@ def test_other_starts_lead_to_the_same_perturbation(monkeypatch):
     A, _, P = hippo.legs(8)
     for share in (0.2, 0.6):
         monkeypatch.setattr(perturbation, "starts", lambda *_, share=share: [share * P.T @ P])
-        _, _, E = perturbation.optimize(A, 4.5, -0.25)
+        _, _, E = perturbation.optimize(A, "kappa", 4.5, -0.25)
         assert relative_error(E, perturbed(8).E) < 1e-8
 
 
@@ -221,6 +223,8 @@ def test_a_wide_bound_is_used():
     A = hippo.legs(8)[0]
     sizes = [ptd.perturb_then_diagonalize(A, kappa=kappa).norm for kappa in (1.3, 1.6, 3, 30, 1e3, 1e5)]
     assert (np.diff(sizes) < 0).all()
+    kappas = [ptd.perturb_then_diagonalize(A, norm=norm).kappa for norm in (0.7, 0.3, 0.05, 1e-3, 5e-4)]
+    assert (np.diff(kappas) > 0).all()
 
 
 # --- the same result wherever it is computed ---
@@ -279,8 +283,16 @@ def test_bounds_are_met_and_made_use_of():
     by_kappa = {kappa: perturbed(16, kappa=kappa) for kappa in (2.5, 6.0, 30.0)}
     for kappa, result in by_kappa.items():
         assert 0.99 * kappa <= np.linalg.cond(result.V) <= kappa
-    sizes = [size(result) for result in by_kappa.values()]
-    assert sizes == sorted(sizes, reverse=True)
+    by_norm = {norm: perturbed(16, norm=norm) for norm in (0.01, 0.05, 0.2)}
+    for norm, result in by_norm.items():
+        assert 0.99 * norm <= size(result) <= norm and size(result, 2) <= norm
+    by_gamma = {gamma: perturbed(16, gamma=gamma) for gamma in (10.0, 100.0, 1000.0)}
+    everything = [*by_kappa.values(), *by_norm.values(), *by_gamma.values()]
+    for gamma, result in by_gamma.items():
+        best = min(np.linalg.cond(other.V) + gamma * size(other) for other in everything)
+        assert np.linalg.cond(result.V) + gamma * size(result) <= best * (1 + 1e-3)
+    trade = sorted((np.linalg.cond(result.V), size(result)) for result in everything)
+    assert all(first[1] > second[1] for first, second in itertools.pairwise(trade))
 
 
 def test_a_bound_of_one_gives_a_normal_matrix():
@@ -288,11 +300,9 @@ def test_a_bound_of_one_gives_a_normal_matrix():
     assert relative_error(M @ M.T, M.T @ M) < 1e-6
 
 
-def test_a_bound_out_of_reach_is_an_error(monkeypatch):
-    """The normal part, where a search starts, is within every bound: only a search that leaves the domain fails."""
-    monkeypatch.setattr(perturbation.Objective, "modes", lambda *_: None)
-    with pytest.raises(perturbation.Unreachable, match=r"kappa\(V\) <= 2.9 and real parts below -0.25") as raised:
-        ptd.perturb_then_diagonalize(hippo.legs(4)[0], kappa=2.9)
+def test_a_bound_out_of_reach_is_an_error():
+    with pytest.raises(perturbation.Unreachable, match=r"<= 0.1: the least reached is \d\.\d+") as raised:
+        ptd.perturb_then_diagonalize(other_matrices()["unstable"], norm=0.1)
     assert isinstance(raised.value, ValueError)
 
 
@@ -320,6 +330,21 @@ def test_any_matrix(name):
     assert np.linalg.cond(result.V) <= 4.5 and np.linalg.eigvals(A + result.E).real.max() < -0.25
 
 
+def test_a_slow_hippo_is_hippo_scaled():
+    A = 1e-3 * hippo.legs(8)[0]
+    result = ptd.perturb_then_diagonalize(A, max_real=-1e-4)
+    check_decomposition(A, result)
+    assert np.linalg.cond(result.V) <= 4.5 and result.max_real < -1e-4
+    assert relative_error(result.E, 1e-3 * perturbed(8).E) < 1e-3
+
+
+def test_max_real_keeps_eigenvalues_away_from_the_axis():
+    assert perturbed(8).max_real > -2
+    result = perturbed(8, max_real=-2.0)
+    check_decomposition(hippo.legs(8)[0], result)
+    assert np.linalg.eigvals(result.A + result.E).real.max() < -2 and np.linalg.cond(result.V) <= 4.5
+
+
 # --- wrong arguments ---
 
 
@@ -335,17 +360,21 @@ def unchecked():
 @pytest.mark.parametrize(
     ("A", "options", "message"),
     [
-        (np.ones((2, 3)), {}, r"A must be square, .* got shape \(2, 3\)"),
-        (np.ones(4), {}, r"got shape \(4,\)"),
-        (np.zeros((0, 0)), {}, "A must be square"),
-        (hippo.legs(3)[0], {}, r"n even, .* got shape \(3, 3\)"),
-        (np.diag([1.0, np.nan]), {}, "real and finite"),
-        (np.diag([1.0, -np.inf]), {}, "real and finite"),
-        (1j * np.eye(2), {}, "real and finite, .* got complex128"),
-        (np.array([["a", "b"], ["c", "d"]]), {}, "real and finite, .* got <U1"),
-        (np.zeros((2, 2)), {}, "not zero"),
+        (np.ones((2, 3)), {}, r"square matrix, got shape \(2, 3\)"),
+        (np.ones(4), {}, r"square matrix, got shape \(4,\)"),
+        (np.zeros((0, 0)), {}, "square matrix"),
+        (np.diag([1.0, np.nan]), {}, "finite, got 1 entries"),
+        (np.diag([1.0, -np.inf]), {}, "finite"),
+        (1j * np.eye(2), {}, "real, got complex128"),
+        (np.array([["a", "b"], ["c", "d"]]), {}, "real, got <U1"),
+        (np.zeros((2, 2)), {}, "must not be zero"),
+        (hippo.legs(3)[0], {}, "even.* A is 3 x 3"),
+        (np.eye(2), {"kappa": 3, "norm": 0.1}, "at most one .* got kappa and norm"),
         (np.eye(2), {"kappa": 0.9}, "kappa must be at least 1, .* got 0.9"),
-        (np.eye(2), {"kappa": np.nan}, "kappa must be at least 1, .* got nan"),
+        (np.eye(2), {"kappa": -3}, "kappa must be a positive number, got -3"),
+        (np.eye(2), {"norm": 0}, "norm must be a positive number, got 0"),
+        (np.eye(2), {"gamma": np.nan}, "gamma must be a positive number, got nan"),
+        (np.eye(2), {"max_real": np.inf}, "max_real must be a number, got inf"),
     ],
 )
 def test_wrong_arguments_are_named(A, options, message):
