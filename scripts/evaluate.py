@@ -9,8 +9,8 @@ from typing import Literal
 
 import jax
 
-from s5jax.train import reading
 from s5jax.train.build import build, load_task
+from s5jax.train.checkpoint import read
 from s5jax.train.config import UserError
 from s5jax.train.program import Program
 from s5jax.train.workdir import check_data, read_config
@@ -72,7 +72,7 @@ def evaluate(
     experiment, state = build(config, task)
     # On as many of the devices here as divide a batch: the run may have been made on another machine.
     program = Program(experiment, num_devices=math.gcd(config.train.batch_size, jax.device_count()))
-    state = reading.read(workdir, which, state, config)
+    state = read(workdir, which, state, config)
     values = program.evaluate(program.place(state), split, stride=stride)
     words = ", ".join(f"{name} {values[name]:.4f}" for name in sorted(values, key=lambda name: name != task.judge[0]))
     return (

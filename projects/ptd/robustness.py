@@ -18,9 +18,9 @@ from projects.ptd.disturbance import Disturbance, Place
 from s5jax.analysis import figures, panel_figures
 from s5jax.data.task import Task
 from s5jax.models.model import Model
-from s5jax.train.compare import differences
-from s5jax.train.config import UserError
+from s5jax.train.config import Config, UserError
 from s5jax.train.trained import Trained, load
+from s5jax.train.workdir import differences
 
 __all__ = ["Sweep", "plot_sweeps", "sweep", "table", "write_sweeps"]
 
@@ -121,10 +121,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 def together(workdirs: list[pathlib.Path]) -> dict[str, list[Trained]]:
     """Runs that differ only in their seed, by a name for them."""
-    groups: list[tuple[dict[str, Any], list[tuple[str, Trained]]]] = []
+    groups: list[tuple[Config, list[tuple[str, Trained]]]] = []
     for workdir in workdirs:
         trained = load(workdir)
-        config = {**trained.config.to_dict(), "seed": 0}
+        config = dataclasses.replace(trained.config, seed=0)
         runs = next((runs for other, runs in groups if not differences(other, config)), None)
         if runs is None:
             runs = []

@@ -11,15 +11,14 @@ would not notice every flipped bit, and logs a traceback for each array of a fil
 import concurrent.futures
 import contextlib
 import copy
-import functools
 import json
 import logging
 import pathlib
 import shutil
 import tempfile
+import time
 import zlib
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -29,8 +28,9 @@ from s5jax.train.config import Config, UserError
 from s5jax.train.optimizer import path_name
 from s5jax.train.resolve import resolve
 from s5jax.train.step import TrainState
+from s5jax.train.workdir import differences, write_json
 
-__all__ = ["Checkpoints", "fault_of", "load", "metadata", "saved_steps"]
+__all__ = ["Checkpoints", "read", "saved_steps"]
 
 SEAL = "SEAL.json"
 UNFINISHED = "it was never finished"
@@ -38,55 +38,35 @@ UNFINISHED = "it was never finished"
 _log = logging.getLogger(__name__)
 
 
-class _NewestAndBest:
-    """Orbax preservation policy. It keeps the former best too, as it acts before the new one is sealed."""
-
-    best_steps: tuple[int | None, int | None] = (None, None)
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        kept = {*sorted(c.step for c in checkpoints)[-2:], *self.best_steps}
-        return [c.step in kept for c in checkpoints]
-
-
 class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
-    """The checkpoints of the run that this process does, as a context manager; for others see `reading.py`."""
+    """The checkpoints of the run that this process trains, as a context manager; other processes use `read`."""
 
     def __init__(self, workdir: pathlib.Path, config: Config):
-        self.directory = workdir.absolute() / "checkpoints"
-        self._config, self._keep = config, _NewestAndBest()
+        self.directory, self._config = workdir.absolute() / "checkpoints", config
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._saving: concurrent.futures.Future[None] | None = None
 
-    @functools.cached_property
-    def _orbax(self) -> ocp.training.Checkpointer:
-        """For saving. Opened at first use, when damaged checkpoints, which it would stumble over, are put aside."""
-        return ocp.training.Checkpointer(
-            self.directory,
-            preservation_policy=self._keep,
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            cleanup_tmp_directories=True,
-        )
-
     def __exit__(self, *_: object) -> None:
-        try:
+        with self._thread:
             self.wait()
-        finally:
-            self._thread.shutdown()
-            if "_orbax" in self.__dict__:
-                self._orbax.close()
 
     def save(self, state: TrainState, progress: dict[str, Any]) -> None:
         """Copies the state and writes it in the background, with what else resuming needs, as JSON.
 
-        The checkpoint of the step `progress["best_step"]` is kept as the best so far.
+        Then deletes all checkpoints but the two newest and that of the step `progress["best_step"]`.
         """
         self.wait()
-        self._keep.best_steps = progress["best_step"], self._keep.best_steps[0]
         # Copies, since the next steps reuse the state's buffers and go on with the progress while these are written.
         host = jax.tree.map(np.array, jax.device_get(state))
-        step, metadata = int(host.step), {"progress": copy.deepcopy(progress), "config": self._config.to_dict()}
-        writing = self._orbax.save_async(step, _by_name(host), custom_metadata=metadata, overwrite=True)
-        self._saving = self._thread.submit(self._seal, writing, step)
+        metadata = {"progress": copy.deepcopy(progress), "config": self._config.to_dict()}
+        self._saving = self._thread.submit(self._write, int(host.step), _by_name(host), metadata)
+
+    def _write(self, step: int, arrays: dict[str, Any], metadata: dict[str, Any]) -> None:
+        ocp.save(self.directory / str(step), arrays, custom_metadata=metadata, overwrite=True)
+        write_json(self.directory / str(step) / SEAL, _checksums(self.directory / str(step)))
+        steps = saved_steps(self.directory)
+        for old in {*steps[:-2]} - {metadata["progress"]["best_step"]}:
+            shutil.rmtree(self.directory / str(old))
 
     def wait(self) -> None:
         """Returns when what was saved is on disk, and raises what saving it raised."""
@@ -97,13 +77,6 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         except OSError as error:
             raise UserError(f"a checkpoint could not be written to {self.directory}: {error}") from error
 
-    def _seal(self, writing: Any, step: int) -> None:
-        writing.result()
-        directory = self.directory / str(step)
-        temporary = directory / f"{SEAL}.tmp"
-        temporary.write_text(json.dumps(_checksums(directory)))
-        temporary.replace(directory / SEAL)
-
     def restore_latest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest intact checkpoint, as host arrays, with its progress; `None` if there is none to start from.
 
@@ -111,10 +84,12 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         `progress["best_step"]` is `None`. Unfinished ones are removed. Raises UserError if all that there are are
         damaged, or they belong to another config.
         """
-        faults = {step: fault_of(self.directory / str(step)) for step in saved_steps(self.directory)}
+        faults = {step: _fault_of(self.directory / str(step)) for step in saved_steps(self.directory)}
         intact = [step for step, fault in faults.items() if fault is None]
         if not intact and any(fault != UNFINISHED for fault in faults.values()):
             raise UserError(f"no checkpoint in {self.directory} is intact; remove the run's directory to start over")
+        for unfinished in self.directory.glob("*.orbax-checkpoint-tmp*"):  # of a process that was killed
+            shutil.rmtree(unfinished)
         for step in faults.keys() - intact:
             directory = self.directory / str(step)
             if faults[step] == UNFINISHED:
@@ -125,19 +100,43 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             _log.warning("warning: checkpoint %s is damaged: %s; moved to checkpoints/damaged", directory, faults[step])
         if not intact:
             return None
-        progress = metadata(self.directory / str(intact[-1]), self._config)["progress"]
+        newest = self.directory / str(intact[-1])
+        progress = _progress(newest, self._config)
         if progress["best_step"] not in intact:
             progress |= {"best_step": None, "best": None}
-        self._keep.best_steps = progress["best_step"], None
-        return load(self.directory / str(intact[-1]), like), progress
+        return _load(newest, like), progress
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The state after `step` steps, as host arrays. Raises UserError if it is not there, damaged, or another's."""
         directory = self.directory / str(step)
-        fault = fault_of(directory)
+        fault = _fault_of(directory)
         if fault is not None:
             raise UserError(f"checkpoint {directory} cannot be read: {fault}")
-        return load(directory, like)
+        return _load(directory, like)
+
+
+def read(workdir: pathlib.Path, which: Literal["best", "latest"], like: TrainState, config: Config) -> TrainState:
+    """The best or the newest checkpoint of a run that another process may be training; changes nothing.
+
+    Raises UserError if there is none, it is damaged, or it belongs to another config.
+    """
+    directory = workdir.absolute() / "checkpoints"
+    for _ in range(10):  # what is listed may be gone when it is read: then the run has something newer
+        try:
+            intact = [step for step in saved_steps(directory) if _fault_of(directory / str(step)) is None]
+            if not intact:
+                break
+            progress = _progress(directory / str(intact[-1]), config)
+            step = progress["best_step"] if which == "best" else intact[-1]
+            if step is None:
+                raise UserError(f"{workdir} has not been evaluated yet, and so has no best checkpoint; take the latest")
+            if step in intact:
+                return _load(directory / str(step), like)
+        except UserError:
+            raise
+        except Exception:  # orbax's, tensorstore's or the file system's
+            time.sleep(0.1)
+    raise UserError(f"{directory} has no {which} checkpoint that can be read")
 
 
 def saved_steps(directory: pathlib.Path) -> list[int]:
@@ -145,29 +144,25 @@ def saved_steps(directory: pathlib.Path) -> list[int]:
     return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal())
 
 
-def load(directory: pathlib.Path, like: TrainState) -> TrainState:
+def _load(directory: pathlib.Path, like: TrainState) -> TrainState:
     host = _by_name(jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like))
-    shapes: Any = ocp.metadata(directory).metadata
-    there, here = ({name: x.shape for name, x in leaves.items()} for leaves in (shapes, host))
+    stored: Any = ocp.metadata(directory).metadata
+    there, here = ({name: x.shape for name, x in leaves.items()} for leaves in (stored, host))
     for name in here | there:
         if there.get(name) != here.get(name):
             shape, wanted = (found.get(name, "none") for found in (there, here))
             raise UserError(f"checkpoint {directory}, {name}: its shape is {shape}, but {wanted} is needed here")
-    stored = ocp.load(directory, host)
-    return jax.tree.unflatten(jax.tree.structure(like), [stored[name] for name in host])
+    arrays = ocp.load(directory, host)
+    return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in host])
 
 
-def metadata(directory: pathlib.Path, config: Config) -> dict[str, Any]:
-    """The config and the progress that a checkpoint carries. Raises UserError if it belongs to another config."""
+def _progress(directory: pathlib.Path, config: Config) -> dict[str, Any]:
+    """The progress that a checkpoint carries. Raises UserError if it belongs to another config."""
     metadata: Any = ocp.metadata(directory).custom_metadata
-    if metadata["config"] != json.loads(json.dumps(config.to_dict())):
-        from s5jax.train.compare import differences
-
-        # Resolved, so that fields which are newer than the checkpoint have their defaults.
-        different = differences(resolve(metadata["config"]).to_dict(), config.to_dict())
-        if different:
-            raise UserError(f"checkpoint {directory} belongs to another config; {different}")
-    return metadata
+    different = differences(resolve(metadata["config"]), config)  # fields newer than the checkpoint have their defaults
+    if different:
+        raise UserError(f"checkpoint {directory} belongs to another config; {different}")
+    return metadata["progress"]
 
 
 def _by_name(state: TrainState) -> dict[str, Any]:
@@ -179,7 +174,7 @@ def _checksums(directory: pathlib.Path) -> dict[str, int]:
     return {str(path.relative_to(directory)): zlib.crc32(path.read_bytes()) for path in files}
 
 
-def fault_of(directory: pathlib.Path) -> str | None:
+def _fault_of(directory: pathlib.Path) -> str | None:
     """Describes what is wrong with the files of a checkpoint; `None` if they are intact."""
     try:
         expected = json.loads((directory / SEAL).read_text())

@@ -10,8 +10,8 @@ from s5jax import mixers
 from s5jax.data import language
 from s5jax.data.task import Task
 from s5jax.models.model import Model
-from s5jax.train import reading
 from s5jax.train.build import build, load_task
+from s5jax.train.checkpoint import read
 from s5jax.train.config import Config, UserError
 from s5jax.train.step import TrainState
 from s5jax.train.workdir import check_data, read_config, read_json
@@ -86,7 +86,7 @@ def load_language_model(
 
 def _load(workdir: pathlib.Path, which: Literal["best", "latest"], config: Config, task: Task) -> Trained:
     experiment, start = build(config, task)
-    state = jax.device_put(reading.read(workdir, which, start, config))
+    state = jax.device_put(read(workdir, which, start, config))
     trained = state.evaluated
     model = nnx.merge(experiment.graphdef, trained["params"], trained["batch_stats"])
     return Trained(config, task, model, state, start)

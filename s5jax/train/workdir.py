@@ -23,13 +23,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+from flax import traverse_util
 
 import s5jax
-from s5jax.data.task import Task
+from s5jax.data.task import DataError, Task
 from s5jax.train.config import Config, UserError
 from s5jax.train.resolve import load_module, resolve
 
-__all__ = ["check_data", "claim", "describe_run", "now", "read_config", "read_json", "record", "write_json"]
+__all__ = ["check_data", "claim", "describe_run", "differences", "now", "read_config", "read_json", "record"]
+__all__ += ["write_json"]
 
 DEPENDENCIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
 
@@ -52,12 +54,25 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(f"workdir {workdir} is in use by another process") from None
         if (workdir / "config.json").exists():
-            from s5jax.train.compare import differences
-
-            different = differences(read_config(workdir).to_dict(), config.to_dict())
+            different = differences(read_config(workdir), config)
             if different:
                 raise UserError(f"workdir {workdir} belongs to another config; take another one, or {different}")
         yield
+
+
+def differences(old: Config, new: Config) -> str:
+    """The fields in which two configs differ, in words; "" if there are none.
+
+    Where the data lie, and whether on the device, makes no difference.
+    """
+    plain = (json.loads(json.dumps(config.to_dict())) for config in (old, new))
+    there, now = (traverse_util.flatten_dict(values, sep=".") for values in plain)
+    lines = [
+        f"\n  config.{name}: {there.get(name)!r} there, {now.get(name)!r} now"
+        for name in sorted({*there, *now} - {"task.data_dir", "train.resident_gib"})
+        if there.get(name) != now.get(name)
+    ]
+    return "make these fields agree:" + "".join(lines) if lines else ""
 
 
 def check_data(workdir: pathlib.Path, config: Config, task: Task) -> dict[str, Any] | None:
@@ -65,13 +80,29 @@ def check_data(workdir: pathlib.Path, config: Config, task: Task) -> dict[str, A
 
     Raises UserError if they are not those that it was started with.
     """
-    module = load_module("task", config.task.name)
-    if not task.facts and not hasattr(module, "FORMAT"):
-        return None
-    from s5jax.train import prepared
+    module, where = load_module("task", config.task.name), ""
+    if task.facts:
+        found = {"task": config.task.name, **task.facts}
+    elif hasattr(module, "FORMAT"):
+        from s5jax.data import store
 
-    name = config.task.name if task.facts else module.FORMAT.name
-    return prepared.check(workdir, task, name, config.task.data_dir)
+        name, data_dir = module.FORMAT.name, config.task.data_dir
+        where = f" in {data_dir}"
+        try:
+            found = {"task": name, "sha256": store.fingerprint(data_dir, name)}
+            found["origin"] = store.read_manifest(data_dir, name)["origin"]
+        except DataError as error:
+            raise UserError(str(error)) from error
+    else:
+        return None
+    path = workdir / "data.json"
+    before = read_json(path) if path.exists() else found
+    if any(before.get(key) != found[key] for key in ("task", "sha256")):
+        fault = f"are not those that {workdir} was made with (by their SHA-256)"
+        raise UserError(
+            f"the data of task {found['task']}{where} {fault}: say where those are, or take another workdir"
+        )
+    return before
 
 
 def record(workdir: pathlib.Path, config: Config, data: dict[str, Any] | None) -> None:
