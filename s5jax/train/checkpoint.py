@@ -16,9 +16,8 @@ import logging
 import pathlib
 import shutil
 import tempfile
-import time
 import zlib
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,7 +29,7 @@ from s5jax.train.resolve import resolve
 from s5jax.train.step import TrainState
 from s5jax.train.workdir import differences, write_json
 
-__all__ = ["Checkpoints", "read", "saved_steps"]
+__all__ = ["Checkpoints", "faults_in", "load", "progress_of", "saved_steps"]
 
 SEAL = "SEAL.json"
 UNFINISHED = "it was never finished"
@@ -39,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
-    """The checkpoints of the run that this process trains, as a context manager; other processes use `read`."""
+    """The checkpoints of the run that this process trains, as a context manager; other processes use `trained.read`."""
 
     def __init__(self, workdir: pathlib.Path, config: Config):
         self.directory, self._config = workdir.absolute() / "checkpoints", config
@@ -84,7 +83,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         `progress["best_step"]` is `None`. Unfinished ones are removed. Raises UserError if all that there are are
         damaged, or they belong to another config.
         """
-        faults = {step: _fault_of(self.directory / str(step)) for step in saved_steps(self.directory)}
+        faults = faults_in(self.directory)
         intact = [step for step, fault in faults.items() if fault is None]
         if not intact and any(fault != UNFINISHED for fault in faults.values()):
             raise UserError(f"no checkpoint in {self.directory} is intact; remove the run's directory to start over")
@@ -101,10 +100,10 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         if not intact:
             return None
         newest = self.directory / str(intact[-1])
-        progress = _progress(newest, self._config)
+        progress = progress_of(newest, self._config)
         if progress["best_step"] not in intact:
             progress |= {"best_step": None, "best": None}
-        return _load(newest, like), progress
+        return load(newest, like), progress
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The state after `step` steps, as host arrays. Raises UserError if it is not there, damaged, or another's."""
@@ -112,31 +111,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         fault = _fault_of(directory)
         if fault is not None:
             raise UserError(f"checkpoint {directory} cannot be read: {fault}")
-        return _load(directory, like)
-
-
-def read(workdir: pathlib.Path, which: Literal["best", "latest"], like: TrainState, config: Config) -> TrainState:
-    """The best or the newest checkpoint of a run that another process may be training; changes nothing.
-
-    Raises UserError if there is none, it is damaged, or it belongs to another config.
-    """
-    directory = workdir.absolute() / "checkpoints"
-    for _ in range(10):  # what is listed may be gone when it is read: then the run has something newer
-        try:
-            intact = [step for step in saved_steps(directory) if _fault_of(directory / str(step)) is None]
-            if not intact:
-                break
-            progress = _progress(directory / str(intact[-1]), config)
-            step = progress["best_step"] if which == "best" else intact[-1]
-            if step is None:
-                raise UserError(f"{workdir} has not been evaluated yet, and so has no best checkpoint; take the latest")
-            if step in intact:
-                return _load(directory / str(step), like)
-        except UserError:
-            raise
-        except Exception:  # orbax's, tensorstore's or the file system's
-            time.sleep(0.1)
-    raise UserError(f"{directory} has no {which} checkpoint that can be read")
+        return load(directory, like)
 
 
 def saved_steps(directory: pathlib.Path) -> list[int]:
@@ -144,7 +119,12 @@ def saved_steps(directory: pathlib.Path) -> list[int]:
     return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal())
 
 
-def _load(directory: pathlib.Path, like: TrainState) -> TrainState:
+def faults_in(directory: pathlib.Path) -> dict[int, str | None]:
+    """For each of `saved_steps` what is wrong with the files of the checkpoint; `None` if they are intact."""
+    return {step: _fault_of(directory / str(step)) for step in saved_steps(directory)}
+
+
+def load(directory: pathlib.Path, like: TrainState) -> TrainState:
     host = _by_name(jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like))
     stored: Any = ocp.metadata(directory).metadata
     there, here = ({name: x.shape for name, x in leaves.items()} for leaves in (stored, host))
@@ -156,7 +136,7 @@ def _load(directory: pathlib.Path, like: TrainState) -> TrainState:
     return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in host])
 
 
-def _progress(directory: pathlib.Path, config: Config) -> dict[str, Any]:
+def progress_of(directory: pathlib.Path, config: Config) -> dict[str, Any]:
     """The progress that a checkpoint carries. Raises UserError if it belongs to another config."""
     metadata: Any = ocp.metadata(directory).custom_metadata
     different = differences(resolve(metadata["config"]), config)  # fields newer than the checkpoint have their defaults
@@ -175,7 +155,6 @@ def _checksums(directory: pathlib.Path) -> dict[str, int]:
 
 
 def _fault_of(directory: pathlib.Path) -> str | None:
-    """Describes what is wrong with the files of a checkpoint; `None` if they are intact."""
     try:
         expected = json.loads((directory / SEAL).read_text())
     except FileNotFoundError:

@@ -17,7 +17,7 @@ from s5jax.train.config import DURATIONS, Config, Duration, TaskConfig, UserErro
 from s5jax.train.modules import faults_told, known, shapes
 from s5jax.train.optimizer import path_name
 from s5jax.train.program import Program
-from s5jax.train.resolve import load_file, load_module
+from s5jax.train.resolve import NoOptions, load_file, load_module
 from s5jax.train.step import TrainState
 
 __all__ = ["describe_fields", "describe_recipe", "dry_run"]
@@ -106,7 +106,7 @@ def describe_fields() -> str:
     for section in dataclasses.fields(Config):
         if section.name in ("mixers", "evaluators", "objective"):
             for name in known(section.name):
-                options = load_module(section.name, name).Options
+                options = getattr(load_module(section.name, name), "Options", NoOptions)
                 place = f"{section.name}.module={name}" if section.name == "objective" else f"{section.name}.{name}"
                 prefix = section.name if section.name == "objective" else place
                 lines += ["", f"  {place}", *_field_lines(f"{prefix}.", options)]

@@ -26,9 +26,9 @@ import jax
 from flax import traverse_util
 
 import s5jax
-from s5jax.data.task import DataError, Task
+from s5jax.data.task import Task
 from s5jax.train.config import Config, UserError
-from s5jax.train.resolve import load_module, resolve
+from s5jax.train.resolve import resolve
 
 __all__ = ["check_data", "claim", "describe_run", "differences", "now", "read_config", "read_json", "record"]
 __all__ += ["write_json"]
@@ -80,28 +80,14 @@ def check_data(workdir: pathlib.Path, config: Config, task: Task) -> dict[str, A
 
     Raises UserError if they are not those that it was started with.
     """
-    module, where = load_module("task", config.task.name), ""
-    if task.facts:
-        found = {"task": config.task.name, **task.facts}
-    elif hasattr(module, "FORMAT"):
-        from s5jax.data import store
-
-        name, data_dir = module.FORMAT.name, config.task.data_dir
-        where = f" in {data_dir}"
-        try:
-            found = {"task": name, "sha256": store.fingerprint(data_dir, name)}
-            found["origin"] = store.read_manifest(data_dir, name)["origin"]
-        except DataError as error:
-            raise UserError(str(error)) from error
-    else:
+    if not task.facts:
         return None
-    path = workdir / "data.json"
+    path, found = workdir / "data.json", {"task": config.task.name, **task.facts}
     before = read_json(path) if path.exists() else found
     if any(before.get(key) != found[key] for key in ("task", "sha256")):
+        data = f"the data of task {found['task']}" + (f" in {config.task.data_dir}" if "origin" in found else "")
         fault = f"are not those that {workdir} was made with (by their SHA-256)"
-        raise UserError(
-            f"the data of task {found['task']}{where} {fault}: say where those are, or take another workdir"
-        )
+        raise UserError(f"{data} {fault}: say where those are, or take another workdir")
     return before
 
 

@@ -8,8 +8,9 @@ import tiny
 from orbax.checkpoint import v1 as ocp
 
 from s5jax.train.build import build, load_task
-from s5jax.train.checkpoint import Checkpoints, read, saved_steps
+from s5jax.train.checkpoint import Checkpoints, saved_steps
 from s5jax.train.config import UserError
+from s5jax.train.trained import read
 
 CONFIG = tiny.config()
 
