@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,18 +19,14 @@ from s5jax.train.config import Config, Section, UserError, explained
 from s5jax.train.resolve import load_module, section
 from s5jax.train.step import TrainState
 
-__all__ = ["Experiment", "RandomKeys", "build", "load_task", "random_keys"]
+__all__ = ["Experiment", "build", "load_task", "random_keys"]
 
 
-class RandomKeys(NamedTuple):
-    """Independent random keys, one for each purpose."""
-
-    init: jax.Array
-    order: jax.Array
-    dropout: jax.Array
+RandomKeys = collections.namedtuple("RandomKeys", "init order dropout")
 
 
 def random_keys(seed: int) -> RandomKeys:
+    """Independent random keys, one for each purpose."""
     return RandomKeys(*jax.random.split(jax.random.key(seed), 3))
 
 

@@ -13,7 +13,7 @@ from s5jax.train.config import UserError
 __all__ = ["add_checkpoint", "add_workdir", "call", "make_parser"]
 
 
-def make_parser(doc: str | None, examples: str) -> argparse.ArgumentParser:
+def make_parser(doc: str | None, examples: str | None = None) -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter
     return argparse.ArgumentParser(description=doc, epilog=examples, formatter_class=formatter, allow_abbrev=False)
 

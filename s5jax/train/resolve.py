@@ -102,19 +102,15 @@ def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> Non
             raise UserError(f"unknown option {argument}; {hint}")
         if not equals:
             raise UserError(f"{argument} needs a value: --config.{name}=value")
-        assign(config, name, _parse(text))
+        value: Any = text
+        with contextlib.suppress(ValueError, TypeError, SyntaxError):
+            value = ast.literal_eval(text.title() if text.lower() in ("true", "false") else text)
+        assign(config, name, value)
     pattern = config.get("model", {}).get("pattern", models.Options.pattern)
     for argument in arguments:  # options of a mixer that the model does not have would do nothing
         path = re.match(r"--config\.mixers\.([^=]*)", argument)
         if path and path[1] not in pattern and path[1].rpartition(".")[0] not in pattern:
             raise UserError(f"{argument}: model.pattern has the mixers {', '.join(map(str, pattern))}")
-
-
-def _parse(text: str) -> Any:
-    try:
-        return ast.literal_eval(text.title() if text.lower() in ("true", "false") else text)
-    except (ValueError, TypeError, SyntaxError):
-        return text
 
 
 def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
@@ -129,18 +125,14 @@ def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
         task["options"] = _options(module, options, "config.task", own)
         values["task"] = build(TaskConfig, task, "config.task")
     model = values["model"] = build(models.Options, values.get("model", {}), "config.model")
-    given = _by_name(_dict(values.get("mixers", {}), "config.mixers"), model.pattern)
-    values["mixers"] = {name: section("mixers", name, given.get(name, {})) for name in model.pattern}
-    for name in given.keys() - values["mixers"]:  # a recipe's mixer that another pattern does not use is checked, too
-        section("mixers", name, given[name])
+    given: dict[str, Any] = {name: {} for name in model.pattern}
+    given |= _by_name(_dict(values.get("mixers", {}), "config.mixers"), model.pattern)
+    checked = {name: section("mixers", name, options) for name, options in given.items()}
+    values["mixers"] = {name: checked[name] for name in model.pattern}  # of a recipe's mixers those that are used
     evaluators = _by_name(_dict(values.get("evaluators", {}), "config.evaluators"))
     values["evaluators"] = {name: section("evaluators", name, given) for name, given in evaluators.items()}
     if values.get("objective") is not None:
-        options = dict(_dict(values["objective"], "config.objective"))
-        name = options.pop("module", None)
-        # Without a name it is the task's, which is known when its data are loaded.
-        of_task = Section(module="", options=options) if options else None
-        values["objective"] = section("objective", name, options) if name else of_task
+        values["objective"] = section("objective", "", values["objective"])
     config = build(Config, values, "config")
     optim, batch_size = config.optim, config.train.batch_size
     if batch_size % optim.micro_batches:
@@ -180,6 +172,8 @@ def section(kind: str, name: Any, values: Any) -> Section:
     where = f"config.{kind}" if kind == "objective" else f"config.{kind}.{name}"
     values = dict(_dict(values, where))
     name = values.pop("module", name)
+    if not name:  # the task's objective, which is known when its data are loaded
+        return Section(module="", options=values)
     return Section(module=name, options=_options(load_module(kind, name), values, where, ["module"]))
 
 
@@ -226,9 +220,9 @@ def build(cls: type, values: Any, where: str) -> Any:
         if unit:
             value = Duration(_value(float if unit == "epochs" else int, value, f"{where}.{key}"), unit)
         arguments[name] = _value(hints[name], value, f"{where}.{key}")
-    needed = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
-    if not arguments.keys() >= set(needed):
-        raise UserError(f"{where} lacks {', '.join(name for name in needed if name not in arguments)}")
+    for field in dataclasses.fields(cls):
+        if field.default is field.default_factory is dataclasses.MISSING and field.name not in arguments:
+            raise UserError(f"{where} lacks {field.name}")
     with explained(where):
         return cls(**arguments)
 

@@ -122,9 +122,9 @@ def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
 
 
 def describe_run(workdir: pathlib.Path, config: Config, params: Any, num_devices: int) -> dict[str, Any]:
-    """Writes run.json, what a run depends on besides its config, and returns it with `warnings` for the user.
+    """Writes run.json: what the run was started with and, under `resumed`, when it went on and what had changed then.
 
-    It says what the run was started with, and under `resumed` when it went on, and what had changed then.
+    Returns it, and as `changed` the names of foreign modules that have changed since the start.
     """
     path, files = workdir / "run.json", {}
     if config.foreign_modules:
@@ -146,7 +146,7 @@ def describe_run(workdir: pathlib.Path, config: Config, params: Any, num_devices
         other = {name: value for name, value in run.items() if first.get(name) != value}
         run = {**first, "resumed": [*first.get("resumed", []), {"started": now(), **other}]}
     write_json(path, run)
-    return {**run, "warnings": [f"{name} has changed since this run started" for name in changed]}
+    return {**run, "changed": changed}
 
 
 def now() -> str:
