@@ -105,14 +105,6 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             progress |= {"best_step": None, "best": None}
         return load(newest, like), progress
 
-    def restore(self, step: int, like: TrainState) -> TrainState:
-        """The state after `step` steps, as host arrays. Raises UserError if it is not there, damaged, or another's."""
-        directory = self.directory / str(step)
-        fault = _fault_of(directory)
-        if fault is not None:
-            raise UserError(f"checkpoint {directory} cannot be read: {fault}")
-        return load(directory, like)
-
 
 def saved_steps(directory: pathlib.Path) -> list[int]:
     """Steps there are checkpoints of in a directory, whether intact or not, in ascending order."""
@@ -125,6 +117,7 @@ def faults_in(directory: pathlib.Path) -> dict[int, str | None]:
 
 
 def load(directory: pathlib.Path, like: TrainState) -> TrainState:
+    """The state in a checkpoint, as host arrays. Raises UserError if its arrays are not those of `like`."""
     host = _by_name(jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like))
     stored: Any = ocp.metadata(directory).metadata
     there, here = ({name: x.shape for name, x in leaves.items()} for leaves in (stored, host))
@@ -158,7 +151,7 @@ def _fault_of(directory: pathlib.Path) -> str | None:
     try:
         expected = json.loads((directory / SEAL).read_text())
     except FileNotFoundError:
-        return UNFINISHED if directory.is_dir() else "it does not exist"
+        return UNFINISHED
     except ValueError:
         return f"{SEAL} is unreadable"
     actual = _checksums(directory)

@@ -21,13 +21,13 @@ def check(config: Config, task: Task) -> None:
 
 def due(config: Config, step: int, *, evaluating: bool, ending: bool) -> list[str]:
     """The evaluators that are due after `step` steps, by their names in the config."""
-
-    def is_due(section: Any) -> bool:
+    names = []
+    for name, section in config.evaluators.items():
         every = getattr(section.options, "every_steps", 0)
         at_start = getattr(load_module("evaluators", section.module), "AT_START", False)
-        return ending or ((step % every == 0 if every else evaluating) if step else at_start)
-
-    return [name for name, section in config.evaluators.items() if is_due(section)]
+        if ending or ((step % every == 0 if every else evaluating) if step else at_start):
+            names.append(name)
+    return names
 
 
 def report(names: list[str], context: Context, state: Any) -> dict[str, float]:

@@ -94,21 +94,21 @@ class Feeder:
         """The feeds of steps on a split, given the examples of each batch in `order`."""
         split, bucket = self._splits[name], self.bucket(name)
 
-        def feed(examples: dict[str, Array], index: np.ndarray, places: np.ndarray) -> Feed:
+        def feed(index: np.ndarray) -> Feed:
             length = None if bucket is None else self._bounds[int(bucket[index].max())]
-            return Feed(examples, jax.device_put(places, self.everywhere), length)
-
-        def streamed(index: np.ndarray) -> Feed:
-            return feed(self._to_device(split.select(index)), index, np.arange(index.size, dtype=np.int32))
+            if name in self.resident:
+                return Feed(self._on_device[id(split)], jax.device_put(index, self.everywhere), length)
+            places = jax.device_put(np.arange(index.size, dtype=np.int32), self.everywhere)
+            return Feed(self._to_device(split.select(index)), places, length)
 
         if name in self.resident:
             if id(split) not in self._on_device:  # one that has two names is there once
                 self._on_device[id(split)] = self._to_device(split)
-            yield from (feed(self._on_device[id(split)], index, index) for index in order)
+            yield from map(feed, order)
         else:
             from s5jax.train.ahead import ahead
 
-            yield from ahead(streamed, order)
+            yield from ahead(feed, order)
 
     def evaluation(self, name: str) -> Generator[tuple[Feed, Array]]:
         """Every example of a split once: feeds, and which examples of each count."""

@@ -20,7 +20,7 @@ from s5jax.evaluators.stability import report_unstable
 from s5jax.objectives import Metrics
 from s5jax.train import workdir as workdirs
 from s5jax.train.build import Experiment, build, load_task, random_keys
-from s5jax.train.checkpoint import Checkpoints
+from s5jax.train.checkpoint import Checkpoints, load
 from s5jax.train.config import Config, UserError
 from s5jax.train.log import Writer, in_words
 from s5jax.train.program import Program
@@ -172,7 +172,7 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
         checkpoints.wait()
         if progress["best"] is None:  # its checkpoint was damaged
             _judge(progress, step, measure(state, "val"), task)
-        best_state = program.place(checkpoints.restore(progress["best_step"], state))
+        best_state = program.place(load(checkpoints.directory / str(progress["best_step"]), state))
         result = {"steps": step, "best_step": progress["best_step"], **progress["best"], **measure(best_state, "test")}
         seconds = time.perf_counter() - begin
         workdirs.write_json(workdir / "run.json", {**run, "finished": workdirs.now(), "seconds": round(seconds, 1)})

@@ -140,11 +140,12 @@ def describe_run(workdir: pathlib.Path, config: Config, params: Any, num_devices
         "code": {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()},
         "versions": ours | {name: importlib.metadata.version(name) for name in DEPENDENCIES},
     }
-    first = read_json(path) if path.exists() else run
-    changed = [name for name, value in first["code"].items() if run["code"].get(name, value) != value]
-    if first is not run:
+    changed = []
+    if path.exists():
+        first = read_json(path)
+        changed = [name for name, value in first["code"].items() if run["code"].get(name, value) != value]
         other = {name: value for name, value in run.items() if first.get(name) != value}
-        run = {**first, "resumed": [*first.get("resumed", []), {"started": now(), **other}]}
+        run = {**first, "resumed": [*first.get("resumed", []), {"started": run["started"], **other}]}
     write_json(path, run)
     return {**run, "changed": changed}
 

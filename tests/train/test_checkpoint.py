@@ -35,15 +35,11 @@ def test_the_two_newest_and_the_best_are_kept_bit_for_bit(saved, state):
     assert saved_steps(saved / "checkpoints") == [2, 4, 5]
     with Checkpoints(saved, CONFIG) as checkpoints:
         restored, progress = checkpoints.restore_latest(state)
-        best = checkpoints.restore(2, state)
-        with pytest.raises(UserError, match="it does not exist"):
-            checkpoints.restore(3, state)
     assert progress == {"best_step": 2, "window": {"third": 1 / 3}}
-    assert int(restored.step) == 5 and int(best.step) == 2
+    assert int(restored.step) == 5
     assert jax.tree.structure(restored) == jax.tree.structure(state)
     for offset, found in (
         (5, restored),
-        (2, best),
         (2, read(saved, "best", state, CONFIG)),
         (5, read(saved, "latest", state, CONFIG)),
     ):
@@ -181,7 +177,7 @@ def test_a_checkpoint_of_other_arrays_is_refused(saved, state):
         with pytest.raises(UserError, match=message):
             read(saved, "latest", other, CONFIG)
         with Checkpoints(saved, CONFIG) as checkpoints, pytest.raises(UserError, match=message):
-            checkpoints.restore(2, other)
+            checkpoints.restore_latest(other)
 
 
 def test_arrays_are_stored_by_name(saved):
