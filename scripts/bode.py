@@ -65,7 +65,6 @@ def bode(arguments: argparse.Namespace) -> str:
     title = f"{workdir.name}: {names}, {file.name[5:].replace('_', ' ')}, step {step}"
     if arguments.layer == "all":
         transfer.plot_magnitudes(results, file.with_suffix(".png"), title)
-        transfer.write_bodes(results, file.with_suffix(".csv"))
         lines = [f"{names}, all layers, {header}"]
         for number, result in results.items():
             lines.append(f"layer {number}: " + "; ".join(f"{name} {value}" for name, value in describe(result).items()))
@@ -73,18 +72,12 @@ def bode(arguments: argparse.Namespace) -> str:
     else:
         (result,) = results.values()
         transfer.plot_bode(result, file.with_suffix(".png"), title)
-        transfer.write_bode(result, file.with_suffix(".csv"))
         lines = [f"{names}, layer {arguments.layer}, {header}"]
         lines += [f"{name + ':':19} {value}" for name, value in describe(result).items()]
+    transfer.write_bode(results, file.with_suffix(".csv"), numbered=arguments.layer == "all")
     warning = report_unstable(config, trained.state.evaluated["params"])
-    return "\n".join(
-        [
-            *lines,
-            *([f"warning: {warning}"] if warning else []),
-            f"figure:  {file.with_suffix('.png')}",
-            f"numbers: {file.with_suffix('.csv')}",
-        ]
-    )
+    lines += [f"warning: {warning}"] if warning else []
+    return "\n".join([*lines, f"figure:  {file.with_suffix('.png')}", f"numbers: {file.with_suffix('.csv')}"])
 
 
 def describe(result: transfer.Bode) -> dict[str, str]:

@@ -15,7 +15,7 @@ from s5jax import mixers
 from s5jax.analysis import figures
 from s5jax.ssm import hippo
 
-__all__ = ["Bode", "bode", "closest_hippo", "plot_bode", "plot_magnitudes", "write_bode", "write_bodes"]
+__all__ = ["Bode", "bode", "closest_hippo", "plot_bode", "plot_magnitudes", "write_bode"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,20 +138,17 @@ COLUMNS = ("layer", "start", "hippo")
 HEADER = ("omega", *(f"{name}_{part}" for name in COLUMNS for part in ("dB", "degrees")))
 
 
-def write_bode(result: Bode, file: pathlib.Path) -> None:
-    """All numbers as CSV: omega, then magnitude in dB and phase in degrees of each curve."""
-    figures.write_csv(file, HEADER, _table(result))
+def write_bode(results: Mapping[int, Bode], file: pathlib.Path, *, numbered: bool) -> None:
+    """All numbers as CSV: omega, then magnitude in dB and phase in degrees of each curve.
 
-
-def write_bodes(results: Mapping[int, Bode], file: pathlib.Path) -> None:
-    """The tables of several layers, by their numbers, one below the other with the number in front."""
-    rows = ([number, *row] for number, result in results.items() for row in _table(result))
-    figures.write_csv(file, ("layer", *HEADER), rows)
-
-
-def _table(result: Bode) -> list[list[float]]:
-    curves = [getattr(result, name) for name in COLUMNS]
-    return np.stack([result.omega, *(part for G in curves for part in _decibels_and_degrees(G))], axis=1).tolist()
+    The tables of several layers stand one below the other; with `numbered` the layer's number is the first column.
+    """
+    rows = []
+    for number, result in results.items():
+        curves = [part for name in COLUMNS for part in _decibels_and_degrees(getattr(result, name))]
+        table = np.stack([result.omega, *curves], axis=1).tolist()
+        rows += [[number, *row] if numbered else row for row in table]
+    figures.write_csv(file, ("layer", *HEADER) if numbered else HEADER, rows)
 
 
 def _decibels_and_degrees(G: Complex[np.ndarray, " F"]) -> tuple[Float[np.ndarray, " F"], Float[np.ndarray, " F"]]:

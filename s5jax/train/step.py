@@ -47,7 +47,9 @@ def _loss(
     given |= {name: batch[name] for name in SEQUENCES if name in batch}
     if memory is None:
         outputs = model(batch["inputs"], batch.get("lengths"), key=key, **given)
-    else:
+    else:  # the model's state after the batch before or, at the beginning of a text, a fresh one
+        fresh = model.init_state(len(batch["inputs"]))
+        memory = jax.tree.map(lambda new, old: jnp.where(hyper["fresh"], new, old), fresh, memory)
         outputs, memory = model.prefill(memory, batch["inputs"], batch.get("lengths"), key=key, **given)
     metrics = objective(outputs, batch, **hyper.get("objective", {}))
     return metrics["loss"][0], (metrics, (nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)), memory))
@@ -82,7 +84,7 @@ def train_step(
     given = {"graphdef": graphdef, "objective": objective, "hyper": hyper, "train": True}
     loss = functools.partial(_loss, **given, dropout=hyper.get("dropout"))
     differentiate = jax.value_and_grad(loss, has_aux=True)
-    buffers = (state.batch_stats, _memory(state, batch, hyper, graphdef))
+    buffers = (state.batch_stats, state.memory)
     if micro_batches == 1:
         (_, (metrics, (batch_stats, memory))), grads = differentiate(state.params, buffers, batch, key)
     else:
@@ -112,16 +114,7 @@ def eval_step(
     Arguments as in `train_step`; examples that are not `counted` have no effect; `given` is for the model. Also returns
     the model's state after the batch, if `state.memory` is that before it.
     """
-    buffers = (state.evaluated["batch_stats"], _memory(state, batch, hyper, graphdef))
+    buffers = (state.evaluated["batch_stats"], state.memory)
     given = {**given, "graphdef": graphdef, "objective": objective, "hyper": hyper}
     _, (metrics, (_, memory)) = _loss(state.evaluated["params"], buffers, batch, None, **given)
     return metrics, memory
-
-
-def _memory(state: TrainState, batch: Batch, hyper: Hyper, graphdef: Any) -> Any:
-    """The model's state before a batch, if it is carried from batch to batch."""
-    if state.memory is None:
-        return None
-    from s5jax.train import carried
-
-    return carried.memory_before(state, batch, hyper, graphdef)
