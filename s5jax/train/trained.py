@@ -94,7 +94,7 @@ class LanguageModel(NamedTuple):
         """
         encoded = [language.encode(prompt, self.facts) for prompt in prompts]
         if not all(map(len, encoded)):
-            raise UserError("--prompt must have at least one character")
+            raise UserError("a prompt must have at least one character")
         lengths = np.array([len(ids) for ids in encoded], np.int32)
         padded = np.stack([np.pad(ids, (0, int(lengths.max()) - len(ids))) for ids in encoded])
         drawn = {"temperature": temperature, "top_p": top_p}

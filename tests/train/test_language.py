@@ -218,7 +218,7 @@ def test_a_run_goes_on_from_prompts(text, tmp_path):
     )
     for texts, tokens in zip(zip(*pieces, strict=True), drawn, strict=True):
         assert "".join(texts) == bytes(tokens.tolist()).decode("utf-8", errors="replace")
-    with pytest.raises(UserError, match="--prompt must have at least one character"):
+    with pytest.raises(UserError, match="a prompt must have at least one character"):
         next(model.go_on(["a", ""], 1))
 
 
