@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import os
 import statistics
 import sys
 import time
@@ -14,7 +13,7 @@ import jax
 import numpy as np
 
 from s5jax.data import batches
-from s5jax.train import resolve
+from s5jax.train import launch, resolve
 from s5jax.train.build import build, load_task
 from s5jax.train.config import Config, UserError
 from s5jax.train.feed import gather
@@ -32,29 +31,20 @@ there are steps on batches cut to length besides.
 
 
 def main() -> int:
-    sys.path.insert(0, os.getcwd())  # for modules of the user's
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = launch.make_parser(__doc__, EXAMPLES)
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="as for train.py, overrides too")
     parser.add_argument("--steps", type=int, default=20, metavar="N", help="steps a round (default: 20)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default: 5)")
     arguments, overrides = parser.parse_known_args()
-    try:
-        if min(arguments.steps, arguments.rounds) < 1:
-            raise UserError("--steps and --rounds must be at least 1")
-        values = resolve.load_config(arguments.config)
-        resolve.override(values, overrides)
-        print(measure(resolve.resolve(values), arguments.steps, arguments.rounds))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return launch.call(run, arguments, overrides)
+
+
+def run(arguments: argparse.Namespace, overrides: list[str]) -> str:
+    if min(arguments.steps, arguments.rounds) < 1:
+        raise UserError("--steps and --rounds must be at least 1")
+    values = resolve.load_config(arguments.config)
+    resolve.override(values, overrides)
+    return measure(resolve.resolve(values), arguments.steps, arguments.rounds)
 
 
 def measure(config: Config, steps: int, rounds: int) -> str:

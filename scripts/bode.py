@@ -1,12 +1,11 @@
 """Draws the Bode plot of a run's SSMs beside HiPPO's, and writes its numbers."""
 
 import argparse
-import os
-import pathlib
 import sys
 
 from s5jax.analysis import transfer
 from s5jax.evaluators.stability import mixers_of, report_unstable
+from s5jax.train import launch
 from s5jax.train.config import UserError
 from s5jax.train.trained import lacking, load
 from s5jax.train.workdir import read_config
@@ -23,34 +22,15 @@ is the distance that remains. Layers are residual blocks; `all` leaves out those
 
 
 def main() -> int:
-    sys.path.insert(0, os.getcwd())  # for modules of the user's
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, metavar="DIR", help="the run's directory")
+    parser = launch.make_parser(__doc__, EXAMPLES)
+    launch.add_workdir(parser)
     parser.add_argument(
         "--layer", default="0", metavar="I", help="the residual block whose SSM is drawn (default: 0), or all of them"
     )
     parser.add_argument("--feature", type=int, default=0, metavar="F", help="the output looked at (default: 0)")
     parser.add_argument("--input", type=int, metavar="F", help="the input driven (default: the same feature)")
-    parser.add_argument(
-        "--checkpoint",
-        choices=("best", "latest"),
-        default="best",
-        help="best: by the task's judge on the validation split (default); latest: the newest",
-    )
-    arguments = parser.parse_args()
-    try:
-        print(bode(arguments))
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    launch.add_checkpoint(parser)
+    return launch.call(bode, parser.parse_args())
 
 
 def bode(arguments: argparse.Namespace) -> str:
@@ -85,7 +65,6 @@ def bode(arguments: argparse.Namespace) -> str:
     title = f"{workdir.name}: {names}, {file.name[5:].replace('_', ' ')}, step {step}"
     if arguments.layer == "all":
         transfer.plot_magnitudes(results, file.with_suffix(".png"), title)
-        transfer.write_bodes(results, file.with_suffix(".csv"))
         lines = [f"{names}, all layers, {header}"]
         for number, result in results.items():
             lines.append(f"layer {number}: " + "; ".join(f"{name} {value}" for name, value in describe(result).items()))
@@ -93,18 +72,12 @@ def bode(arguments: argparse.Namespace) -> str:
     else:
         (result,) = results.values()
         transfer.plot_bode(result, file.with_suffix(".png"), title)
-        transfer.write_bode(result, file.with_suffix(".csv"))
         lines = [f"{names}, layer {arguments.layer}, {header}"]
         lines += [f"{name + ':':19} {value}" for name, value in describe(result).items()]
+    transfer.write_bode(results, file.with_suffix(".csv"), numbered=arguments.layer == "all")
     warning = report_unstable(config, trained.state.evaluated["params"])
-    return "\n".join(
-        [
-            *lines,
-            *([f"warning: {warning}"] if warning else []),
-            f"figure:  {file.with_suffix('.png')}",
-            f"numbers: {file.with_suffix('.csv')}",
-        ]
-    )
+    lines += [f"warning: {warning}"] if warning else []
+    return "\n".join([*lines, f"figure:  {file.with_suffix('.png')}", f"numbers: {file.with_suffix('.csv')}"])
 
 
 def describe(result: transfer.Bode) -> dict[str, str]:

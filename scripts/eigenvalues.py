@@ -1,13 +1,12 @@
 """Draws how the eigenvalues of a run's mixers moved in training, and writes their numbers."""
 
-import argparse
-import os
 import pathlib
 import sys
 
 import numpy as np
 
 from s5jax.analysis import eigenvalues
+from s5jax.train import launch
 from s5jax.train.config import UserError
 from s5jax.train.workdir import read_config
 
@@ -25,14 +24,8 @@ mixer's time, of which a sample takes the step size. Those of S4 are of Lambda, 
 
 
 def main() -> int:
-    sys.path.insert(0, os.getcwd())  # for modules of the user's
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, metavar="DIR", help="the run's directory")
+    parser = launch.make_parser(__doc__, EXAMPLES)
+    launch.add_workdir(parser)
     parser.add_argument(
         "--feature",
         type=int,
@@ -41,14 +34,7 @@ def main() -> int:
         help="the feature whose system is drawn, where each has one, as in S4D and S4 (default: 0)",
     )
     arguments = parser.parse_args()
-    try:
-        print(draw(arguments.workdir, arguments.feature))
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return launch.call(draw, arguments.workdir, arguments.feature)
 
 
 def draw(workdir: pathlib.Path, feature: int) -> str:

@@ -1,17 +1,9 @@
 """Writes text with a trained language model."""
 
 import argparse
-import codecs
-import os
-import pathlib
 import sys
 
-import jax
-import numpy as np
-
-from s5jax.data import language
-from s5jax.data.task import DataError
-from s5jax.models.generate import generate
+from s5jax.train import launch
 from s5jax.train.config import UserError
 from s5jax.train.trained import load_language_model
 
@@ -27,14 +19,8 @@ The text goes on from the prompt; only the run's directory is needed, not the te
 
 
 def main() -> int:
-    sys.path.insert(0, os.getcwd())  # for modules of the user's
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, metavar="DIR", help="the run's directory")
+    parser = launch.make_parser(__doc__, EXAMPLES)
+    launch.add_workdir(parser)
     parser.add_argument(
         "--prompt", action="append", metavar="TEXT", help="text to go on from; may be repeated (default: a new line)"
     )
@@ -47,21 +33,8 @@ def main() -> int:
         "--top_p", type=float, default=1.0, metavar="P", help="draw from the likeliest tokens of this total probability"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random draws (default: 0)")
-    parser.add_argument(
-        "--checkpoint",
-        choices=("best", "latest"),
-        default="best",
-        help="best: of least validation loss (default); latest: the newest",
-    )
-    arguments = parser.parse_args()
-    try:
-        run(arguments)
-    except (UserError, DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    launch.add_checkpoint(parser)
+    return launch.call(run, parser.parse_args())
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -74,27 +47,18 @@ def run(arguments: argparse.Namespace) -> None:
     }
     for fault in (f"--{words}" for words, holds in checks.items() if not holds):
         raise UserError(fault)
-    model, facts = load_language_model(arguments.workdir, arguments.checkpoint)
-    texts = [text for text in arguments.prompt or ["\n"] for _ in range(arguments.samples)]
-    prompts = [language.encode(text, facts) for text in texts]
-    if not all(map(len, prompts)):
-        raise UserError("--prompt must have at least one character")
-    lengths = np.array([len(prompt) for prompt in prompts], np.int32)
-    padded = np.stack([np.pad(prompt, (0, int(lengths.max()) - len(prompt))) for prompt in prompts])
-    key, settings = jax.random.key(arguments.seed), {"temperature": arguments.temperature, "top_p": arguments.top_p}
-    pieces = generate(model, padded, lengths, arguments.tokens, key, **settings)
-    if len(texts) == 1:  # shown as it comes
-        print(texts[0], end="", flush=True)
-        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        for piece in pieces:
-            is_bytes = "vocabulary" not in facts
-            text = decoder.decode(bytes(piece[0].tolist())) if is_bytes else language.decode(piece[0], facts)
-            print(text, end="", flush=True)
+    model = load_language_model(arguments.workdir, arguments.checkpoint)
+    prompts = [text for text in arguments.prompt or ["\n"] for _ in range(arguments.samples)]
+    settings = {name: getattr(arguments, name) for name in ("seed", "temperature", "top_p")}
+    pieces = model.go_on(prompts, arguments.tokens, **settings)
+    if len(prompts) == 1:  # shown as it comes
+        print(prompts[0], end="", flush=True)
+        for (piece,) in pieces:
+            print(piece, end="", flush=True)
         print()
         return
-    made = np.concatenate(list(pieces), axis=1)
-    for number, (text, tokens) in enumerate(zip(texts, made, strict=True), 1):
-        print(f"--- {number}\n{text}{language.decode(tokens, facts)}")
+    for number, texts in enumerate(zip(prompts, *pieces, strict=True), 1):
+        print(f"--- {number}", "".join(texts), sep="\n")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,12 @@ import argparse
 import pathlib
 import sys
 
-from s5jax.analysis.examples import plot_images
+import numpy as np
+from jaxtyping import UInt8
+
+from s5jax.analysis import figures
 from s5jax.data.generators import contours
+from s5jax.train import launch
 from s5jax.train.config import UserError
 
 STYLES = {"pathfinder": contours.PATHFINDER, "pathx": contours.PATHX}
@@ -14,20 +18,15 @@ EXAMPLES = 32
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = launch.make_parser(__doc__)
     parser.add_argument("--task", choices=tuple(STYLES), default="pathfinder", help="32 or 128 pixels (default: 32)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the generator (default: 0)")
     parser.add_argument("--out", type=pathlib.Path, required=True, metavar="FILE.png", help="the figure")
-    arguments = parser.parse_args()
-    try:
-        draw(arguments.task, arguments.seed, arguments.out)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return launch.call(draw, parser.parse_args())
 
 
-def draw(task: str, seed: int, out: pathlib.Path) -> None:
+def draw(arguments: argparse.Namespace) -> str:
+    task, seed, out = arguments.task, arguments.seed, arguments.out
     if out.suffix != ".png":
         raise UserError(f"--out: the figure's name must end in .png, got {out}")
     if not 0 <= seed < 2**32:
@@ -35,7 +34,26 @@ def draw(task: str, seed: int, out: pathlib.Path) -> None:
     images, labels = contours.examples(STYLES[task], seed, "train", 0, EXAMPLES)
     title = f"{task}: training examples from seed {seed}, {images.shape[1]} x {images.shape[2]} pixels"
     plot_images(images, [CAPTIONS[label] for label in labels], out, title)
-    print(f"figure: {out}")
+    return f"figure: {out}"
+
+
+def plot_images(
+    images: UInt8[np.ndarray, "N height width"],
+    captions: list[str],
+    file: pathlib.Path,
+    title: str,
+    columns: int = 8,
+) -> None:
+    """Grey images side by side, 0 black and 255 white, each below its caption."""
+    rows = -(-len(images) // columns)
+    figure = figures.new(1.25 * columns, 1.45 * rows + 0.3)
+    for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.set_axis_off()
+        if i < len(images):
+            axes.imshow(images[i], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.set_title(captions[i], size=8, pad=3)
+    figure.suptitle(title, fontsize=10)
+    figures.save(figure, file)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Feeds a sequence to a trained causal model sample by sample, and shows how its class probabilities move."""
 
 import argparse
-import os
 import pathlib
 import sys
 
@@ -12,6 +11,7 @@ from s5jax import mixers
 from s5jax.analysis.stream import Stream, plot_stream, stream
 from s5jax.data.task import PER_STEP
 from s5jax.evaluators.stability import report_unstable
+from s5jax.train import launch
 from s5jax.train.config import Config, UserError
 from s5jax.train.trained import lacking, load
 from s5jax.train.workdir import read_config
@@ -30,34 +30,15 @@ WIDTH = 40
 
 
 def main() -> int:
-    sys.path.insert(0, os.getcwd())  # for modules of the user's
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, metavar="DIR", help="the run's directory")
+    parser = launch.make_parser(__doc__, EXAMPLES)
+    launch.add_workdir(parser)
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
     parser.add_argument("--example", type=int, default=0, metavar="I", help="which sequence of the split (default: 0)")
     parser.add_argument(
         "--prefill", type=int, default=0, metavar="K", help="samples to read at once before the rest (default: 0)"
     )
-    parser.add_argument(
-        "--checkpoint",
-        choices=("best", "latest"),
-        default="best",
-        help="best: by the task's judge on the validation split (default); latest: the newest",
-    )
-    arguments = parser.parse_args()
-    try:
-        run(arguments)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    launch.add_checkpoint(parser)
+    return launch.call(run, parser.parse_args())
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ import sys
 
 from s5jax.train import resolve
 from s5jax.train.config import UserError
+from s5jax.train.loop import Interrupted, train
 
 
 def main() -> int:
@@ -44,23 +45,19 @@ def main() -> int:
             return 0
         if arguments.workdir is None:
             raise UserError("--workdir=DIR is missing: the folder for the run (--dry_run needs none)")
-        from s5jax.train.loop import Interrupted, train
-
-        try:
-            train(config, arguments.workdir, STARTED)
-        except Interrupted as interruption:
-            print(interruption, flush=True)
-            return 128 + interruption.signum
+        train(config, arguments.workdir, STARTED)
+    except Interrupted as interruption:
+        print(interruption, flush=True)
+        return 128 + interruption.signum
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; what was saved before is kept", flush=True)
         return 130
-    if (arguments.workdir / "metrics.jsonl").exists():
-        from s5jax.analysis.curves import plot_learning_curves
+    from s5jax.analysis.curves import plot_learning_curves  # matplotlib
 
-        print(f"learning curves: {plot_learning_curves(arguments.workdir)}")
+    print(f"learning curves: {plot_learning_curves(arguments.workdir)}")
     return 0
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import tqdm
 
 from projects.ptd.methods import METHODS, Diagonalized, Method, diagonalize, frequency_response, unit_kappa
-from s5jax.analysis import figures, panel_figures
+from s5jax.analysis import figures
 from s5jax.ssm import hippo
 from s5jax.ssm.perturbation import Unreachable
 
@@ -173,7 +173,7 @@ def pareto(n: int, methods: Sequence[Method], advance: Callable[[], Any] = lambd
 def write_pareto(found: Trade, file: pathlib.Path) -> None:
     """Writes a CSV file: method, kappa, norm, transfer_error."""
     rows = [(method, *values) for method, points in found.items() for values in points]
-    panel_figures.write_csv(file, ["method", "kappa", "norm", "transfer_error"], rows)
+    figures.write_csv(file, ["method", "kappa", "norm", "transfer_error"], rows)
 
 
 def plot_pareto(found: Trade, n: int, file: pathlib.Path) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import os
 import pathlib
 import re
 import sys
@@ -15,12 +14,13 @@ from jaxtyping import Float
 
 from projects.ptd import disturbance
 from projects.ptd.disturbance import Disturbance, Place
-from s5jax.analysis import figures, panel_figures
+from s5jax.analysis import figures
 from s5jax.data.task import Task
 from s5jax.models.model import Model
-from s5jax.train.compare import differences
-from s5jax.train.config import UserError
+from s5jax.train import launch
+from s5jax.train.config import Config, UserError
 from s5jax.train.trained import Trained, load
+from s5jax.train.workdir import differences
 
 __all__ = ["Sweep", "plot_sweeps", "sweep", "table", "write_sweeps"]
 
@@ -40,13 +40,7 @@ line in the figure shows the last spike. Writes robustness.png, robustness.csv a
 
 
 def main() -> int:
-    sys.path.insert(0, os.getcwd())  # for modules of the user's
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = launch.make_parser(__doc__, EXAMPLES)
     parser.add_argument(
         "--workdirs", type=pathlib.Path, nargs="+", required=True, metavar="DIR", help="directories of finished runs"
     )
@@ -69,15 +63,7 @@ def main() -> int:
     )
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(), metavar="DIR", help="default: .")
-    arguments = parser.parse_args()
-    try:
-        run(arguments)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return launch.call(run, parser.parse_args())
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -121,10 +107,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 def together(workdirs: list[pathlib.Path]) -> dict[str, list[Trained]]:
     """Groups runs that differ only in their seed, by a common name."""
-    groups: list[tuple[dict[str, Any], list[tuple[str, Trained]]]] = []
+    groups: list[tuple[Config, list[tuple[str, Trained]]]] = []
     for workdir in workdirs:
         trained = load(workdir)
-        config = {**trained.config.to_dict(), "seed": 0}
+        config = dataclasses.replace(trained.config, seed=0)
         runs = next((runs for other, runs in groups if not differences(other, config)), None)
         if runs is None:
             runs = []
@@ -236,7 +222,7 @@ def write_sweeps(sweeps: Sequence[Sweep], file: pathlib.Path) -> None:
                 rows.append([s.label, run, s.place, "white", amplitude, "", float(s.white[run, i])])
                 rows.append([s.label, run, s.place, "pink", amplitude, "", float(s.pink[run, i])])
     header = ["runs", "run", "place", "kind", "amplitude", "frequency", "accuracy"]
-    panel_figures.write_csv(file, header, rows)
+    figures.write_csv(file, header, rows)
 
 
 def plot_sweeps(sweeps: Sequence[Sweep], file: pathlib.Path, title: str) -> None:
@@ -264,7 +250,7 @@ def plot_sweeps(sweeps: Sequence[Sweep], file: pathlib.Path, title: str) -> None
         axes.set_xlabel("frequency, rad/time")
     for axes in panels[:, 0]:
         axes.set_ylabel("accuracy")
-    panel_figures.add_legend(figure, columns=min(len(labels), 5))
+    figures.add_legend(figure, columns=min(len(labels), 5))
     figure.suptitle(title, fontsize=10)
     figures.save(figure, file)
 

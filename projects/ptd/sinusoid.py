@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from projects.ptd import sinusoid_task as task
-from s5jax.analysis import figures, panel_figures
+from s5jax.analysis import figures
+from s5jax.train import launch
 from s5jax.train.config import UserError
 from s5jax.train.trained import load
 from s5jax.train.workdir import read_config
@@ -37,34 +37,15 @@ PHASES = 8
 
 
 def main() -> int:
-    sys.path.insert(0, os.getcwd())  # for modules of the user's
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = launch.make_parser(__doc__, EXAMPLES)
     parser.add_argument(
         "--workdirs", type=pathlib.Path, required=True, nargs="+", metavar="DIR", help="directories of runs"
     )
     parser.add_argument(
         "--out", type=pathlib.Path, required=True, metavar="FILE.png", help="the figure; FILE.csv has its numbers"
     )
-    parser.add_argument(
-        "--checkpoint",
-        choices=("best", "latest"),
-        default="best",
-        help="best: by the task's judge on the validation split (default); latest: the newest",
-    )
-    arguments = parser.parse_args()
-    try:
-        print(extrapolate(arguments))
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    launch.add_checkpoint(parser)
+    return launch.call(extrapolate, parser.parse_args())
 
 
 def extrapolate(arguments: argparse.Namespace) -> str:
@@ -152,7 +133,7 @@ def write_responses(responses: Sequence[Response], file: pathlib.Path) -> None:
     """Writes the curves of `plot_responses` as CSV: the true frequency, then amplitude and frequency of each run."""
     columns = [responses[0].true, *(x.mean(1) for r in responses for x in (r.amplitude, r.frequency))]
     header = ["true", *(f"{r.name}_{part}" for r in responses for part in ("amplitude", "frequency"))]
-    panel_figures.write_csv(file, header, ([float(x) for x in row] for row in zip(*columns, strict=True)))
+    figures.write_csv(file, header, ([float(x) for x in row] for row in zip(*columns, strict=True)))
 
 
 def plot_responses(responses: Sequence[Response], file: pathlib.Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Complex, Float, Int
 
-from s5jax.analysis import figures, panel_figures
+from s5jax.analysis import figures
 
 __all__ = ["Layer", "Trajectories", "plot_eigenvalues", "read", "write_eigenvalues"]
 
@@ -98,7 +98,7 @@ def write_eigenvalues(result: Trajectories, file: pathlib.Path) -> None:
         for layer in result.layers
         for index, value in enumerate(layer.eigenvalues[t])
     )
-    panel_figures.write_csv(file, ("step", "layer", "index", "re", "im", "step_size"), rows)
+    figures.write_csv(file, ("step", "layer", "index", "re", "im", "step_size"), rows)
 
 
 def plot_eigenvalues(result: Trajectories, file: pathlib.Path, title: str) -> None:
@@ -110,7 +110,7 @@ def plot_eigenvalues(result: Trajectories, file: pathlib.Path, title: str) -> No
     """
     from matplotlib.collections import LineCollection
 
-    figure, panels = panel_figures.panels(len(result.layers), 3.4, 3, "Re, 1 / time", "|Im|, radians / time")
+    figure, panels = figures.panels(len(result.layers), 3.4, 3, "Re, 1 / time", "|Im|, radians / time")
     everything = np.concatenate([layer.eigenvalues.ravel() for layer in result.layers])
     panels[0].set_xscale(**_scale(everything.real))
     panels[0].set_yscale(**_scale(everything.imag))
@@ -139,7 +139,7 @@ def plot_eigenvalues(result: Trajectories, file: pathlib.Path, title: str) -> No
                 axes.axhline(frequency, color="#d1495b", lw=1, ls=":", label="Nyquist frequency")
     panels[0].set_ylim(bottom, top)  # of the eigenvalues, wherever the Nyquist frequencies lie
     figure.colorbar(ways, ax=panels, label="step", shrink=0.8, aspect=40)
-    panel_figures.add_legend(figure, columns=3)
+    figures.add_legend(figure, columns=3)
     figure.suptitle(title, fontsize=10)
     figures.save(figure, file)
 

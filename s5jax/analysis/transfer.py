@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from s5jax import mixers
-from s5jax.analysis import figures, panel_figures
+from s5jax.analysis import figures
 from s5jax.ssm import hippo
 
-__all__ = ["Bode", "bode", "closest_hippo", "plot_bode", "plot_magnitudes", "write_bode", "write_bodes"]
+__all__ = ["Bode", "bode", "closest_hippo", "plot_bode", "plot_magnitudes", "write_bode"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,20 +138,17 @@ COLUMNS = ("layer", "start", "hippo")
 HEADER = ("omega", *(f"{name}_{part}" for name in COLUMNS for part in ("dB", "degrees")))
 
 
-def write_bode(result: Bode, file: pathlib.Path) -> None:
-    """All numbers as CSV: omega, then magnitude in dB and phase in degrees of each curve."""
-    panel_figures.write_csv(file, HEADER, _table(result))
+def write_bode(results: Mapping[int, Bode], file: pathlib.Path, *, numbered: bool) -> None:
+    """All numbers as CSV: omega, then magnitude in dB and phase in degrees of each curve.
 
-
-def write_bodes(results: Mapping[int, Bode], file: pathlib.Path) -> None:
-    """The tables of several layers, by their numbers, one below the other with the number in front."""
-    rows = ([number, *row] for number, result in results.items() for row in _table(result))
-    panel_figures.write_csv(file, ("layer", *HEADER), rows)
-
-
-def _table(result: Bode) -> list[list[float]]:
-    curves = [getattr(result, name) for name in COLUMNS]
-    return np.stack([result.omega, *(part for G in curves for part in _decibels_and_degrees(G))], axis=1).tolist()
+    The tables of several layers stand one below the other; with `numbered` the layer's number is the first column.
+    """
+    rows = []
+    for number, result in results.items():
+        curves = [part for name in COLUMNS for part in _decibels_and_degrees(getattr(result, name))]
+        table = np.stack([result.omega, *curves], axis=1).tolist()
+        rows += [[number, *row] if numbered else row for row in table]
+    figures.write_csv(file, ("layer", *HEADER) if numbered else HEADER, rows)
 
 
 def _decibels_and_degrees(G: Complex[np.ndarray, " F"]) -> tuple[Float[np.ndarray, " F"], Float[np.ndarray, " F"]]:
@@ -198,13 +195,13 @@ def plot_bode(result: Bode, file: pathlib.Path, title: str) -> None:
 
 def plot_magnitudes(results: Mapping[int, Bode], file: pathlib.Path, title: str) -> None:
     """The magnitudes of several layers, by their numbers, a panel for each, all with the same axes."""
-    figure, panels = panel_figures.panels(len(results), 3.4, 2.4, "frequency, radians / time", "|G| in dB")
+    figure, panels = figures.panels(len(results), 3.4, 2.4, "frequency, radians / time", "|G| in dB")
     for axes, (number, result) in zip(panels, results.items(), strict=True):
         for name, style in STYLES.items():
             axes.plot(result.omega, _decibels_and_degrees(getattr(result, name))[0], **style)
         _prepare(axes, result)
         axes.set_title(f"layer {number} (misfit {result.misfit:.2g})", fontsize=9)
     panels[0].plot([], [], **NYQUIST, label=NYQUIST_LABEL)
-    panel_figures.add_legend(figure, columns=2)
+    figures.add_legend(figure, columns=2)
     figure.suptitle(title, fontsize=10)
     figures.save(figure, file)

@@ -27,14 +27,14 @@ def report_unstable(config: Any, params: Any) -> str | None:
     Over a whole sequence, which is finite, they may do no harm; in recurrent mode they overflow sooner or later. (Not
     always in S4, whose low-rank part may damp what its diagonal does not.)
     """
-    found, hints, cures = [], [], {"clip_eigs": True, "real_transform": "exp"}
+    found, hints = [], []
     for i, (name, (mixer, options, own)) in enumerate(mixers_of(config, params).items()):
         real = np.asarray(mixer.eigenvalues(own, options).real) if hasattr(mixer, "eigenvalues") else np.zeros(0)
         growing = ~(real < 0)  # NaN counts
         if growing.any():
             found.append(f"{growing.sum()} of {real.size} modes of {name} (largest Re {real.max():.2g})")
-            names = [f"{field}={value}" for field, value in cures.items() if getattr(options, field, value) != value]
-            place = config.model.pattern[i % len(config.model.pattern)]
-            hints += [f"config.mixers.{place}.{names[0]} keeps them below"] if names else []
-    hint = "; ".join(["", *dict.fromkeys(hints)])
-    return f"may be unstable: Re(lambda) >= 0 in {', '.join(found)}{hint}" if found else None
+            for field, value in (("clip_eigs", True), ("real_transform", "exp")):
+                if getattr(options, field, value) != value:
+                    section = config.model.pattern[i % len(config.model.pattern)]
+                    hints.append(f"; config.mixers.{section}.{field}={value} keeps them below")
+    return f"may be unstable: Re(lambda) >= 0 in {', '.join(found)}{''.join(dict.fromkeys(hints))}" if found else None

@@ -25,12 +25,11 @@ class Options:
 
 
 def check(config: Any, task: Task, options: Options) -> None:
-    """Raises ValueError if the task's data or the model cannot be evaluated so."""
     check_stride(config, task, options.split, options.stride)
 
 
 def check_stride(config: Any, task: Task, split: str, stride: int) -> None:
-    """As `check`."""
+    """Raises ValueError if a split of the task, or the model, cannot be evaluated with this stride."""
     if not 1 <= stride <= task.length:
         raise ValueError(f"stride {stride} must lie in 1..{task.length}, the samples of a sequence")
     if stride == 1:

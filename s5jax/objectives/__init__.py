@@ -2,14 +2,14 @@
 
 An objective is a module with
 
-    Options                     a frozen dataclass: the section `objective` of a config
     outputs(task) -> int        number of outputs of the model, per sequence or per step
-    hyper(task, options)        dict of arrays, passed to `objective` as keyword arguments within the jitted step, so
-                                that new values need no compilation
     objective(outputs, batch, **hyper) -> {name: (sum, weight)}
 
 and, optionally,
 
+    Options                     a frozen dataclass: the section `objective` of a config
+    hyper(task, options)        dict of arrays, passed to `objective` as keyword arguments within the jitted step, so
+                                that new values need no compilation
     CAUSAL = True               the objective rejects models that are not causal
     summary(task, loss)         further metrics {name: number} computed from the mean loss
 

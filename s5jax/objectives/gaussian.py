@@ -4,30 +4,18 @@ As in the published pendulum experiment of S5 (arXiv 2208.04933, section 6.3), t
 mean and a value v, first all means and then all v; the variance is max(elu(v) + 1, 1e-6).
 """
 
-import dataclasses
-
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from s5jax.objectives import Batch, Metrics, weights
 
-__all__ = ["Options", "hyper", "objective", "outputs", "variance"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """This objective has no options."""
+__all__ = ["objective", "outputs", "variance"]
 
 
 def outputs(task) -> int:
     """Two outputs per target."""
     return 2 * task.targets
-
-
-def hyper(task, options: Options) -> dict[str, Array]:
-    """Empty."""
-    return {}
 
 
 def variance(v: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -4,7 +4,6 @@ The `labels` (B, L) of a task are the next tokens. Reported in addition to the l
 per token (named by the task's unit, for example character or byte), and perplexity, exp(loss).
 """
 
-import dataclasses
 import math
 
 import jax
@@ -13,25 +12,15 @@ from jaxtyping import Array, Float
 
 from s5jax.objectives import Batch, Metrics, weights
 
-__all__ = ["CAUSAL", "Options", "hyper", "objective", "outputs", "summary"]
+__all__ = ["CAUSAL", "objective", "outputs", "summary"]
 
 CAUSAL = True
 """The model must be causal; otherwise it would see the tokens that it predicts."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """This objective has no options."""
-
-
 def outputs(task) -> int:
     """Number of logits: one per token of the vocabulary."""
     return task.num_tokens
-
-
-def hyper(task, options: Options) -> dict[str, Array]:
-    """Empty."""
-    return {}
 
 
 def objective(outputs: Float[Array, "B L tokens"], batch: Batch) -> Metrics:

@@ -1,18 +1,11 @@
 """Squared error of a vector per sequence or per step."""
 
-import dataclasses
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from s5jax.objectives import Batch, Metrics, weights
 
-__all__ = ["Options", "hyper", "objective", "outputs"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """This objective has no options."""
+__all__ = ["hyper", "objective", "outputs"]
 
 
 def outputs(task) -> int:
@@ -20,7 +13,7 @@ def outputs(task) -> int:
     return task.targets
 
 
-def hyper(task, options: Options) -> dict[str, Array]:
+def hyper(task, options) -> dict[str, Array]:
     """The task's tolerance, if it has one."""
     return {"tolerance": jnp.float32(task.tolerance)} if task.tolerance else {}
 

@@ -17,13 +17,8 @@ def accumulate(
 ) -> tuple[Metrics, Any, Any]:
     """Metrics and gradients, summed over the parts of a batch, and the buffers after the last part.
 
-    Sums and weights are added before they are divided: the update is that of the whole batch, but for the statistics of
-    batch norm, which are each part's, and the draws of dropout.
-
-    Args:
-      differentiate: (params, buffers, batch, key) to ((loss, (metrics, buffers)), gradients).
-      micro_batches: number of parts.
-      params, buffers, batch, key: its arguments, for the whole batch.
+    `differentiate` maps (params, buffers, batch, key) to ((loss, (metrics, buffers)), gradients). Sums are added before
+    they are divided: the update is that of the whole batch, but for batch norm and dropout, which see each part alone.
     """
     parts = jax.tree.map(lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batch)
 
@@ -36,6 +31,5 @@ def accumulate(
     first = jax.tree.map(lambda x: x[0], parts)
     shapes = jax.eval_shape(differentiate, params, buffers, first, key)
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes[0][1][0], shapes[1]))
-    sums, _ = jax.lax.scan(add, (nothing, buffers), (jnp.arange(micro_batches), parts))
-    (metrics, grads), buffers = sums
+    ((metrics, grads), buffers), _ = jax.lax.scan(add, (nothing, buffers), (jnp.arange(micro_batches), parts))
     return metrics, buffers, grads

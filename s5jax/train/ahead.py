@@ -1,4 +1,4 @@
-"""Work done by a thread some time before its results are needed."""
+"""Batches that a thread makes before they are needed."""
 
 import collections
 import itertools
@@ -8,11 +8,11 @@ from typing import Any
 
 __all__ = ["ahead"]
 
-AHEAD = 3  # results that are made before they are needed
+AHEAD = 3
 
 
 def ahead(make: Callable[[Any], Any], order: Iterable[Any]) -> Generator[Any]:
-    """`make` of each, done by a thread some time before it is asked for."""
+    """`make` of each element of `order`, computed by a thread up to AHEAD elements in advance."""
     order = iter(order)
     with ThreadPoolExecutor(1) as thread:
         waiting = collections.deque(thread.submit(make, batch) for batch in itertools.islice(order, AHEAD))

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,18 +19,14 @@ from s5jax.train.config import Config, Section, UserError, explained
 from s5jax.train.resolve import load_module, section
 from s5jax.train.step import TrainState
 
-__all__ = ["Experiment", "RandomKeys", "build", "load_task", "random_keys"]
+__all__ = ["Experiment", "build", "load_task", "random_keys"]
 
 
-class RandomKeys(NamedTuple):
-    """Independent random keys, one for each purpose."""
-
-    init: jax.Array
-    order: jax.Array
-    dropout: jax.Array
+RandomKeys = collections.namedtuple("RandomKeys", "init order dropout")
 
 
 def random_keys(seed: int) -> RandomKeys:
+    """Independent random keys, one for each purpose."""
     return RandomKeys(*jax.random.split(jax.random.key(seed), 3))
 
 
@@ -45,13 +41,13 @@ class Experiment:
     objective: Any
     of_objective: dict[str, jax.Array]
     """Numbers that `objective`, the function, takes."""
+    summary: Any
+    """The objective's, if it has one."""
     steps_per_epoch: int
     total_steps: int
     warmup_steps: int
     schedule_steps: int
     """Steps that the schedule of the rates spans, warm-up included."""
-    summary: Any = None
-    """The objective's, if it has one."""
 
     def rates(self, step: int) -> np.ndarray:
         """The rate of each of the optimizer's groups at a step."""
@@ -59,17 +55,14 @@ class Experiment:
         return np.array([at(group.lr) if group.lr else 0.0 for group in self.optimizer.groups], np.float32)
 
     @functools.cached_property
-    def constants(self) -> dict[str, Any]:
+    def _constants(self) -> dict[str, Any]:
         """The part of `hyper` that is the same at every step."""
-        config, decays = self.config, [group.weight_decay for group in self.optimizer.groups]
-        values = {"weight_decay": np.array(decays, np.float32), "objective": self.of_objective}
-        numbers = {
-            "clip_norm": config.optim.clip_norm,
-            "average": config.optim.average,
-            "dropout": config.model.dropout,
-        }
-        values |= {name: np.float32(value) for name, value in numbers.items() if value}
-        return {**values, "key": random_keys(config.seed).dropout} if config.model.dropout else values
+        optim, dropout = self.config.optim, self.config.model.dropout
+        values = {"clip_norm": optim.clip_norm, "average": optim.average, "dropout": dropout}
+        hyper: dict[str, Any] = {name: np.float32(value) for name, value in values.items() if value}
+        hyper["weight_decay"] = np.array([group.weight_decay for group in self.optimizer.groups], np.float32)
+        hyper["objective"] = self.of_objective
+        return {**hyper, "key": random_keys(self.config.seed).dropout} if dropout else hyper
 
     def hyper(self, step: int) -> dict[str, Any]:
         """The numbers of a training step that determine no shape, so that changing one compiles nothing.
@@ -77,14 +70,10 @@ class Experiment:
         `lr` and `weight_decay` of each of the optimizer's groups; `clip_norm`, `average`, `dropout` with the run's
         `key`, where these are not zero; and those of the objective.
         """
-        values = {"lr": self.rates(step), **self.constants}
+        values = {"lr": self.rates(step), **self._constants}
         if self.config.train.carry_state:
             values["fresh"] = np.bool_(step % self.steps_per_epoch == 0)
         return values
-
-    def report(self, means: dict[str, float]) -> dict[str, float]:
-        """Means of the objective's metrics, and what follows from its loss."""
-        return means if self.summary is None else {**means, **self.summary(self.task, means["loss"])}
 
 
 def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
@@ -131,14 +120,13 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
         warmup = f"config.train.{train.warmup.key('warmup')} {train.warmup.amount}"
         raise UserError(f"{warmup}: all {steps} would be warm-up")
     optimizer = optimizers.Optimizer(config.optim, optimizers.group_labels(config, params))
-    numbers = module.hyper(task, objective.options)
-    parts = (config, task, graphdef, optimizer, module.objective, numbers)
-    of_module = getattr(module, "summary", None)
-    experiment = Experiment(*parts, steps_per_epoch, total_steps, warmup_steps, schedule_steps, of_module)
-    average = {"params": params, "batch_stats": batch_stats} if config.optim.average else None
-    average = jax.tree.map(jnp.copy, average)  # the step gives up the buffers of a state, each once
-    opt_state = optimizer.init(params)
-    return experiment, TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state, average, memory)
+    numbers = module.hyper(task, objective.options) if hasattr(module, "hyper") else {}
+    parts = (config, task, graphdef, optimizer, module.objective, numbers, getattr(module, "summary", None))
+    experiment = Experiment(*parts, steps_per_epoch, total_steps, warmup_steps, schedule_steps)
+    # A copy, since the step gives up the buffers of a state, each once.
+    average = jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats}) if config.optim.average else None
+    state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), average, memory)
+    return experiment, state
 
 
 def load_task(config: Config, *, blank: bool = False) -> Task:
@@ -180,11 +168,15 @@ def load_task(config: Config, *, blank: bool = False) -> Task:
 
 
 def _load(config: Config, blank: bool) -> Any:
-    module, arguments = load_module("task", config.task.name), []
-    if hasattr(module, "FORMAT"):
-        from s5jax.data import store
+    module = load_module("task", config.task.name)
+    options = [config.task.options] if hasattr(module, "Options") else []
+    if not hasattr(module, "FORMAT"):
+        return module.load(*options)
+    from s5jax.data import store
 
-        arguments.append(store.blank(module.FORMAT) if blank else store.read(module.FORMAT, config.task.data_dir))
-    if hasattr(module, "Options"):
-        arguments.append(config.task.options)
-    return module.load(*arguments)
+    if blank:
+        return module.load(store.blank(module.FORMAT), *options)
+    name, data_dir = module.FORMAT.name, config.task.data_dir
+    facts = {"task": name, "sha256": store.fingerprint(data_dir, name)}
+    facts["origin"] = store.read_manifest(data_dir, name)["origin"]
+    return dataclasses.replace(module.load(store.read(module.FORMAT, data_dir), *options), facts=facts)

@@ -220,5 +220,5 @@ class Config:
         for sections in (values["mixers"], values["evaluators"], values):
             for name, section in sections.items():
                 if isinstance(section, dict) and section.keys() == {"module", "options"}:
-                    sections[name] = {"module": section["module"], **section["options"]}
+                    sections[name] = {"module": section["module"], **(section["options"] or {})}
         return values

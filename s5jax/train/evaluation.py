@@ -5,40 +5,29 @@ from typing import Any
 
 from s5jax.data.task import Task
 from s5jax.evaluators import Context
-from s5jax.evaluators import stride as strides
-from s5jax.train.config import Config, UserError
+from s5jax.train.config import Config, UserError, explained
 from s5jax.train.resolve import load_module
 
-__all__ = ["check", "check_stride", "due", "report"]
+__all__ = ["check", "due", "report"]
 
 
 def check(config: Config, task: Task) -> None:
     """Raises UserError if an evaluator does not fit the model or the task."""
     for name, section in config.evaluators.items():
         module = load_module("evaluators", section.module)
-        try:
+        with explained(f"config.evaluators.{name}"):
             module.check(config, task, section.options) if hasattr(module, "check") else None
-        except ValueError as error:
-            raise UserError(f"config.evaluators.{name}: {error}") from error
-
-
-def check_stride(config: Config, task: Task, split: str, stride: int) -> None:
-    """Raises UserError if a split of the task, or the model, cannot be evaluated with this stride."""
-    try:
-        strides.check_stride(config, task, split, stride)
-    except ValueError as error:
-        raise UserError(str(error)) from None
 
 
 def due(config: Config, step: int, *, evaluating: bool, ending: bool) -> list[str]:
     """The evaluators that are due after `step` steps, by their names in the config."""
-
-    def is_due(section: Any) -> bool:
+    names = []
+    for name, section in config.evaluators.items():
         every = getattr(section.options, "every_steps", 0)
         at_start = getattr(load_module("evaluators", section.module), "AT_START", False)
-        return ending or ((step % every == 0 if every else evaluating) if step else at_start)
-
-    return [name for name, section in config.evaluators.items() if is_due(section)]
+        if ending or ((step % every == 0 if every else evaluating) if step else at_start):
+            names.append(name)
+    return names
 
 
 def report(names: list[str], context: Context, state: Any) -> dict[str, float]:

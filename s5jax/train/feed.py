@@ -18,17 +18,16 @@ __all__ = ["Feed", "Feeder", "gather", "make_mesh", "type_of"]
 
 
 def make_mesh(num_devices: int, batch_size: int) -> Mesh:
-    """A mesh of one axis, "data", over the first `num_devices` devices (0: all).
+    """A mesh of one axis, "data", over the first `num_devices` devices (0: all), which share each batch.
 
-    Every device holds the parameters and a share of the batch. `jax.jit` sees one global batch: every mean, a batch
-    norm's too, is the same on any number of devices. UserError if there are fewer devices, or they do not divide it.
+    `jax.jit` sees one global batch: every mean, a batch norm's too, is the same on any number of devices. UserError if
+    there are fewer devices, or they do not divide the batch.
     """
     if jax.process_count() > 1:
         raise UserError("training on several hosts is not supported yet: start one process")
-    available = jax.device_count()
-    if num_devices > available:
-        raise UserError(f"config.num_devices is {num_devices}, but there are {available} devices")
-    count = num_devices or available
+    if num_devices > jax.device_count():
+        raise UserError(f"config.num_devices is {num_devices}, but there are {jax.device_count()} devices")
+    count = num_devices or jax.device_count()
     if batch_size % count:
         fault = f"is not divisible by {count} devices: change it or config.num_devices"
         raise UserError(f"config.train.batch_size {batch_size} {fault}")
@@ -92,24 +91,24 @@ class Feeder:
         return self._buckets.get(name)
 
     def feeds(self, name: str, order: Iterable[Int[np.ndarray, " batch"]]) -> Generator[Feed]:
-        """What steps on the batches of a split work on, given the examples of each batch in `order`."""
+        """The feeds of steps on a split, given the examples of each batch in `order`."""
         split, bucket = self._splits[name], self.bucket(name)
 
-        def feed(examples: dict[str, Array], index: np.ndarray, places: np.ndarray) -> Feed:
+        def feed(index: np.ndarray) -> Feed:
             length = None if bucket is None else self._bounds[int(bucket[index].max())]
-            return Feed(examples, jax.device_put(places, self.everywhere), length)
-
-        def streamed(index: np.ndarray) -> Feed:
-            return feed(self._to_device(split.select(index)), index, np.arange(index.size, dtype=np.int32))
+            if name in self.resident:
+                return Feed(self._on_device[id(split)], jax.device_put(index, self.everywhere), length)
+            places = jax.device_put(np.arange(index.size, dtype=np.int32), self.everywhere)
+            return Feed(self._to_device(split.select(index)), places, length)
 
         if name in self.resident:
             if id(split) not in self._on_device:  # one that has two names is there once
                 self._on_device[id(split)] = self._to_device(split)
-            yield from (feed(self._on_device[id(split)], index, index) for index in order)
+            yield from map(feed, order)
         else:
             from s5jax.train.ahead import ahead
 
-            yield from ahead(streamed, order)
+            yield from ahead(feed, order)
 
     def evaluation(self, name: str) -> Generator[tuple[Feed, Array]]:
         """Every example of a split once: feeds, and which examples of each count."""

@@ -17,7 +17,7 @@ from s5jax.train.config import DURATIONS, Config, Duration, TaskConfig, UserErro
 from s5jax.train.modules import faults_told, known, shapes
 from s5jax.train.optimizer import path_name
 from s5jax.train.program import Program
-from s5jax.train.resolve import load_file, load_module
+from s5jax.train.resolve import PACKAGES, load_file, load_module
 from s5jax.train.step import TrainState
 
 __all__ = ["describe_fields", "describe_recipe", "dry_run"]
@@ -49,19 +49,13 @@ def dry_run(config: Config) -> str:
             task, note = load_task(config, blank=True), [f"note: {error}. Steps are those of the official data", ""]
         experiment, state = build(config, task)
         memory = _step_memory(Program(experiment), state)
-    return "\n".join(
-        [
-            *note,
-            *_config_lines(config.to_dict()),
-            "",
-            *_parameter_lines(experiment, state),
-            "",
-            f"{experiment.total_steps} steps, {experiment.steps_per_epoch} an epoch, warm-up {experiment.warmup_steps},"
-            f" schedule {experiment.schedule_steps}",
-            "memory of a step, per device: "
-            + ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in memory.items()),
-        ]
+    steps = (
+        f"{experiment.total_steps} steps, {experiment.steps_per_epoch} an epoch, warm-up {experiment.warmup_steps},"
+        f" schedule {experiment.schedule_steps}"
     )
+    sizes = ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in memory.items())
+    lines = [*note, *_config_lines(config.to_dict()), "", *_parameter_lines(experiment, state), "", steps]
+    return "\n".join([*lines, f"memory of a step, per device: {sizes}"])
 
 
 def _step_memory(program: Program, state: TrainState) -> dict[str, int]:
@@ -84,10 +78,10 @@ def describe_recipe(file_and_arg: str | None) -> str:
     if file_and_arg is None:
         return EXAMPLES
     file = file_and_arg.partition(":")[0]
-    module = load_file(file)
-    rows: dict[str, dict[str, Any]] = getattr(module, "RECIPES", {})
+    names = load_file(file)
+    rows: dict[str, dict[str, Any]] = names.get("RECIPES", {})
     flags = sorted({key.partition(":")[0] for row in rows.values() for key in row if ":" in key})
-    lines = [f"{file}:", "", textwrap.indent((module.__doc__ or "").strip(), "  "), ""]
+    lines = [f"{file}:", "", textwrap.indent((names["__doc__"] or "").strip(), "  "), ""]
     if rows:
         lines += [f"  models, --config={file}:MODEL: {', '.join(rows)}"]
         lines += [f"  flags, --config={file}:MODEL,FLAG: {', '.join(flags)}", ""]
@@ -99,25 +93,21 @@ def describe_fields() -> str:
     lines = [
         "fields, set by --config.SECTION.FIELD=VALUE, with the defaults for what a config file leaves out",
         "(--dry_run shows what a file sets):",
+        *_field_lines("", Config, ["seed", "num_devices"]),
     ]
-    hints = typing.get_type_hints(Config)
-    top = [field for field in dataclasses.fields(Config) if not dataclasses.is_dataclass(hints[field.name])]
-    lines += _field_lines("", Config, [field.name for field in top if field.type is int])
-    for section in dataclasses.fields(Config):
-        if section.name in ("mixers", "evaluators", "objective"):
-            for name in known(section.name):
-                options = load_module(section.name, name).Options
-                place = f"{section.name}.module={name}" if section.name == "objective" else f"{section.name}.{name}"
-                prefix = section.name if section.name == "objective" else place
-                lines += ["", f"  {place}", *_field_lines(f"{prefix}.", options)]
-        elif section.name == "task":
-            own = ["data_dir", "limit"]
-            lines += ["", f"  task.name: {', '.join(known('task'))}", *_field_lines("task.", TaskConfig, own)]
-            for name in known("task"):
-                options = getattr(load_module("task", name), "Options", None)
-                lines += ["", f"  task.name={name}", *_field_lines("task.", options)] if options else []
-        elif section not in top:
-            lines += ["", *_field_lines(f"{section.name}.", hints[section.name])]
+    for section, cls in typing.get_type_hints(Config).items():
+        if section == "task":
+            lines += ["", f"  task.name: {', '.join(known('task'))}"]
+            lines += _field_lines("task.", TaskConfig, ["data_dir", "limit"])
+        if section not in PACKAGES:
+            lines += ["", *_field_lines(f"{section}.", cls)] if dataclasses.is_dataclass(cls) else []
+            continue
+        for name in known(section):
+            options = getattr(load_module(section, name), "Options", None)
+            title = {"task": "task.name=", "objective": "objective.module="}.get(section, f"{section}.") + name
+            prefix = f"{section}." if "=" in title else f"{title}."
+            if options or section != "task":
+                lines += ["", f"  {title}", *(_field_lines(prefix, options) if options else [])]
     return "\n".join(lines)
 
 

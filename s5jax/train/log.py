@@ -5,11 +5,11 @@ import datetime
 import json
 import pathlib
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import tqdm
 
-from s5jax.train.config import Config, UserError
+from s5jax.train.config import Config
 
 __all__ = ["Writer", "in_words"]
 
@@ -23,8 +23,9 @@ class Writer(contextlib.AbstractContextManager["Writer"]):
     def __init__(self, workdir: pathlib.Path, config: Config, step: int, total_steps: int):
         self._file = _reopen(workdir / "metrics.jsonl", step)
         self._is_terminal, self._total_steps = sys.stderr.isatty(), total_steps
-        bar: dict[str, Any] = {"unit": "step", "dynamic_ncols": True, "smoothing": 0.1}
-        self._bar = tqdm.tqdm(total=total_steps, initial=step, disable=not self._is_terminal, **bar)
+        self._bar = tqdm.tqdm(
+            total=total_steps, initial=step, unit="step", dynamic_ncols=True, disable=not self._is_terminal
+        )
         self._sinks: list[Any] = []
         if config.log.tensorboard or config.log.wandb != "off":
             from s5jax.train import sinks
@@ -37,9 +38,9 @@ class Writer(contextlib.AbstractContextManager["Writer"]):
         for sink in self._sinks:
             sink.close(failed=exception_type is not None)
 
-    def advance(self, steps: int) -> None:
-        """So many more steps are done."""
-        self._bar.update(steps)
+    def advance(self) -> None:
+        """One more step is done."""
+        self._bar.update()
 
     def say(self, line: str) -> None:
         """A line on standard output, above the progress bar where there is one."""
@@ -53,13 +54,13 @@ class Writer(contextlib.AbstractContextManager["Writer"]):
             sink.write(step, metrics | timing)
 
     def report(self, step: int, metrics: dict[str, float], speed: float) -> None:
-        """Metrics of training, and its steps per second (0: not known), also shown to who waits."""
+        """Writes metrics of training and shows them; `speed` is in steps per second, 0 if it is not known."""
         self.write(step, metrics, **({"steps_per_second": speed} if speed else {}))
         self._bar.set_postfix(loss=f"{metrics['train/loss']:.4f}", refresh=False)
         if not self._is_terminal:
             shown = {name: value for name, value in metrics.items() if name not in ("train/grad_norm", "train/lr")}
-            left = datetime.timedelta(seconds=round((self._total_steps - step) / speed)) if speed else None
             words = f"epoch {metrics['epoch']:.2f}  {in_words(shown, 'train', 'loss', '  ')}"
+            left = datetime.timedelta(seconds=round((self._total_steps - step) / speed)) if speed else None
             pace = f"  {speed:.1f} steps/s  {left} left" if speed else ""
             self.say(f"step {step}/{self._total_steps}  {words}{pace}")
 
@@ -69,17 +70,12 @@ class Writer(contextlib.AbstractContextManager["Writer"]):
             sink.summarize(result)
 
 
-def _reopen(path: pathlib.Path, step: int) -> Any:
+def _reopen(path: pathlib.Path, step: int) -> TextIO:
     """Opens the file to append, keeping the lines up to a step; of a run that starts, none."""
-    kept = []
-    for line in path.read_text().splitlines(keepends=True) if step and path.exists() else []:
-        try:  # a killed process may have left half a line, only ever as the last one
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
-                kept.append(line)
-        except ValueError as error:
-            raise UserError(f"{path} has a line that is not JSON: {line.strip()[:60]!r}") from error
+    lines = path.read_text().splitlines(keepends=True) if step and path.exists() else []
+    whole = [line for line in lines if line.endswith("\n")]  # a killed process may have left half a line
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(kept))
+    temporary.write_text("".join(line for line in whole if json.loads(line)["step"] <= step))
     temporary.replace(path)
     return path.open("a")
 

@@ -20,7 +20,7 @@ from s5jax.evaluators.stability import report_unstable
 from s5jax.objectives import Metrics
 from s5jax.train import workdir as workdirs
 from s5jax.train.build import Experiment, build, load_task, random_keys
-from s5jax.train.checkpoint import Checkpoints
+from s5jax.train.checkpoint import Checkpoints, load
 from s5jax.train.config import Config, UserError
 from s5jax.train.log import Writer, in_words
 from s5jax.train.program import Program
@@ -49,7 +49,7 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
     Args:
       config: the experiment.
       workdir: the run's directory (see `workdir.py`), made if need be.
-      started: `time.perf_counter()` at the program's start, for the report of how long the start took.
+      started: `time.perf_counter()` at the program's start; the time to the first step is reported.
 
     Returns:
       What result.json holds: steps, and the objective's metrics on the validation and test splits.
@@ -83,15 +83,13 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
         # What a checkpoint keeps besides the state: all that later reports and decisions depend on.
         progress: dict[str, Any] = {"best": None, "best_step": None, "stale": 0, "window": {}, "seconds": 0.0}
         state, progress = checkpoints.restore_latest(state) or (state, progress)
-        step = int(state.step)
-        state = program.place(state)
-        window = _Window(progress["window"])
+        step, state, window = int(state.step), program.place(state), _Window(progress["window"])
         writer = stack.enter_context(Writer(workdir, config, step, total_steps))
 
         workdirs.record(workdir, config, data)
         run = workdirs.describe_run(workdir, config, state.params, program.mesh.size)
-        for warning in run.pop("warnings"):
-            writer.say(f"warning: {warning}")
+        for name in run.pop("changed"):
+            writer.say(f"warning: {name} has changed since this run started")
         writer.say(
             f"{workdir}: {'+'.join(config.model.pattern)} on {task.name}, {run['parameters']:,} parameters,"
             f" {run['device']}; {total_steps} steps of {config.train.batch_size} examples, {steps_per_epoch} an epoch"
@@ -121,46 +119,51 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
             writer.write(0, {"epoch": 0.0, **reported})
         if step < total_steps:
             writer.say("compiling the training step")
-        clock, first = _Clock(progress["seconds"]), step + 1
+        first, begin = step + 1, time.perf_counter() - progress["seconds"]
+        lap, lap_step = time.perf_counter(), step  # from here on nothing but training steps took time
         order = _order(experiment, program.feeder.bucket("train"), step)
         feeds = stack.enter_context(contextlib.closing(program.feeder.feeds("train", order)))
         while not ended():
             state, metrics = program.step(state, next(feeds), step)
             step += 1
             window.add(step, metrics)
-            writer.advance(1)
+            writer.advance()
             if step == first:
                 window.read()
                 writer.say(f"start, import to first step: {time.perf_counter() - started:.1f} s")
-                clock.lap(step)  # so that compilation does not count as slowness
+                lap, lap_step = time.perf_counter(), step  # so that compilation does not count as slowness
 
             if step % config.log.every_steps == 0:
                 report = {"epoch": step / steps_per_epoch, **window.take_means()}
                 report["train/lr"] = float(experiment.rates(step - 1)[-1])
-                writer.report(step, report, clock.lap(step))
+                now = time.perf_counter()
+                writer.report(step, report, (step - lap_step) / (now - lap))
+                lap, lap_step = now, step
 
             evaluating = step % eval_every == 0 or step == total_steps
             saving = evaluating or (save_every and step % save_every == 0)
             if saving:
                 window.read()
-            with clock.paused():
-                values: dict[str, float] = {}
-                if evaluating:
-                    values = measure(state, "val")
-                    _check_finite(step, values)
-                    _judge(progress, step, values, task)
-                    best = "  best so far" if progress["best_step"] == step else ""
-                    words = in_words(values, "val", "loss", "  ")
-                    writer.say(f"epoch {step / steps_per_epoch:.2f}  step {step}  validation {words}{best}")
-                    warning = report_unstable(config, state.evaluated["params"])
-                    writer.say(f"warning: {warning}") if warning else None
-                # Before the checkpoint of the same step, from which a resumed run would go on without writing them.
-                reported = values | evaluate_further(evaluating=evaluating, ending=ended())
-                if reported:
-                    writer.write(step, {"epoch": step / steps_per_epoch, **reported})
-                stopping = bool(signals)  # asked once: one that comes from here on waits for the next step
-                if saving or stopping:
-                    checkpoints.save(state, {**progress, "window": window.read(), "seconds": clock.seconds()})
+            pause = time.perf_counter()
+            values: dict[str, float] = {}
+            if evaluating:
+                values = measure(state, "val")
+                _check_finite(step, values)
+                _judge(progress, step, values, task)
+                best = "  best so far" if progress["best_step"] == step else ""
+                words = in_words(values, "val", "loss", "  ")
+                writer.say(f"epoch {step / steps_per_epoch:.2f}  step {step}  validation {words}{best}")
+                warning = report_unstable(config, state.evaluated["params"])
+                writer.say(f"warning: {warning}") if warning else None
+            # Before the checkpoint of the same step, from which a resumed run would go on without writing them.
+            reported = values | evaluate_further(evaluating=evaluating, ending=ended())
+            if reported:
+                writer.write(step, {"epoch": step / steps_per_epoch, **reported})
+            stopping = bool(signals)  # asked once: one that comes from here on waits for the next step
+            if saving or stopping:
+                seconds = time.perf_counter() - begin
+                checkpoints.save(state, {**progress, "window": window.read(), "seconds": seconds})
+            lap += time.perf_counter() - pause
             if stopping and step < total_steps:
                 checkpoints.wait()
                 name = signal.Signals(signals[0]).name
@@ -169,17 +172,15 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
         checkpoints.wait()
         if progress["best"] is None:  # its checkpoint was damaged
             _judge(progress, step, measure(state, "val"), task)
-        best_state = program.place(checkpoints.restore(progress["best_step"], state))
+        best_state = program.place(load(checkpoints.directory / str(progress["best_step"]), state))
         result = {"steps": step, "best_step": progress["best_step"], **progress["best"], **measure(best_state, "test")}
-        seconds = clock.seconds()
+        seconds = time.perf_counter() - begin
         workdirs.write_json(workdir / "run.json", {**run, "finished": workdirs.now(), "seconds": round(seconds, 1)})
         workdirs.write_json(workdir / "result.json", result)
         writer.summarize(result)
         judge = task.judge[0]
-        writer.say(
-            f"done in {seconds:.0f} s: test {in_words(result, 'test', judge)}"
-            f" at the best validation {judge} ({result[f'val/{judge}']:.4f}, step {result['best_step']})"
-        )
+        best = f"the best validation {judge} ({result[f'val/{judge}']:.4f}, step {result['best_step']})"
+        writer.say(f"done in {seconds:.0f} s: test {in_words(result, 'test', judge)} at {best}")
         return result
 
 
@@ -204,7 +205,6 @@ class _Window:
         self._unread: tuple[int, Metrics] | None = None
 
     def add(self, step: int, metrics: Metrics) -> None:
-        """Metrics of a step."""
         self.read()
         self._unread = step, metrics
 
@@ -219,32 +219,9 @@ class _Window:
         return self._sums
 
     def take_means(self) -> dict[str, float]:
-        """Also starts a new window."""
+        """The mean of each metric; starts a new window."""
         sums, self._sums = self.read(), {}
         return {name: total / weight if weight else 0.0 for name, (total, weight) in sums.items()}
-
-
-class _Clock:
-    """Seconds of the run, and the speed of its training steps, evaluations and checkpoints not counted."""
-
-    def __init__(self, before: float):
-        self._begin = time.perf_counter() - before
-        self._lap, self._lap_step = time.perf_counter(), 0
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self._begin
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        self._lap += time.perf_counter() - begin
-
-    def lap(self, step: int) -> float:
-        """Steps per second since the last lap."""
-        seconds, steps = time.perf_counter() - self._lap, step - self._lap_step
-        self._lap, self._lap_step = time.perf_counter(), step
-        return steps / seconds
 
 
 @contextlib.contextmanager
@@ -252,15 +229,13 @@ def _catch_signals() -> Iterator[list[int]]:
     """Records SIGTERM and SIGINT so that the loop can save first; a second SIGINT interrupts at once."""
     received: list[int] = []
     may_handle = threading.current_thread() is threading.main_thread()  # Python lets no other thread
-    signums = (signal.SIGTERM, signal.SIGINT) if may_handle else ()
-    previous = {signum: signal.getsignal(signum) for signum in signums}
 
     def note(signum: int, _: Any) -> None:
         received.append(signum)
         signal.signal(signal.SIGINT, previous[signal.SIGINT])
 
-    for signum in previous:
-        signal.signal(signum, note)
+    signums = (signal.SIGTERM, signal.SIGINT) if may_handle else ()
+    previous = {signum: signal.signal(signum, note) for signum in signums}
     try:
         yield received
     finally:

@@ -23,17 +23,8 @@ from s5jax.train.config import Config, UserError
 from s5jax.train.feed import gather, type_of
 from s5jax.train.resolve import PACKAGES
 
-__all__ = [
-    "check_mixers",
-    "check_objective",
-    "explain_task",
-    "fault_of",
-    "faults_told",
-    "files_of",
-    "known",
-    "refusal",
-    "shapes",
-]
+__all__ = ["check_mixers", "check_objective", "explain_task", "fault_of", "faults_told", "files_of", "known", "refusal"]
+__all__ += ["shapes"]
 
 
 def known(kind: str) -> list[str]:
@@ -80,12 +71,10 @@ def faults_told(config: Config) -> Iterator[None]:
         raise
     except Exception as error:
         names = {str(file): name for name, file in files_of(config).items()}
-        found = [
-            names[frame.filename] for frame in traceback.extract_tb(error.__traceback__) if frame.filename in names
-        ]
-        if not found:
-            raise
-        raise UserError(f"{found[-1]} failed: {fault_of(error)}") from error
+        for frame in reversed(traceback.extract_tb(error.__traceback__)):
+            if frame.filename in names:
+                raise UserError(f"{names[frame.filename]} failed: {fault_of(error)}") from error
+        raise
 
 
 def fault_of(error: BaseException) -> str:
@@ -161,8 +150,7 @@ def check_mixers(config: Config, length: int) -> None:
             raise UserError(f"config.model.pattern: {name}.init must return nested dicts of arrays, got {params}")
         if not isinstance(result, tuple) or len(result) != 2:
             raise UserError(f"config.model.pattern: {name}.apply must return (y, state), got {result!r}")
-        if getattr(result[0], "shape", None) != shape or result[1] is not None:
-            raise UserError(
-                f"config.model.pattern: {name}.apply must return y of the shape of x, {shape}, and no state if none was"
-                f" given; got {getattr(result[0], 'shape', result[0])} and {result[1]!r}"
-            )
+        (y, state), wanted = result, f"y of the shape of x, {shape}, and no state if none was given"
+        if getattr(y, "shape", None) != shape or state is not None:
+            got = f"{getattr(y, 'shape', y)} and {state!r}"
+            raise UserError(f"config.model.pattern: {name}.apply must return {wanted}; got {got}")

@@ -6,6 +6,7 @@ that matches counts. A pattern is a regular expression that matches a leaf's who
 is as in the config. Rates and decays are arguments of the training step, see `hyper` in `build.py`.
 """
 
+import functools
 import inspect
 import math
 import re
@@ -18,7 +19,7 @@ import optax
 from s5jax import mixers
 from s5jax.train.config import Config, Optim, UserError
 
-__all__ = ["Group", "Optimizer", "group_labels", "groups_of", "path_name", "rate_at", "rules_of"]
+__all__ = ["Group", "Optimizer", "group_labels", "groups_of", "path_name", "rate_at"]
 
 FIELDS = ("b1", "b2", "eps")  # arguments of optimizers that are fields of the config
 Rules = tuple[tuple[str, dict[str, Any]], ...]
@@ -49,7 +50,7 @@ class Group(NamedTuple):
     frozen: bool
 
 
-def rules_of(optim: Optim) -> Rules:
+def _rules_of(optim: Optim) -> Rules:
     """All rules of a config: its own, then those of its grouping."""
     step_sizes: Rules = ((".*/seq/log_step", _REGULAR),) if optim.dt_global else ()
     return (*optim.rules, *step_sizes, *GROUPINGS[optim.grouping])
@@ -58,7 +59,7 @@ def rules_of(optim: Optim) -> Rules:
 def groups_of(optim: Optim) -> list[Group]:
     """The group of each rule, in their order, and last the group of all other parameters."""
     groups = []
-    for i, (_, values) in enumerate((*rules_of(optim), ("", _REGULAR))):
+    for i, (_, values) in enumerate((*_rules_of(optim), ("", _REGULAR))):
         lr, decay = values.get("lr", optim.lr), values.get("weight_decay", optim.weight_decay)
         lr = optim.ssm_lr if lr == "ssm_lr" else lr
         frozen, name = bool(values.get("frozen", False)), values.get("name", f"rule {i + 1}")
@@ -71,7 +72,7 @@ def group_labels(config: Config, params: Any) -> Any:
 
     Raises UserError if a rule of the config, or dt_global, matches no parameter, or lr_min exceeds a rate.
     """
-    optim, rules = config.optim, rules_of(config.optim)
+    optim, rules = config.optim, _rules_of(config.optim)
     paths = jax.tree_util.tree_leaves_with_path(params)
     if optim.dt_global and not any(path_name(path).endswith("/seq/log_step") for path, _ in paths):
         raise UserError("config.optim.dt_global changes nothing: no mixer of the model has a log_step")
@@ -109,17 +110,14 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 
 def rate_at(optim: Optim, step: int, warmup_steps: int, total_steps: int, base: float) -> float:
-    """The rate of a step, for a group whose highest rate is `base`.
+    """The rate after `step` steps, for a group whose highest rate is `base`; `total_steps` are those of the schedule.
 
-    `warmup_cosine`: linear to `base` over the warm-up, then half a cosine that reaches lr_min after the last of
-    `total_steps`. Where training goes on, so does the cosine, up again, as in the published S4 code (`s5_published`
-    stays at lr_min). `constant`: linear to `base` over the warm-up, then `base`.
+    `constant`: linear to `base` over the warm-up, then `base`. `warmup_cosine`: the same warm-up, then half a cosine
+    that reaches lr_min after `total_steps`; beyond them it rises again, as in the published S4 code.
 
     `s5_published`: what the published S5 loop does. Step 0 runs at `base`, before any warm-up, and each later step at
     the rate computed for the step before it, k: base (k + 1) / warmup while k < warmup, then a cosine of length
-    total - warmup in k itself, not k - warmup. The rate so drops at the seam, and is lr_min for the last warmup steps.
-
-    `step` counts the steps done before this one; `total_steps` are those of the schedule, warm-up included.
+    total - warmup in k itself, not k - warmup. The rate drops at the seam, and is lr_min for the last warmup steps.
     """
 
     def cosine(k: int) -> float:
@@ -140,21 +138,16 @@ class Optimizer:
 
     def __init__(self, optim: Optim, labels: Any):
         self.optim, self.labels, self.groups = optim, labels, groups_of(optim)
-        parameters = inspect.signature(getattr(optax, optim.name)).parameters
-        self._decoupled = "weight_decay" in parameters
-        given = {name: getattr(optim, name) for name in FIELDS if name in parameters}
-        self._arguments = {name: value for name, value in given.items() if value is not None} | optim.arguments
+        given = {name: getattr(optim, name) for name in FIELDS if getattr(optim, name) is not None}
+        self._make = functools.partial(getattr(optax, optim.name), **given, **optim.arguments)
 
     def _transformation(self, lr: Any, weight_decay: Any, clip_norm: Any) -> optax.GradientTransformation:
-        make = getattr(optax, self.optim.name)
-
         def of_group(i: int) -> optax.GradientTransformation:
             if self.groups[i].frozen:
                 return optax.set_to_zero()
-            if self._decoupled:
-                return make(lr[i], weight_decay=weight_decay[i], **self._arguments)
-            l2 = optax.add_decayed_weights(weight_decay[i])
-            return optax.chain(l2, make(lr[i], **self._arguments))
+            if "weight_decay" in inspect.signature(self._make).parameters:
+                return self._make(lr[i], weight_decay=weight_decay[i])
+            return optax.chain(optax.add_decayed_weights(weight_decay[i]), self._make(lr[i]))
 
         update = optax.multi_transform({i: of_group(i) for i in sorted({*jax.tree.leaves(self.labels)})}, self.labels)
         if clip_norm is None:
@@ -168,9 +161,6 @@ class Optimizer:
         return self._transformation(rates, np.zeros(len(rates)), self.optim.clip_norm or None).init(params)
 
     def update(self, grads: Any, state: Any, params: Any, hyper: dict[str, Any]) -> tuple[Any, Any]:
-        """Updates of the parameters, and the next state.
-
-        `hyper` has `lr` and `weight_decay`, a number for each of `groups`, and `clip_norm` if gradients are clipped.
-        """
+        """Updates of the parameters, and the next state; `hyper` has `lr` and `weight_decay` for each of `groups`."""
         transformation = self._transformation(hyper["lr"], hyper["weight_decay"], hyper.get("clip_norm"))
         return transformation.update(grads, state, params)

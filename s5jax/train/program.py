@@ -24,24 +24,22 @@ class Program:
         self.mesh = make_mesh(config.num_devices if num_devices is None else num_devices, config.train.batch_size)
         self.feeder = Feeder(config, experiment.task, self.mesh)
         everywhere, shared = self.feeder.everywhere, self.feeder.shared
-        take = functools.partial(gather, task=experiment.task)
         parts = {"graphdef": experiment.graphdef, "objective": experiment.objective}
         trained = {**parts, "optimizer": experiment.optimizer, "micro_batches": config.optim.micro_batches}
 
         def batch_of(given: tuple[dict[str, Array], Array], **cut: Any) -> dict[str, Array]:
-            return jax.lax.with_sharding_constraint(take(*given, **cut), shared)
+            return jax.lax.with_sharding_constraint(gather(*given, experiment.task, **cut), shared)
 
         @functools.cache
         def step_at(length: int | None) -> Any:
-            gather = functools.partial(batch_of, length=length)
-            step = functools.partial(train_step, gather=gather, **trained)
+            step = functools.partial(train_step, gather=functools.partial(batch_of, length=length), **trained)
             return jax.jit(step, donate_argnums=0, out_shardings=everywhere)
 
-        @functools.partial(jax.jit, static_argnums=(5, 6), out_shardings=everywhere)
+        @functools.partial(jax.jit, static_argnums=(4, 5), out_shardings=everywhere)
         def evaluate(
-            state: TrainState, examples: Any, places: Any, counted: Any, hyper: Hyper, length: int | None, stride: int
+            state: TrainState, given: Any, counted: Any, hyper: Hyper, length: int | None, stride: int
         ) -> tuple[Metrics, Any]:
-            batch = {**batch_of((examples, places), length=length, stride=stride), "counted": counted}
+            batch = {**batch_of(given, length=length, stride=stride), "counted": counted}
             return eval_step(state, batch, hyper, rate=None if stride == 1 else float(stride), **parts)
 
         self.step_at, self._evaluate = step_at, evaluate
@@ -60,20 +58,18 @@ class Program:
     def evaluate(self, state: TrainState, name: str, *, stride: int = 1) -> dict[str, float]:
         """The objective's metrics over every example of a split, but for those in which nothing of it counts.
 
-        The model gets every `stride`-th sample, with step sizes multiplied by `stride`; UserError if the task's data
-        cannot be read so.
+        The model gets every `stride`-th sample, with step sizes multiplied by `stride`: see `stride.check_stride`.
         """
-        if stride != 1:
-            from s5jax.train import evaluation
-
-            evaluation.check_stride(self.experiment.config, self.experiment.task, name, stride)
         sums: list[Metrics] = []
         for feed, counted in self.feeder.evaluation(name):
             hyper: Hyper = {"objective": self.experiment.of_objective}
             if state.memory is not None:
                 hyper["fresh"] = np.bool_(not sums)
-            metrics, memory = self._evaluate(state, feed.examples, feed.places, counted, hyper, feed.length, stride)
+            given = (feed.examples, feed.places)
+            metrics, memory = self._evaluate(state, given, counted, hyper, feed.length, stride)
             state = state._replace(memory=memory)
             sums.append(metrics)
         totals: dict[str, Any] = {key: np.sum([s[key] for s in sums], axis=0, dtype=np.float64) for key in sums[0]}
-        return self.experiment.report({key: float(total / weight) for key, (total, weight) in totals.items() if weight})
+        means = {key: float(total / weight) for key, (total, weight) in totals.items() if weight}
+        summary = self.experiment.summary
+        return {**means, **summary(self.experiment.task, means["loss"])} if summary and means else means

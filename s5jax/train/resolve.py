@@ -1,7 +1,7 @@
-"""The one border between config files and the program.
+"""Turns config files into the dataclasses of `config.py`.
 
-A config file's `get_config(arg)` returns an `ml_collections.ConfigDict`. `resolve` turns it into the dataclasses of
-`config.py`; each mistake in it is reported here, in a line with the field's name and the choices.
+A config file's `get_config(arg)` returns an `ml_collections.ConfigDict`. Each mistake in it is reported here, in a line
+with the field's name and the choices.
 """
 
 import ast
@@ -9,10 +9,10 @@ import contextlib
 import dataclasses
 import difflib
 import importlib
-import importlib.util
 import math
 import pathlib
 import re
+import runpy
 import sys
 import types
 import typing
@@ -26,7 +26,6 @@ from s5jax.train.config import DURATIONS, Config, Duration, Optim, Section, Task
 
 __all__ = ["assign", "build", "load_config", "load_file", "load_module", "override", "resolve", "section"]
 
-NoOptions = dataclasses.make_dataclass("NoOptions", [], frozen=True)
 PACKAGES = {
     "mixers": ("s5jax.mixers", "apply"),
     "objective": ("s5jax.objectives", "objective"),
@@ -36,34 +35,32 @@ PACKAGES = {
 """Where the modules of a section are, and the function that they have."""
 
 
-def load_file(file: str) -> types.ModuleType:
-    """A config file as a module. Below a directory `configs` it may import from there: `from configs import common`."""
+def load_file(file: str) -> dict[str, Any]:
+    """What a config file defines. Below a folder `configs` it may import from there: `from configs import common`."""
     path = pathlib.Path(file)
-    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path) if path.is_file() else None
-    if spec is None or spec.loader is None:
-        hint = "does not exist (run from the repository's root: --config=configs/digits.py:s5)"
-        raise UserError(f"config file {file} {'is not a Python file' if path.is_file() else hint}")
-    module = importlib.util.module_from_spec(spec)
+    if not path.is_file():
+        hint = "run from the repository's root: --config=configs/digits.py:s5"
+        raise UserError(f"config file {file} does not exist ({hint})")
     for directory in path.absolute().parents:
         if directory.name == "configs" and str(directory.parent) not in sys.path:
             sys.path.insert(0, str(directory.parent))
     try:
-        spec.loader.exec_module(module)
+        names = runpy.run_path(file)
     except Exception as error:  # the file is the user's
         from s5jax.train import modules
 
         raise UserError(f"config file {file} cannot be run: {modules.fault_of(error)}") from error
-    if not hasattr(module, "get_config"):
+    if "get_config" not in names:
         raise UserError(f"config file {file} does not define get_config()")
-    return module
+    return names
 
 
 def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
     """What `get_config(arg)` of a config file returns, for "FILE.py" or "FILE.py:ARG"."""
     file, _, arg = file_and_arg.partition(":")
-    module = load_file(file)
+    get_config = load_file(file)["get_config"]
     try:
-        config = module.get_config(arg) if arg else module.get_config()
+        config = get_config(arg) if arg else get_config()
     except Exception as error:
         reason = error if isinstance(error, ValueError) else f"get_config() failed: {type(error).__name__}: {error}"
         raise UserError(f"{file}: {reason}") from error
@@ -78,17 +75,15 @@ def assign(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
     A duration replaces the same duration in another unit. With another task, the fields of the old one go.
     """
     *sections, field = name.split(".")
-    _check_names(_fields(Config), sections[:1], "config")
     at = config
     for depth, section in enumerate(sections, 1):
-        open_ended = sections[0] in ("mixers", "evaluators") or sections == ["optim", "arguments"]
-        if at.get(section, None) is None and (depth == 1 or open_ended):
+        if at.get(section) is None:
             with at.unlocked():
                 at[section] = ml_collections.ConfigDict()
-        at = at.get(section, None)
+        at = at[section]
         if not isinstance(at, ml_collections.ConfigDict):
             raise UserError(f"config.{name}: config.{'.'.join(sections[:depth])} is not a section")
-    if name == "task.name" and value != at.get("name", None):
+    if name == "task.name" and value != at.get("name"):
         config.task = at = ml_collections.ConfigDict({name: at[name] for name in _fields(TaskConfig) if name in at})
     with at.unlocked(), at.ignore_type():
         for key in list(at) if sections == ["train"] and field in DURATIONS else []:
@@ -107,51 +102,42 @@ def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> Non
             raise UserError(f"unknown option {argument}; {hint}")
         if not equals:
             raise UserError(f"{argument} needs a value: --config.{name}=value")
-        assign(config, name, _parse(text))
+        value: Any = text
+        with contextlib.suppress(ValueError, TypeError, SyntaxError):
+            value = ast.literal_eval(text.title() if text.lower() in ("true", "false") else text)
+        assign(config, name, value)
     pattern = config.get("model", {}).get("pattern", models.Options.pattern)
-    pattern = [pattern] if isinstance(pattern, str) else list(pattern)
     for argument in arguments:  # options of a mixer that the model does not have would do nothing
         path = re.match(r"--config\.mixers\.([^=]*)", argument)
-        if path and not {path[1], path[1].rpartition(".")[0]} & set(pattern):
+        if path and path[1] not in pattern and path[1].rpartition(".")[0] not in pattern:
             raise UserError(f"{argument}: model.pattern has the mixers {', '.join(map(str, pattern))}")
-
-
-def _parse(text: str) -> Any:
-    try:
-        return ast.literal_eval(text.title() if text.lower() in ("true", "false") else text)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return text
 
 
 def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
     """The frozen config. Raises UserError for an unknown field, a wrong value or a module that does not exist."""
     values = values.to_dict() if isinstance(values, ml_collections.ConfigDict) else dict(values)
     _check_names(_fields(Config), values, "config")
-    if isinstance(values.get("task"), dict):
-        task, own = dict(values["task"]), [name for name in _fields(TaskConfig) if name != "options"]
+    if "task" in values:
+        own = [name for name in _fields(TaskConfig) if name != "options"]
+        task = {name: value for name, value in _dict(values["task"], "config.task").items() if name in own}
         module = load_module("task", task.get("name"))
-        options = {name: task.pop(name) for name in list(task) if name not in own}
-        if options or hasattr(module, "Options"):
-            task["options"] = _options(module, options, "config.task", own)
+        options = {name: value for name, value in values["task"].items() if name not in own}
+        task["options"] = _options(module, options, "config.task", own)
         values["task"] = build(TaskConfig, task, "config.task")
     model = values["model"] = build(models.Options, values.get("model", {}), "config.model")
-    given = _by_name(_dict(values.get("mixers", {}), "config.mixers"), model.pattern)
-    values["mixers"] = {name: section("mixers", name, given.get(name, {})) for name in model.pattern}
-    for name in given.keys() - values["mixers"]:  # a recipe's mixer that another pattern does not use is checked, too
-        section("mixers", name, given[name])
+    given: dict[str, Any] = {name: {} for name in model.pattern}
+    given |= _by_name(_dict(values.get("mixers", {}), "config.mixers"), model.pattern)
+    checked = {name: section("mixers", name, options) for name, options in given.items()}
+    values["mixers"] = {name: checked[name] for name in model.pattern}  # of a recipe's mixers those that are used
     evaluators = _by_name(_dict(values.get("evaluators", {}), "config.evaluators"))
     values["evaluators"] = {name: section("evaluators", name, given) for name, given in evaluators.items()}
     if values.get("objective") is not None:
-        options = dict(_dict(values["objective"], "config.objective"))
-        name = options.pop("module", None)
-        # Without a name it is the task's, which is known when its data are loaded.
-        of_task = Section(module="", options=options) if options else None
-        values["objective"] = section("objective", name, options) if name else of_task
+        values["objective"] = section("objective", "", values["objective"])
     config = build(Config, values, "config")
     optim, batch_size = config.optim, config.train.batch_size
     if batch_size % optim.micro_batches:
-        parts = f"config.optim.micro_batches {optim.micro_batches}"
-        raise UserError(f"config.train.batch_size {batch_size} is not divisible by {parts}")
+        fault = f"is not divisible by config.optim.micro_batches {optim.micro_batches}"
+        raise UserError(f"config.train.batch_size {batch_size} {fault}")
     if (optim.name, optim.arguments, optim.rules) != (Optim.name, {}, ()):
         from s5jax.train import trial
 
@@ -186,15 +172,17 @@ def section(kind: str, name: Any, values: Any) -> Section:
     where = f"config.{kind}" if kind == "objective" else f"config.{kind}.{name}"
     values = dict(_dict(values, where))
     name = values.pop("module", name)
+    if not name:  # the task's objective, which is known when its data are loaded
+        return Section(module="", options=values)
     return Section(module=name, options=_options(load_module(kind, name), values, where, ["module"]))
 
 
 def _options(module: types.ModuleType, values: dict[str, Any], where: str, own: list[str]) -> Any:
-    options = getattr(module, "Options", NoOptions)
-    if not (dataclasses.is_dataclass(options) and options.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+    options: Any = getattr(module, "Options", None)
+    if options and not (dataclasses.is_dataclass(options) and options.__dataclass_params__.frozen):  # type: ignore
         raise UserError(f"{where}: Options of {module.__name__} must be a frozen dataclass")
-    _check_names([*own, *_fields(options)], values, where)
-    return build(options, values, where)
+    _check_names([*own, *(_fields(options) if options else [])], values, where)
+    return build(options, values, where) if options else None
 
 
 def load_module(kind: str, name: Any) -> types.ModuleType:
@@ -232,16 +220,16 @@ def build(cls: type, values: Any, where: str) -> Any:
         if unit:
             value = Duration(_value(float if unit == "epochs" else int, value, f"{where}.{key}"), unit)
         arguments[name] = _value(hints[name], value, f"{where}.{key}")
-    needed = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
-    if not arguments.keys() >= set(needed):
-        raise UserError(f"{where} lacks {', '.join(name for name in needed if name not in arguments)}")
+    for field in dataclasses.fields(cls):
+        if field.default is field.default_factory is dataclasses.MISSING and field.name not in arguments:
+            raise UserError(f"{where} lacks {field.name}")
     with explained(where):
         return cls(**arguments)
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any or dataclasses.is_dataclass(value) or (origin is types.UnionType and value is None):
+    if hint is Any or dataclasses.is_dataclass(value):
         return value
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return build(hint, value, where)
@@ -255,7 +243,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
                 return _value(part, value, where)
         raise UserError(f"{where} takes {str(hint).replace('typing.', '')}, got {value!r} ({type(value).__name__})")
     if origin is tuple:
-        if isinstance(value, str | dict) or not isinstance(value, Sequence):
+        if not isinstance(value, tuple | list):
             examples = {str: "('s5', 'attention')", float: "(1.0, 2.0)"}
             example = examples.get(parts[0], "(('@dynamics', {'lr': 0.001}),)")
             raise UserError(f'{where} takes a tuple such as "{example}", got {value!r}')

@@ -1,5 +1,6 @@
 """One step of training and one of evaluation, as pure functions."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -37,6 +38,23 @@ class TrainState(NamedTuple):
         return self.average or {"params": self.params, "batch_stats": self.batch_stats}
 
 
+def _loss(
+    params: Any, buffers: Any, batch: Batch, key: Any, *, graphdef: Any, objective: Any, hyper: Hyper, **given: Any
+) -> tuple[Array, tuple[Metrics, Any]]:
+    """The summed loss of a batch, all metrics, and the buffers after it: (batch statistics, the model's state)."""
+    batch_stats, memory = buffers
+    model = nnx.merge(graphdef, params, batch_stats)
+    given |= {name: batch[name] for name in SEQUENCES if name in batch}
+    if memory is None:
+        outputs = model(batch["inputs"], batch.get("lengths"), key=key, **given)
+    else:  # the model's state after the batch before or, at the beginning of a text, a fresh one
+        fresh = model.init_state(len(batch["inputs"]))
+        memory = jax.tree.map(lambda new, old: jnp.where(hyper["fresh"], new, old), fresh, memory)
+        outputs, memory = model.prefill(memory, batch["inputs"], batch.get("lengths"), key=key, **given)
+    metrics = objective(outputs, batch, **hyper.get("objective", {}))
+    return metrics["loss"][0], (metrics, (nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)), memory))
+
+
 def train_step(
     state: TrainState,
     batch: Any,
@@ -63,21 +81,10 @@ def train_step(
     """
     batch = batch if gather is None else gather(batch)
     key = jax.random.fold_in(hyper["key"], state.step) if "key" in hyper else None
-
-    def loss(params: Any, buffers: Any, batch: Batch, key: Array | None) -> tuple[Array, tuple[Metrics, Any]]:
-        batch_stats, memory = buffers
-        model = nnx.merge(graphdef, params, batch_stats)
-        given: dict[str, Any] = {name: batch[name] for name in SEQUENCES if name in batch}
-        given |= {"train": True, "key": key, "dropout": hyper.get("dropout")}
-        if memory is None:
-            outputs = model(batch["inputs"], batch.get("lengths"), **given)
-        else:
-            outputs, memory = model.prefill(memory, batch["inputs"], batch.get("lengths"), **given)
-        metrics = objective(outputs, batch, **hyper.get("objective", {}))
-        return metrics["loss"][0], (metrics, (nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)), memory))
-
+    given = {"graphdef": graphdef, "objective": objective, "hyper": hyper, "train": True}
+    loss = functools.partial(_loss, **given, dropout=hyper.get("dropout"))
     differentiate = jax.value_and_grad(loss, has_aux=True)
-    buffers = (state.batch_stats, _memory(state, batch, hyper, graphdef))
+    buffers = (state.batch_stats, state.memory)
     if micro_batches == 1:
         (_, (metrics, (batch_stats, memory))), grads = differentiate(state.params, buffers, batch, key)
     else:
@@ -100,29 +107,14 @@ def train_step(
 
 
 def eval_step(
-    state: TrainState, batch: Batch, hyper: Hyper, *, graphdef: Any, objective: Any, rate: float | None = None
+    state: TrainState, batch: Batch, hyper: Hyper, *, graphdef: Any, objective: Any, **given: Any
 ) -> tuple[Metrics, Any]:
     """The objective's metrics of a batch as sums and weights, with the averaged weights where there are any.
 
-    Arguments as in `train_step`; examples that are not `counted` have no effect; `rate` is a factor on time for batches
-    without rates. Also returns the model's state after the batch, if `state.memory` is that before it.
+    Arguments as in `train_step`; examples that are not `counted` have no effect; `given` is for the model. Also returns
+    the model's state after the batch, if `state.memory` is that before it.
     """
-    trained = state.evaluated
-    model = nnx.merge(graphdef, trained["params"], trained["batch_stats"])
-    given: dict[str, Any] = {name: batch[name] for name in SEQUENCES if name in batch}
-    given |= {} if rate is None else {"rate": rate}
-    memory = _memory(state, batch, hyper, graphdef)
-    if memory is None:
-        outputs = model(batch["inputs"], batch.get("lengths"), **given)
-    else:
-        outputs, memory = model.prefill(memory, batch["inputs"], batch.get("lengths"), **given)
-    return objective(outputs, batch, **hyper.get("objective", {})), memory
-
-
-def _memory(state: TrainState, batch: Batch, hyper: Hyper, graphdef: Any) -> Any:
-    """The model's state before a batch, if it is carried from batch to batch."""
-    if state.memory is None:
-        return None
-    from s5jax.train import carried
-
-    return carried.memory_before(state, batch, hyper, graphdef)
+    buffers = (state.evaluated["batch_stats"], state.memory)
+    given = {**given, "graphdef": graphdef, "objective": objective, "hyper": hyper}
+    _, (metrics, (_, memory)) = _loss(state.evaluated["params"], buffers, batch, None, **given)
+    return metrics, memory

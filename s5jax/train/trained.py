@@ -1,22 +1,29 @@
 """Models that were trained, to use from Python."""
 
+import codecs
 import pathlib
+import time
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import jax
+import numpy as np
 from flax import nnx
 
 from s5jax import mixers
 from s5jax.data import language
 from s5jax.data.task import Task
+from s5jax.models.generate import generate
 from s5jax.models.model import Model
-from s5jax.train import reading
-from s5jax.train.build import build, load_task
+from s5jax.train import checkpoint
+from s5jax.train.build import Experiment, build, load_task
 from s5jax.train.config import Config, UserError
 from s5jax.train.step import TrainState
 from s5jax.train.workdir import check_data, read_config, read_json
 
-__all__ = ["Trained", "lacking", "load", "load_language_model"]
+__all__ = ["LanguageModel", "Trained", "lacking", "load", "load_language_model", "read"]
+
+Which = Literal["best", "latest"]
 
 
 class Trained(NamedTuple):
@@ -30,6 +37,7 @@ class Trained(NamedTuple):
     """As in the checkpoint."""
     start: TrainState
     """Before training."""
+    experiment: Experiment
 
 
 def lacking(config: Config, *functions: str) -> dict[int, str]:
@@ -44,11 +52,7 @@ def lacking(config: Config, *functions: str) -> dict[int, str]:
     return found
 
 
-def load(
-    workdir: pathlib.Path | str,
-    which: Literal["best", "latest"] = "best",
-    data_dir: pathlib.Path | str | None = None,
-) -> Trained:
+def load(workdir: pathlib.Path | str, which: Which = "best", data_dir: pathlib.Path | str | None = None) -> Trained:
     """The model of a run, from its best checkpoint or its newest.
 
     Args:
@@ -66,27 +70,84 @@ def load(
     return _load(workdir, which, config, task)
 
 
-def load_language_model(
-    workdir: pathlib.Path | str, which: Literal["best", "latest"] = "best"
-) -> tuple[Model, dict[str, Any]]:
-    """A language model of a run, without its text, and the `facts` of its task, with which `data.language` reads text.
+class LanguageModel(NamedTuple):
+    """A language model of a run, without its text."""
+
+    model: Model
+    facts: dict[str, Any]
+    """Those of its task, with which `data.language` reads text."""
+
+    def go_on(
+        self, prompts: list[str], tokens: int, *, seed: int = 0, temperature: float = 1.0, top_p: float = 1.0
+    ) -> Iterator[list[str]]:
+        """Goes on from each prompt for a number of tokens, in pieces as they are drawn: a text for each prompt.
+
+        Args:
+          prompts: texts of at least one token.
+          tokens: to draw for each prompt.
+          seed: of the random draws.
+          temperature, top_p: see `models.generate.choose`.
+
+        Raises:
+          UserError: a prompt is empty.
+          DataError: a prompt has a character or word that the text of training did not have.
+        """
+        encoded = [language.encode(prompt, self.facts) for prompt in prompts]
+        if not all(map(len, encoded)):
+            raise UserError("a prompt must have at least one character")
+        lengths = np.array([len(ids) for ids in encoded], np.int32)
+        padded = np.stack([np.pad(ids, (0, int(lengths.max()) - len(ids))) for ids in encoded])
+        drawn = {"temperature": temperature, "top_p": top_p}
+        decoders = [codecs.getincrementaldecoder("utf-8")(errors="replace") for _ in prompts]
+        for piece in generate(self.model, padded, lengths, tokens, jax.random.key(seed), **drawn):
+            if "vocabulary" in self.facts:
+                yield [language.decode(ids, self.facts) for ids in piece]
+            else:  # bytes, of which a character may take several
+                yield [decoder.decode(bytes(ids.tolist())) for decoder, ids in zip(decoders, piece, strict=True)]
+
+
+def load_language_model(workdir: pathlib.Path | str, which: Which = "best") -> LanguageModel:
+    """A language model of a run, for which its text is not needed.
 
     Raises:
       UserError: there is no run in this directory, no such checkpoint, it is not a language model, or it reads ahead.
     """
     workdir = pathlib.Path(workdir)
-    config = read_config(workdir)
-    file = workdir / "data.json"
+    config, file = read_config(workdir), workdir / "data.json"
     facts = read_json(file) if file.exists() else {}
     if "num_tokens" not in facts:
         raise UserError(f"{workdir} does not hold a language model: its task is {config.task.name}")
     task = language.blank(config.task.name, config.task.options.context, facts)
-    return _load(workdir, which, config, task).model, facts
+    return LanguageModel(_load(workdir, which, config, task).model, facts)
 
 
-def _load(workdir: pathlib.Path, which: Literal["best", "latest"], config: Config, task: Task) -> Trained:
+def _load(workdir: pathlib.Path, which: Which, config: Config, task: Task) -> Trained:
     experiment, start = build(config, task)
-    state = jax.device_put(reading.read(workdir, which, start, config))
+    state = jax.device_put(read(workdir, which, start, config))
     trained = state.evaluated
     model = nnx.merge(experiment.graphdef, trained["params"], trained["batch_stats"])
-    return Trained(config, task, model, state, start)
+    return Trained(config, task, model, state, start, experiment)
+
+
+def read(workdir: pathlib.Path, which: Which, like: TrainState, config: Config) -> TrainState:
+    """The best or the newest checkpoint of a run that another process may be training; changes nothing.
+
+    Raises UserError if there is none, it is damaged, or it belongs to another config.
+    """
+    directory = workdir.absolute() / "checkpoints"
+    for _ in range(10):  # what is listed may be gone when it is read: then the run has something newer
+        try:
+            intact = [step for step, fault in checkpoint.faults_in(directory).items() if fault is None]
+            if not intact:
+                break
+            progress = checkpoint.progress_of(directory / str(intact[-1]), config)
+            step = progress["best_step"] if which == "best" else intact[-1]
+            if step is None:
+                raise UserError(f"{workdir} has not been evaluated yet, and so has no best checkpoint; take the latest")
+            if step in intact:
+                return checkpoint.load(directory / str(step), like)
+        except UserError:
+            raise
+        except Exception:  # orbax's, tensorstore's or the file system's
+            time.sleep(0.1)
+    raise UserError(f"{directory} has no {which} checkpoint that can be read")

@@ -23,13 +23,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+from flax import traverse_util
 
 import s5jax
 from s5jax.data.task import Task
 from s5jax.train.config import Config, UserError
-from s5jax.train.resolve import load_module, resolve
+from s5jax.train.resolve import resolve
 
-__all__ = ["check_data", "claim", "describe_run", "now", "read_config", "read_json", "record", "write_json"]
+__all__ = ["check_data", "claim", "describe_run", "differences", "now", "read_config", "read_json", "record"]
+__all__ += ["write_json"]
 
 DEPENDENCIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
 
@@ -52,12 +54,25 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(f"workdir {workdir} is in use by another process") from None
         if (workdir / "config.json").exists():
-            from s5jax.train.compare import differences
-
-            different = differences(read_config(workdir).to_dict(), config.to_dict())
+            different = differences(read_config(workdir), config)
             if different:
                 raise UserError(f"workdir {workdir} belongs to another config; take another one, or {different}")
         yield
+
+
+def differences(old: Config, new: Config) -> str:
+    """The fields in which two configs differ, in words; "" if there are none.
+
+    Where the data lie, and whether on the device, makes no difference.
+    """
+    plain = (json.loads(json.dumps(config.to_dict())) for config in (old, new))
+    there, now = (traverse_util.flatten_dict(values, sep=".") for values in plain)
+    lines = [
+        f"\n  config.{name}: {there.get(name)!r} there, {now.get(name)!r} now"
+        for name in sorted({*there, *now} - {"task.data_dir", "train.resident_gib"})
+        if there.get(name) != now.get(name)
+    ]
+    return "make these fields agree:" + "".join(lines) if lines else ""
 
 
 def check_data(workdir: pathlib.Path, config: Config, task: Task) -> dict[str, Any] | None:
@@ -65,13 +80,15 @@ def check_data(workdir: pathlib.Path, config: Config, task: Task) -> dict[str, A
 
     Raises UserError if they are not those that it was started with.
     """
-    module = load_module("task", config.task.name)
-    if not task.facts and not hasattr(module, "FORMAT"):
+    if not task.facts:
         return None
-    from s5jax.train import prepared
-
-    name = config.task.name if task.facts else module.FORMAT.name
-    return prepared.check(workdir, task, name, config.task.data_dir)
+    path, found = workdir / "data.json", {"task": config.task.name, **task.facts}
+    before = read_json(path) if path.exists() else found
+    if any(before.get(key) != found[key] for key in ("task", "sha256")):
+        data = f"the data of task {found['task']}" + (f" in {config.task.data_dir}" if "origin" in found else "")
+        fault = f"are not those that {workdir} was made with (by their SHA-256)"
+        raise UserError(f"{data} {fault}: say where those are, or take another workdir")
+    return before
 
 
 def record(workdir: pathlib.Path, config: Config, data: dict[str, Any] | None) -> None:
@@ -105,9 +122,9 @@ def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
 
 
 def describe_run(workdir: pathlib.Path, config: Config, params: Any, num_devices: int) -> dict[str, Any]:
-    """Writes run.json, what a run depends on besides its config, and returns it with `warnings` for the user.
+    """Writes run.json: what the run was started with and, under `resumed`, when it went on and what had changed then.
 
-    It says what the run was started with, and under `resumed` when it went on, and what had changed then.
+    Returns it, and as `changed` the names of foreign modules that have changed since the start.
     """
     path, files = workdir / "run.json", {}
     if config.foreign_modules:
@@ -123,13 +140,14 @@ def describe_run(workdir: pathlib.Path, config: Config, params: Any, num_devices
         "code": {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()},
         "versions": ours | {name: importlib.metadata.version(name) for name in DEPENDENCIES},
     }
-    first = read_json(path) if path.exists() else run
-    changed = [name for name, value in first["code"].items() if run["code"].get(name, value) != value]
-    if first is not run:
+    changed = []
+    if path.exists():
+        first = read_json(path)
+        changed = [name for name, value in first["code"].items() if run["code"].get(name, value) != value]
         other = {name: value for name, value in run.items() if first.get(name) != value}
-        run = {**first, "resumed": [*first.get("resumed", []), {"started": now(), **other}]}
+        run = {**first, "resumed": [*first.get("resumed", []), {"started": run["started"], **other}]}
     write_json(path, run)
-    return {**run, "warnings": [f"{name} has changed since this run started" for name in changed]}
+    return {**run, "changed": changed}
 
 
 def now() -> str:

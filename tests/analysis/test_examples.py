@@ -6,7 +6,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from s5jax.analysis.examples import plot_images
+from scripts.pathfinder_picture import plot_images
 
 
 def test_images_are_drawn_as_they_are(tmp_path):

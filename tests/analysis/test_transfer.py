@@ -71,7 +71,7 @@ def test_numbers_and_figure(tmp_path):
     options = s4.Options(state_size=4)
     params = s4.init(jax.random.key(0), 2, options)
     result = transfer.bode(s4, options, params, params)
-    transfer.write_bode(result, tmp_path / "bode.csv")
+    transfer.write_bode({0: result}, tmp_path / "bode.csv", numbered=False)
     header, *rows = csv.reader((tmp_path / "bode.csv").read_text().splitlines())
     assert header[:3] == ["omega", "layer_dB", "layer_degrees"] and len(header) == 7
     table = np.array(rows, float)
@@ -87,7 +87,7 @@ def test_numbers_and_figure_of_all_layers(tmp_path, depth):
     options = s4d.Options(state_size=4, init="inv")
     layers = [s4d.init(jax.random.key(k), 2, options) for k in range(depth)]
     results = [transfer.bode(s4d, options, params, layers[0], points=20) for params in layers]
-    transfer.write_bodes(dict(enumerate(results)), tmp_path / "all.csv")
+    transfer.write_bode(dict(enumerate(results)), tmp_path / "all.csv", numbered=True)
     header, *rows = csv.reader((tmp_path / "all.csv").read_text().splitlines())
     assert header[:3] == ["layer", "omega", "layer_dB"] and len(header) == 8
     table = np.array(rows, float)

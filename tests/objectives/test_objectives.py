@@ -176,9 +176,8 @@ def test_what_objectives_say_of_a_task():
     assert classification.outputs(task(num_classes=3)) == 3
     assert regression.outputs(task(targets=1)) == 1
     assert gaussian.outputs(task(targets=1)) == 2
-    assert gaussian.hyper(task(targets=1), gaussian.Options()) == {}
-    assert regression.hyper(task(targets=1), regression.Options()) == {}
-    assert regression.hyper(task(targets=1, tolerance=0.5), regression.Options()) == {"tolerance": 0.5}
+    assert regression.hyper(task(targets=1), None) == {}
+    assert regression.hyper(task(targets=1, tolerance=0.5), None) == {"tolerance": 0.5}
     numbers = classification.hyper(task(num_classes=2), classification.Options(label_smoothing=0.25))
     assert numbers["label_smoothing"] == 0.25
     np.testing.assert_array_equal(numbers["class_weights"], [1, 1])

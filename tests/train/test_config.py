@@ -41,7 +41,7 @@ def test_left_out_fields_have_defaults():
         ("--config.optm.lr=1", "unknown field config.optm; did you mean optim? (the fields of config: task, model"),
         ("--config.sed=1", "unknown field config.sed; did you mean seed?"),
         ("--config.ssm.state_size=1", "unknown field config.ssm"),
-        ("--config.optim.lr.x=1", "config.optim.lr is not a section"),
+        ("--config.optim.lr.x=1", "config.optim.lr takes float, got {'x': 1} (dict)"),
         ("--config.optim.lr=fast", "config.optim.lr takes float, got 'fast' (str)"),
         ("--config.train.steps=2.5", "config.train.steps takes int, got 2.5 (float)"),
         ("--config.train.epochs=true", "config.train.epochs takes float, got True (bool)"),
@@ -344,7 +344,7 @@ def test_what_a_run_was_started_with_stays_written_down(tmp_path, monkeypatch):
     monkeypatch.setattr(workdir, "_git_commit", lambda: next(commits))
     for _ in range(4):
         run = workdir.describe_run(tmp_path, tiny.config(), {}, 1)
-    assert run.pop("warnings") == [] and run == workdir.read_json(tmp_path / "run.json")
+    assert run.pop("changed") == [] and run == workdir.read_json(tmp_path / "run.json")
     assert run["git_commit"] == "a"
     assert [resumed.get("git_commit") for resumed in run["resumed"]] == ["b", "b", None]
     assert all("started" in resumed and "device" not in resumed for resumed in run["resumed"])

@@ -10,8 +10,9 @@ import tiny
 from flax import nnx
 
 from s5jax.data.task import Split, Task
+from s5jax.models.generate import generate
 from s5jax.objectives import next_token
-from s5jax.train import loop, resolve
+from s5jax.train import loop, resolve, trained
 from s5jax.train.build import build, load_task
 from s5jax.train.config import UserError
 from s5jax.train.program import Program
@@ -201,6 +202,24 @@ def test_sequences_that_are_not_pieces_of_one_text():
     conf = tiny.config("--config.train.carry_state=true", "--config.mixers.s5.bidirectional=false")
     with pytest.raises(UserError, match="the sequences of task digits are not pieces of one text"):
         build(conf, load_task(conf))
+
+
+def test_a_run_goes_on_from_prompts(text, tmp_path):
+    """In pieces, from its own directory; bytes of a character that is cut are held back until the rest is there."""
+    loop.train(config(text, "--config.train.epochs=1"), tmp_path)
+    model = trained.load_language_model(tmp_path)
+    pieces = list(model.go_on(["the cat", "a"], 40, seed=1, temperature=0.0))
+    assert all(len(piece) == 2 for piece in pieces)
+    prompts, lengths = np.zeros((2, 7), np.int32), np.array([7, 1], np.int32)
+    for row, prompt in zip(prompts, (b"the cat", b"a"), strict=True):
+        row[: len(prompt)] = list(prompt)
+    drawn = np.concatenate(
+        list(generate(model.model, prompts, lengths, 40, jax.random.key(1), temperature=0.0)), axis=1
+    )
+    for texts, tokens in zip(zip(*pieces, strict=True), drawn, strict=True):
+        assert "".join(texts) == bytes(tokens.tolist()).decode("utf-8", errors="replace")
+    with pytest.raises(UserError, match="a prompt must have at least one character"):
+        next(model.go_on(["a", ""], 1))
 
 
 def test_a_text_that_has_changed_is_not_gone_on_with(text, tmp_path):

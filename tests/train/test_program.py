@@ -17,6 +17,7 @@ from s5jax.data import buckets as bucketing
 from s5jax.data.prepare import Request, prepare
 from s5jax.data.task import Split, Task
 from s5jax.evaluators import Context
+from s5jax.evaluators.stride import check_stride
 from s5jax.evaluators.stride import evaluate as evaluate_stride
 from s5jax.mixers import s5
 from s5jax.train import loop, program
@@ -226,17 +227,15 @@ def test_strides_that_make_no_sense():
         *((task, stride, rf"stride {stride} must lie in 1\.\.64") for stride in (65, 0, -2)),
         (dataclasses.replace(task, splits={**task.splits, "val": timed}), 2, "has a rate for each step"),
     ]:
-        experiment, state = build(config, other)
-        with pytest.raises(UserError, match=message):
-            program.Program(experiment).evaluate(state, "val", stride=stride)
+        with pytest.raises(ValueError, match=message):
+            check_stride(config, other, "val", stride)
 
 
 def test_strides_of_mixers_that_know_no_time(tmp_path):
     """Told before the first step where the config has them."""
     config = tiny.config("--config.model.pattern=('attention',)", "--config.mixers.attention.heads=2")
-    experiment, state = build(config, load_task(config))
-    with pytest.raises(UserError, match="stride 2 multiplies step sizes, but attention takes no rate"):
-        program.Program(experiment).evaluate(state, "val", stride=2)
+    with pytest.raises(ValueError, match="stride 2 multiplies step sizes, but attention takes no rate"):
+        check_stride(config, load_task(config), "val", 2)
     config = dataclasses.replace(config, evaluators=tiny.config("--config.evaluators.stride.stride=2").evaluators)
     with pytest.raises(UserError, match=r"config\.evaluators\.stride: stride 2 multiplies step sizes, but attention"):
         loop.train(config, tmp_path)
@@ -334,7 +333,7 @@ def test_a_task_of_ones_own_may_read_prepared_data(tmp_path, monkeypatch):
     assert data["task"] == "listops" and len(data["sha256"]) == 64
     (tmp_path / "prepared/listops/manifest.json").write_text("{")
     with pytest.raises(UserError, match=r"manifest\.json"):
-        loop.workdirs.check_data(tmp_path, config, task)
+        load_task(config)
 
 
 def test_data_may_lie_elsewhere_when_a_run_is_resumed(tmp_path):

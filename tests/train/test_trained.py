@@ -11,7 +11,7 @@ from s5jax.train.trained import load
 
 def test_the_model_of_a_run_in_python(tmp_path):
     result = loop.train(tiny.config("--config.mixers.s5.bidirectional=false", "--config.train.epochs=2"), tmp_path)
-    config, task, model, state, start = load(str(tmp_path))
+    config, task, model, state, start, _ = load(str(tmp_path))
     assert config.model.pattern == ("s5",) and int(state.step) == result["best_step"] and int(start.step) == 0
     inputs = task.prepare(jnp.asarray(task.splits["test"].inputs))
     logits = model(inputs)

@@ -173,7 +173,7 @@ def test_the_command(tmp_path, call, monkeypatch):
     }
 
     def load(workdir):
-        return Trained(configs[str(workdir.relative_to(tmp_path))], task, model, None, None)
+        return Trained(configs[str(workdir.relative_to(tmp_path))], task, model, None, None, None)
 
     workdirs = [tmp_path / name for name in configs]
     few = ("--amplitudes", "0.5", "--frequencies", "1", "--place", "ssm", "--out", tmp_path)

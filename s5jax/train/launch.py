@@ -1,0 +1,42 @@
+"""What launchers share: their arguments, and mistakes that are told in a line."""
+
+import argparse
+import os
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from s5jax.data.task import DataError
+from s5jax.train.config import UserError
+
+__all__ = ["add_checkpoint", "add_workdir", "call", "make_parser"]
+
+
+def make_parser(doc: str | None, examples: str | None = None) -> argparse.ArgumentParser:
+    formatter = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=doc, epilog=examples, formatter_class=formatter, allow_abbrev=False)
+
+
+def add_workdir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workdir", type=pathlib.Path, required=True, metavar="DIR", help="the run's directory")
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    what = "best: by the task's judge on the validation split (default); latest: the newest"
+    parser.add_argument("--checkpoint", choices=("best", "latest"), default="best", help=what)
+
+
+def call(run: Callable[..., str | None], *arguments: Any) -> int:
+    """Prints what a function returns, or the mistake of the user's that it raises. Returns the exit status."""
+    sys.path.insert(0, os.getcwd())  # for modules of the user's
+    try:
+        text = run(*arguments)
+    except (UserError, DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    if text:
+        print(text)
+    return 0
