@@ -23,7 +23,7 @@ Optional functions (the recurrent mode needs `init_state` and `step`; x_k and y_
     init_state(params, options, batch, *, max_length) -> state    a pytree; `max_length`: samples that a cache holds
     discretize(params, options, *, rate) -> cell                  rate () or (B,); default: cell is params
     step(cell, state, x_k, options, *, mask, reset) -> (y_k, state)    mask and reset (B,)
-    kernel(params, L, options, *, rate)       impulse response, (directions, H, L)
+    kernel(params, L, options, *, rate)       impulse response, (directions, H, L), or (directions, output, input, L)
     eigenvalues(params, options)              of A, complex, in 1/time
     time_step(params, options)                step sizes, in the same unit of time
     transfer_function(params, s, options)     (*s.shape, output, input), G(s) = C (s I - A)^-1 B + D of the real system,

@@ -130,6 +130,15 @@ def step(
     return diagonal_step.step(cell, state, x_k, mask=mask, reset=reset)
 
 
+def kernel(
+    params: Params, L: int, options: Options = Options(), *, rate: Rate | None = None
+) -> Float[Array, "directions H H {L}"]:
+    """The impulse response, (direction, output, input, lag), see `s5.kernel`."""
+    from s5jax.ssm import diagonal_step
+
+    return diagonal_step.kernel(_system(params), L, rate, options.scan_method)
+
+
 def eigenvalues(params: Params, options: Options = Options()) -> Complex[Array, " N"]:
     """log(lambda), in 1/sample: the eigenvalues of the continuous-time system with lambda at step size 1."""
     return jax.lax.complex(-jnp.exp(params["nu_log"]), jnp.exp(params["theta_log"]))

@@ -176,6 +176,19 @@ def step(
     return diagonal_step.step(cell, state, x_k, mask=mask, reset=reset)
 
 
+def kernel(
+    params: Params, L: int, options: Options = Options(), *, rate: Rate | None = None
+) -> Float[Array, "directions H H {L}"]:
+    """The impulse response of the discrete system, (direction, output, input, lag), for L >= 1 lags, without D.
+
+    `rate` is (), default 1. With two directions, y_k = sum_l K[0, :, :, l] u_{k-l} + K[1, :, :, l] u_{k+l}, and both
+    include lag 0.
+    """
+    from s5jax.ssm import diagonal_step
+
+    return diagonal_step.kernel(_system(params, options), L, rate, options.scan_method)
+
+
 def eigenvalues(params: Params, options: Options = Options()) -> Complex[Array, " P"]:
     """The eigenvalues Lambda of A. The system is stable if all real parts are negative."""
     real = params["Lambda_re"]

@@ -1,9 +1,10 @@
-"""A diagonal system, as in `diagonal_system`, one sample at a time."""
+"""A diagonal system, as in `diagonal_system`, one sample at a time; and its kernel."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from s5jax.ssm.diagonal_scan import diagonal_scan
 from s5jax.ssm.diagonal_system import System, real_readout
 from s5jax.ssm.parameters import with_rank
 from s5jax.ssm.sequence import Flags, Rate, gaps
@@ -48,3 +49,13 @@ def step(
     state = with_rank(cell["a"], 2) * state + (cell["gamma"] * Bu if "gamma" in cell else Bu)
     y = jnp.concatenate([state.real, state.imag], axis=-1) @ cell["C"]
     return y + with_rank(cell["D"], 2) * u, state
+
+
+def kernel(system: System, L: int, rate: Rate | None, method: str) -> Float[Array, "directions H H {L}"]:
+    """K[d, :, :, l] = Re(C_d a^l gamma B), (direction, output, input, lag l < L); the second direction looks ahead."""
+    discretize, B, Cs = system
+    a, gamma = discretize(gaps(rate, None))
+    one = jnp.ones((1, *a.shape), a.dtype)
+    powers, _ = diagonal_scan(a, jnp.pad(one, ((0, L - 1), (0, 0))), method=method)
+    B = gamma[:, None] * B
+    return jnp.stack([jnp.einsum("op,lp,pi->oil", C, powers, B, precision="highest").real for C in Cs])

@@ -417,26 +417,26 @@ def test_the_impulse_response_is_that_of_the_dense_system(name, size, Delta, see
     system = reference(name, params, options)
     y, K = responses(mixer, options, length)(params, impulses)
     assert_outputs(system.run_batch(impulses), y, within=within)
-    assert K is None or relative_error(K, kernel_of(system, length)) < within
+    assert relative_error(K, kernel_of(system, length, K.ndim)) < within
 
 
-def kernel_of(system, length, rate=1.0):
-    """(directions, H, L): each input has an output of its own."""
-    return np.moveaxis(np.diagonal(system.kernel(length, rate), axis1=1, axis2=2), -1, 1)
+def kernel_of(system, length, ndim, rate=1.0):
+    """(directions, H, H, L), or (directions, H, L) where each input has an output of its own."""
+    K = system.kernel(length, rate)
+    return K if ndim == 4 else np.moveaxis(np.diagonal(K, axis1=1, axis2=2), -1, 1)
 
 
 @functools.cache
 def responses(mixer, options, length):
-    """Outputs and, where the mixer has one, the kernel."""
+    """Outputs and kernel."""
 
     def both(params, x):
-        K = mixer.kernel(params, length, options) if hasattr(mixer, "kernel") else None
-        return mixer.apply(params, x, options)[0], K
+        return mixer.apply(params, x, options)[0], mixer.kernel(params, length, options)
 
     return jax.jit(both)
 
 
-@cases(lambda case: case.mixer in ("s4d", "s4"), rare=lambda case: not case.main or is_two(case))
+@linear_cases
 @both_precisions
 def test_the_kernel_is_that_of_the_dense_system_at_any_rate(name, precision):
     mixer, params, options = make(name, precision=precision)
@@ -445,7 +445,7 @@ def test_the_kernel_is_that_of_the_dense_system_at_any_rate(name, precision):
         K = jax.jit(lambda p, rate: mixer.kernel(p, 50, options, rate=rate))(params, np.asarray(1.7, precision))
         K = np.asarray(K)
     assert K.dtype == precision
-    expected = kernel_of(system, 50, np.asarray(1.7, precision)[()])
+    expected = kernel_of(system, 50, K.ndim, np.asarray(1.7, precision)[()])
     assert relative_error(K, expected) < tolerances(name, precision)[0]
 
 

@@ -170,6 +170,19 @@ def test_states_handed_over(mixer):
 
 
 @MIXERS
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_the_kernel_is_the_response_to_an_impulse(mixer, bidirectional):
+    params, options, _, _ = case(mixer, bidirectional=bidirectional)
+    K = mixer.kernel(params, L, options, rate=1.5)
+    assert K.shape == (1 + bidirectional, H, H, L)
+    discrete, C = system(mixer, params, options)
+    a, B = discrete(1.5)
+    for direction in range(1 + bidirectional):
+        exact = np.einsum("op,pl,pi->oil", C[direction], a[:, None] ** np.arange(L), B).real
+        assert relative_error(K[direction], exact) < 1e-5
+
+
+@MIXERS
 def test_forward_mode_with_the_plain_scan(mixer):
     params, options, x, _ = case(mixer, bidirectional=True, scan_method="plain")
     f = jax.jit(lambda params, x: mixer.apply(params, x, options)[0])
