@@ -28,6 +28,7 @@ def plot_learning_curves(workdir: pathlib.Path, file: pathlib.Path | None = None
 
     found = {name.partition("/")[2] for r in records for name in r if name.startswith("val/")} or {"loss"}
     quantities = [name for name in sorted(found, key=lambda name: (name != "loss", name)) if "_stride_" not in name]
+    values = {q: [r[name] for r in records for name in r if name.endswith(f"/{q}")] for q in quantities}
     figure = figures.new(4.5 * len(quantities), 3.4)
     for axes, quantity in zip(figure.subplots(1, len(quantities), squeeze=False)[0], quantities, strict=True):
         for split, style in SPLITS.items():
@@ -43,7 +44,7 @@ def plot_learning_curves(workdir: pathlib.Path, file: pathlib.Path | None = None
         axes.legend(frameon=False, fontsize=8)
         if quantity == "accuracy":
             axes.set_ylim(top=1.005)
-        elif all(value > 0 for r in records for name, value in r.items() if name.endswith(f"/{quantity}")):
+        elif 0 < 10 * min(values[quantity]) < max(values[quantity]):
             axes.set_yscale("log")
     figure.suptitle(f"{workdir.name}: learning curves", fontsize=10)
     file = workdir / "learning_curves.png" if file is None else file
