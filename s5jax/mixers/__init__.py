@@ -7,7 +7,7 @@
 `width` is H; `depth` (blocks of the model) and `length` (steps of the training sequences) are for mixers whose initial
 parameters depend on them; params is a pytree of real arrays. x and y are (B, L, H), L >= 1. The other arguments:
 
-    lengths (B,)     number of valid steps; outputs at valid steps do not depend on later inputs. Default: L
+    lengths (B,)     number of valid steps; outputs at valid steps do not depend on the padding. Default: L
     mask (B, L)      true where a sample is missing: its input is ignored, and time goes on. Default: false
     reset (B, L)     true where a new sequence starts. In `apply` NaN and infinity may survive it. Default: false
     rate             factor on the step size, (), (B,) or (B, L): sample k comes rate[k] step sizes after sample k - 1;
@@ -24,12 +24,13 @@ Optional functions (the recurrent mode needs `init_state` and `step`; x_k and y_
     discretize(params, options, *, rate) -> cell                  rate () or (B,); default: cell is params
     step(cell, state, x_k, options, *, mask, reset) -> (y_k, state)    mask and reset (B,)
     kernel(params, L, options, *, rate)       impulse response, (directions, H, L), or (directions, output, input, L)
-    eigenvalues(params, options)              of A, complex, in 1/time
+    eigenvalues(params, options)              of A (S4: of its diagonal part), complex, in 1/time
     time_step(params, options)                step sizes, in the same unit of time
     transfer_function(params, s, options)     (*s.shape, output, input), G(s) = C (s I - A)^-1 B + D of the real system,
                                               s in radians per time; a second direction adds C2 (-s I - A)^-1 B
 
-Constants declare what a mixer supports (`ABILITIES` has the defaults); `check` raises for the rest.
+Constants declare what a mixer supports (`ABILITIES` has the defaults); `check` raises for arguments that it does not
+support.
 """
 
 import importlib

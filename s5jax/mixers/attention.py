@@ -9,7 +9,7 @@ zero; rotary positions rotate features d and d + D/2 of q_k and k_k by the angle
 
     q_kernel, k_kernel, v_kernel, o_kernel (H, H)   q_bias, k_bias, v_bias, o_bias (H,)   positions (length, H)
 
-the biases with `bias`, the positions with `positions="learned"`. A dense layer is x @ kernel + bias.
+Biases exist only with `bias`, positions only with `positions="learned"`. A dense layer is x @ kernel + bias.
 
 A missing sample is never attended to, and its own input is replaced by zero. If there is no sample to attend to, the
 sum is zero. Positions count from the last reset and include missing samples. The recurrent mode has a cache of the last
@@ -143,8 +143,8 @@ def apply(
 
 
 def init_state(params: Params, options: Options, batch: Any, *, max_length: int | None = None) -> State:
-    """An empty cache of min(max_length, window) samples, of whichever is set. ValueError if neither is set, or if not
-    causal. `batch` is an integer, or symbolic under `jax.export`."""
+    """An empty cache of max_length or window samples, the smaller if both are set. ValueError if neither is set, or if
+    not causal. `batch` is an integer, or symbolic under `jax.export`."""
     discretize(params, options)
     if not (max_length or options.window):
         raise ValueError("attention without a window needs a max_length for its cache")
@@ -181,8 +181,8 @@ def step(
 
 
 def _beyond(params, options, state, position, valid, known):
-    """True at valid steps beyond the position table or the cache. Raises ValueError if there are any and this is known
-    at trace time: `known` steps exceed a limit, or the positions are concrete."""
+    """True at valid steps beyond the position table or the cache. Raises ValueError if this is known at trace time:
+    more than a limit of `known` valid steps, or concrete positions beyond it."""
     limits = {}
     if options.positions == "learned":
         limits["a sequence is longer than the table of {} positions"] = params["positions"].shape[0]

@@ -92,7 +92,7 @@ class Options:
 
 def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, length: int = 1) -> Params:
     """Initial parameters, float32 (arXiv 2111.00396, theorem 1 and appendix C.1). `depth` and `length` are not used.
-    ValueError: `n_ssm` does not divide `width`, or the measures do not divide the copies evenly."""
+    ValueError: `n_ssm` does not divide `width`, or the number of measures does not divide that of the copies."""
     copies, measures = per_feature.copies(options.n_ssm, width), options.measures
     if copies % len(measures):
         raise ValueError(f"init {options.init} needs an even number of copies n_ssm, got {copies}")
@@ -173,9 +173,9 @@ def kernel(params: Params, L: int, options: Options, *, rate: Rate | None = None
     """K_l = C A_bar^l B_bar of each direction, without D, for L >= 1 lags and a rate (), default 1.
 
     With l = q T + t, K is the product of the rows C (A_bar^T)^q and the columns A_bar^t B_bar. Both are computed by
-    doubling with squared powers of A_bar, H dense 2N x 2N matrices: about log2 L squarings, and O(H N L) for the
-    product. The published generating function (arXiv 2111.00396, section 3) needs the same powers, unless C is stored
-    for one length, and its Cauchy product is slow on a CPU.
+    repeated squaring of A_bar, H dense 2N x 2N matrices: about log2 L squarings, and O(H N L) for the product. The
+    published generating function (arXiv 2111.00396, section 3) needs the same powers, unless C is stored for one
+    length, and its Cauchy product is slow on a CPU.
 
     Powers are kept as M_l = I - A_bar^l, with M_2l = 2 M_l - M_l^2, so that slow modes, for which A_bar^l is close to
     I, keep their digits.
@@ -212,8 +212,8 @@ def apply(
 ) -> tuple[Float[Array, "B L H"], State | None]:
     """See `s5jax.mixers`. A missing sample is an input of zero; `key` and `dropout` are not used.
 
-    A convolution; with a state, a `reset` or a rate with axes step by step, where the backward pass stores all states,
-    (B, L, H, N) complex.
+    Computed as a convolution. With a state, a `reset`, or a rate per sequence or step it is computed step by step, and
+    the backward pass stores all states, (B, L, H, N) complex.
     """
     if state is not None and options.bidirectional:
         raise ValueError("a mixer with two directions cannot start from a state")

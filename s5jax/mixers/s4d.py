@@ -15,12 +15,12 @@ signs are those of the published code, except that its `inv_dt` is log_step here
 instead of C; the directions share all other parameters.
 
 S4-PTD (arXiv 2310.01698) is the init "ptd-conjugate": HiPPO-LegS is perturbed slightly, so that its eigenvector matrix
-V is well-conditioned. A holds the eigenvalues, B is V^-1 times HiPPO's B, and C is C V with C real, so that the initial
-kernel is close to that of S4 with HiPPO-LegS.
+V is well-conditioned. A holds the eigenvalues, B is V^-1 times HiPPO's B, and C is a real matrix times V, so that the
+initial kernel is close to that of S4 with HiPPO-LegS.
 
-DSS is the discretisation "dss" (arXiv 2203.14343, proposition 1): zero-order hold with each mode divided by its sum
-over a kernel of `dss_length` samples, a softmax over time. As published, its modes do not stand for conjugate pairs:
-y = Re(C x) + D u. DSS-exp is the discretisation "zoh" with B fixed at 1.
+DSS is the discretisation "dss" (arXiv 2203.14343, proposition 1): zero-order valid with each mode's kernel divided by
+its sum over `dss_length` samples, a softmax over time. As published, its modes do not stand for conjugate pairs: y =
+Re(C x) + D u. DSS-exp is the discretisation "zoh" with B fixed at 1.
 """
 
 import dataclasses
@@ -62,7 +62,8 @@ class Options:
     ptd_kappa: float = 0.0
     """With `ptd-conjugate`: bound on the condition number of the eigenvectors; 0: the default of `ptd`."""
     real_random: bool = False
-    """Draw the initial -Re(A) uniformly from [0, 1), or from [0, N) with init `real`, instead of the above."""
+    """Draw the initial -Re(A) uniformly from [0, 1), or from [0, N) with init `real`, instead of the values given by
+    `init`."""
     real_scale: float = 1.0
     """Factor on the initial real parts."""
     imag_random: bool = False
@@ -90,7 +91,8 @@ class Options:
     dt_per_state: bool = False
     """One step size per state instead of one per feature."""
     discretization: Literal["zoh", "bilinear", "dss"] = "zoh"
-    """Zero-order hold or bilinear, see `ssm.discretize`; or `dss`, see above, which has y = Re(C x), no factor 2."""
+    """Zero-order valid or bilinear, see `ssm.discretize`; or `dss` (arXiv 2203.14343, proposition 1), which has y = Re(C
+    x), no factor 2."""
     dss_length: int = 0
     """Number of samples over which `dss` normalises each mode, the training length; 0 with other discretisations."""
     bandlimit: float = 0.0
@@ -103,7 +105,7 @@ class Options:
     mode: Literal["convolution", "scan"] = "convolution"
     """How `apply` computes the output. `scan` stores all states, (B, L, H, N) complex."""
     scan_method: scan.Method = "auto"
-    """How the scan is computed, see `ssm.scan`. `plain`, also of the convolution, supports `jax.jvp`."""
+    """How the scan is computed, see `ssm.scan`. With `plain`, scan and convolution support `jax.jvp`."""
 
     def __post_init__(self) -> None:
         parameters.check_choices(self)
@@ -164,7 +166,8 @@ def _continuous(params: Params, options: Options) -> tuple[Complex[Array, "H N"]
         B = jnp.broadcast_to(jnp.asarray(per_feature.initial_B(options), A.dtype)[None], A.shape)
     if options.discretization == "dss":
         # The sum of exp(l Delta A) over l < dss_length is (exp(dss_length Delta A) - 1) / (exp(Delta A) - 1), whose
-        # denominator is zoh's gamma times A. The regularised quotient of the published code is finite at a sum of zero.
+        # denominator is zoh's gamma times A. The quotient is regularised as published, so that it is finite where the
+        # sum is zero.
         horizon = jnp.exp(params["log_step"]) * options.dss_length
         x = A**2 * rules.zoh(A, horizon)[1]
         B = B * A * x.conj() / (jnp.square(x.real) + jnp.square(x.imag) + 1e-7).astype(x.dtype)
@@ -197,7 +200,8 @@ def time_step(params: Params, options: Any) -> Float[Array, "H M"]:
 
 
 def kernel(params: Params, L: int, options: Options, *, rate: Rate | None = None) -> Float[Array, "directions H {L}"]:
-    """K_l = 2 Re sum_n C_n B_bar_n A_bar_n^l of each direction, without D, for L >= 1 lags and a rate (), default 1."""
+    """K_l = 2 Re sum_n C_n B_bar_n A_bar_n^l (DSS: without the 2) of each direction, without D, for L >= 1 lags and a
+    rate (), default 1."""
     log_a, B_bar = _discrete(params, options, rate)
     return jnp.stack([vandermonde.vandermonde(C * B_bar, log_a, L) for C in _readouts(params, options)])
 
@@ -217,7 +221,8 @@ def apply(
 ) -> tuple[Float[Array, "B L H"], State | None]:
     """See `s5jax.mixers`. A missing sample is an input of zero; `key` and `dropout` are not used.
 
-    A convolution; with a `reset`, a rate per step or `mode="scan"` a scan, which stores all states, (B, L, H, N).
+    Computed as a convolution or, with a `reset`, a rate per step or `mode="scan"`, by a scan that stores all states,
+    (B, L, H, N).
     """
     if state is not None and options.bidirectional:
         raise ValueError("a mixer with two directions cannot start from a state")
@@ -257,12 +262,12 @@ def _by_convolution(params, x, options, lengths, rate, start) -> tuple[Array, Ar
 def by_direction(scanned, Cs, x, options, lengths, reset, rate, start) -> tuple[Array, Array | None]:
     """Outputs, and the final state if `start` is given, from a function that computes one direction.
 
-    scanned(x, C, gap, first, start, hold, reverse) returns outputs and final state. It sets the state to zero before
-    samples with `first` (B, L) true, and keeps it where `hold` (B, L) is false.
+    scanned(x, C, gap, first, start, valid, reverse) returns outputs and final state. It sets the state to zero before
+    samples with `first` (B, L) true, and keeps it where `valid` (B, L) is false.
     """
     # Valid outputs need only zero inputs in the padding; a state that is returned must also be held there.
-    hold = None if lengths is None or start is None else sequence.valid_steps(lengths, x.shape[1])
-    y, last = scanned(x, Cs[0], sequence.gaps(rate, lengths), reset, start, hold, False)
+    valid = None if lengths is None or start is None else sequence.valid_steps(lengths, x.shape[1])
+    y, last = scanned(x, Cs[0], sequence.gaps(rate, lengths), reset, start, valid, False)
     if options.bidirectional:
         first = None if reset is None else sequence.end_before(reset, None, x.shape[1])
         back, _ = scanned(x, Cs[1], sequence.backward_gaps(rate, lengths, reset), first, None, None, True)
@@ -273,7 +278,7 @@ def by_direction(scanned, Cs, x, options, lengths, reset, rate, start) -> tuple[
     return y, None if start is None else last
 
 
-def _scanned(params, options, x, C, gap, first, start, hold, reverse) -> tuple[Array, Array]:
+def _scanned(params, options, x, C, gap, first, start, valid, reverse) -> tuple[Array, Array]:
     log_a, B_bar = _discrete(params, options, gap)
     (B, L, H), N = x.shape, log_a.shape[-1]
     if jnp.ndim(gap) == 1:
@@ -283,9 +288,9 @@ def _scanned(params, options, x, C, gap, first, start, hold, reverse) -> tuple[A
         a = jnp.where(first[..., None, None], 0, parameters.with_rank(a, 4))
     b = parameters.with_rank(B_bar, 4) * x[..., None].astype(B_bar.dtype)
     a, b = parameters.with_rank(a.reshape(*a.shape[:-2], H * N), 3), b.reshape(B, L, H * N)
-    if hold is not None:
-        a = jnp.where(hold[..., None], a, jnp.ones((), a.dtype))
-        b = jnp.where(hold[..., None], b, jnp.zeros((), b.dtype))
+    if valid is not None:
+        a = jnp.where(valid[..., None], a, jnp.ones((), a.dtype))
+        b = jnp.where(valid[..., None], b, jnp.zeros((), b.dtype))
     start = jnp.zeros_like(b[:, 0]) if start is None else start.reshape(B, H * N)
     x = scan.unpack(scan.states(*map(scan.pack, (a, b, start)), reverse=reverse, method=options.scan_method))
     return read_out(C, x.reshape(B, L, H, N)), x[:, -1].reshape(B, H, N)

@@ -54,7 +54,7 @@ class Options:
     ptd_kappa: float = 0.0
     """Bound on the condition number of a perturbed block's eigenvectors; 0: the default of `ptd`."""
     C_init: Literal["trunc_standard_normal", "lecun_normal", "complex_normal"] = "trunc_standard_normal"
-    """Initialisation of C, by the published names. Real and imaginary part have the standard deviation
+    """Initialisation of C, by the published names. Real and imaginary parts have the standard deviation
     1/sqrt(state_size) (`trunc_standard_normal`) or 1/sqrt(state_size H) (`lecun_normal`) before C is transformed to the
     eigenbasis, or sqrt(1/2) in the eigenbasis (`complex_normal`)."""
     D_init: parameters.FeedthroughInit = "normal"
@@ -203,8 +203,8 @@ def time_step(params: Params, options: Options = Options()) -> Float[Array, "P 1
 def transfer_function(
     params: Params, s: Complex[Array, "*frequencies"], options: Options = Options()
 ) -> Complex[Array, "*frequencies H H"]:
-    """G(s) of the map u -> Re(C x) + D u: each mode and its conjugate have half of it, or all with `conj_sym`. The step
-    sizes have no effect."""
+    """G(s) of the map u -> Re(C x) + D u: the readouts C of a mode and of its conjugate are half of C, or all of it
+    with `conj_sym`. The step sizes have no effect."""
     pole, (_, B, Cs) = eigenvalues(params, options), _system(params, options)
     pole, B = jnp.concatenate([pole, pole.conj()]), jnp.concatenate([B, B.conj()])
     Cs = [jnp.concatenate([C, C.conj()], axis=1) / 2 for C in Cs]

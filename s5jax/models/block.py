@@ -21,7 +21,7 @@ from s5jax.ssm.sequence import Sequences
 
 
 class DropoutMasks(NamedTuple):
-    """Dropout of one block; from `dropout_masks` that of all blocks, with a leading axis depth."""
+    """Dropout of one block. `dropout_masks` returns it for all blocks, with a leading axis depth."""
 
     kept: Bool[Array, "*depth 2 B 1 H"]
     """True at features that are kept, at all steps of a sequence: before (0) and after (1) the gate."""
@@ -42,7 +42,7 @@ class Block(nnx.Module):
     `none`: dropout(x); `gelu`: g; `full_glu`: out1(g) sigma(out2(g)); `half_glu1`: g sigma(out2(g));
     `half_glu2`: x sigma(out2(g)). The last three are followed by a second dropout.
 
-    A branch f is x + f(norm(x)) with `prenorm`, otherwise norm(x + f(x)). The second branch, if `mlp` > 0, has
+    A branch f computes x + f(norm(x)) with `prenorm`, otherwise norm(x + f(x)). The second branch, if `mlp` > 0, has
     f(x) = mlp_out(gelu(mlp_in(x))) and the norm mlp_norm. `mixer` is the name of the mixer and its options, `length`
     the number of steps of the training sequences.
     """
@@ -136,8 +136,8 @@ class Block(nnx.Module):
 def dropout_masks(
     options: Options, batch: int, key: PRNGKeyArray, rate: Float[Array, ""] | float, *, inside: bool
 ) -> DropoutMasks:
-    """Draws the dropout of all blocks, with keys if there are mixers with dropout `inside` them. Drawn within the
-    blocks, the random generator would be compiled twice, for the forward pass and the recomputation."""
+    """Draws the dropout of all blocks, with keys if there are mixers with dropout `inside` them. If the blocks drew
+    their own masks, the random generator would be compiled twice, for the forward pass and the recomputation."""
     depth, H = options.depth, options.d_model
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(jnp.arange(depth))
     draw = functools.partial(jax.random.bernoulli, p=1 - rate, shape=(batch, 1, H))

@@ -29,7 +29,7 @@ def generate(
     """Continues prompts by `tokens` tokens each; yields them in pieces (B, piece) as they are drawn.
 
     Args:
-      model: a model of causal mixers with the head `step` and one logit per token.
+      model: a model of causal mixers with the head `step` and one logit per entry of the vocabulary.
       prompts: token ids, (B, L), padded at the end; they are processed in parallel.
       lengths: (B,), number of tokens of each prompt, at least 1.
       temperature, top_p: see `choose`.

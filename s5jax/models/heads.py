@@ -1,8 +1,8 @@
-"""Heads: from features (B, L, H) to the outputs of a task. That for pairs of documents is in `pair_head.py`.
+"""Heads: from features (B, L, H) to the outputs of a task. `pair_head.py` has the one for pairs of documents.
 
 A head has `fold(inputs)`, applied to the batch before the stack, and `read(x, sequences, state)`, applied to the
-stack's output, which returns the outputs and, given a state of the head, the next one. `init_state(batch)` creates it.
-`documents` is the number of sequences per example; `per_step` is true if there is an output per step.
+stack's output, which returns the outputs and, given a state of the head, the next state. `init_state(batch)` creates
+the first. `documents` is the number of sequences per example; `per_step` is true if there is an output per step.
 """
 
 from typing import Any, Literal

@@ -31,7 +31,7 @@ class Model(nnx.Module):
     Args:
       options: the section `model` of a config.
       mixer_options: for each name in the pattern, the name of the mixer's module and its options.
-      input_size: C, or the number of tokens.
+      input_size: C, or the size of the vocabulary.
       outputs: number of outputs per sequence, pair or step; `head` says which of these.
       length: number of steps of the training sequences; some mixers have parameters for each step. Default 1.
     """
@@ -91,7 +91,7 @@ class Model(nnx.Module):
     def prefill(
         self, state: State, inputs: Shaped[Array, "B ..."], lengths: Integer[Array, "B ..."] | None = None, **given: Any
     ) -> tuple[Float[Array, "B ..."], State]:
-        """Processes L further samples in parallel, with arguments as of `__call__`; a sequence with length 0 keeps its
+        """Processes L further samples in parallel, with the arguments of `__call__`; a sequence with length 0 keeps its
         state. Returns the outputs given all samples so far, and the next state."""
         fold = self.decoder.fold
         training = {name: given.pop(name) for name in ("train", "key", "dropout") if name in given}

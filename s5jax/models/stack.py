@@ -85,7 +85,7 @@ class Stack(nnx.Module):
         if left:  # the last repetition is incomplete
             x, last = repetition(x, _take(layers[:left], whole))
             results[:left] = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), results[:left], last)
-        if train:  # without updates, a jitted function can close over the model
+        if train:  # in evaluation nothing is updated, so a jitted function can close over the model
             for layer, (new, _) in zip(self.layers, results, strict=True):
                 nnx.update(layer, new)
         if state is None:

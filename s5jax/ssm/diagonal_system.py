@@ -7,7 +7,7 @@ traffic dominates the cost:
   of a complex one, and no array with a time axis is complex.
 - States are multiplied by C as they are computed and are not stored; the backward pass recomputes them. For a long
   sequence they are computed block by block, and only the states at block boundaries are stored, from which the
-  backward pass restarts. One loop serves both directions, from both ends, so that only one is compiled.
+  backward pass restarts. One loop runs both directions, each from its own end, so that only one loop is compiled.
 - The adjoint of the recurrence is the reversed recurrence with the conjugate multiplier. The same loop accumulates the
   gradient of a, so that products of states and adjoints are not stored.
 """
@@ -28,9 +28,9 @@ from s5jax.ssm.product import product, weight_gradient
 from s5jax.ssm.sequence import Rate, backward_gaps, end_before, gaps, in_shape, reset_state
 
 BLOCKS = {"cpu": (2**26, 2**19)}
-"""For each platform (threshold, block size), both in real numbers of the state array: states that exceed the threshold
-are computed in blocks of about the second size. On a CPU, loops over more than 256 MiB (float32) are far slower, and a
-block of 2 MiB fits into a cache. Other platforms have 1 GiB for both."""
+"""For each platform (threshold, block size), counted in real numbers of the state array; a larger array is computed in
+blocks of about the block size. On a CPU, loops over more than 256 MiB (float32) are far slower, and a block of 2 MiB
+fits into a cache. On other platforms both are 1 GiB."""
 
 System = tuple[
     Callable[[Any], tuple[Complex[Array, "*gaps P"], Inexact[Array, "*#gaps P"]]],
@@ -51,7 +51,8 @@ def apply(
     state: Complex[Array, "B P"] | None,
     method: str,
 ) -> tuple[Float[Array, "B L H"], Complex[Array, "B P"] | None]:
-    """A mixer's `apply` without the feedthrough D u, on inputs u after `sequence.clean`, with the dtype of parameters.
+    """A mixer's `apply` without the feedthrough D u, on inputs u that `sequence.clean` has cleaned, in the parameters'
+    dtype.
 
     A state, a reset or a rate with axes takes the path that stores all states, (B, L, P); otherwise see `response`.
     ValueError: a state is given to a system with two directions.
@@ -108,7 +109,8 @@ def response(
     """y_k = Re(C x_k), with x_k = a x_{k-1} + b_k from x = 0, and b from `drive`.
 
     A second readout, if given, is applied to the backward states x_k = a x_{k+1} + b_k, and the outputs are added. With
-    the `scan` methods "sequential" and "chunked" the scan is fused within a block; the other methods store all states.
+    the `scan` methods "sequential" and "chunked" the scan is fused with the product, block by block; the other methods
+    store all states.
     """
     (N, L, _, P), method = b.shape, scan.choose(method)
     dtype = jnp.promote_types(b.dtype, a.real.dtype)

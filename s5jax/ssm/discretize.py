@@ -1,7 +1,7 @@
 """Discretisation: x' = Lambda x + B u in continuous time becomes x_k = Lambda_bar x_{k-1} + gamma B u_k.
 
-Both rules return (Lambda_bar, gamma) rather than a discrete B: gamma has no input axis, so that it stays small even
-with one step size per sample. Lambda (1/time) and Delta (time) broadcast against each other.
+Both rules return (Lambda_bar, gamma) rather than a discrete B: gamma has no input axis, so that the array stays small
+even with one step size per sample. Lambda (1/time) and Delta (time) broadcast against each other.
 """
 
 import math
@@ -16,9 +16,9 @@ Discrete = tuple[Complex[Array, "..."], Complex[Array, "..."]]  # jaxtyping cann
 
 
 def _phi1(z: Complex[Array, "*shape"]) -> Complex[Array, "*shape"]:
-    """(exp(z) - 1) / z, exact to rounding, with its gradient, for every z including 0.
+    """(exp(z) - 1) / z; it and its gradient are exact to rounding for every z, including 0.
 
-    Near 0 the quotient loses all its digits: for |z| < 1/2 it is the power series sum z^k / (k+1)!, of which fourteen
+    Near 0 the quotient cancels; for |z| < 1/2 a power series replaces it: sum z^k / (k+1)!, of which fourteen
     terms leave an error below 1e-16.
     """
     small = jnp.abs(z) < 0.5

@@ -1,4 +1,4 @@
-"""Eigenvalues and eigenvectors of any matrix, and their phases, in float64 NumPy."""
+"""Eigenvalues and eigenvectors of any matrix, with fixed phases, in float64 NumPy."""
 
 import numpy as np
 from jaxtyping import Complex, Inexact
@@ -8,8 +8,8 @@ Modes = tuple[Complex[np.ndarray, " n"], Complex[np.ndarray, "n n"]]
 
 
 def eigenbasis(M: Inexact[np.ndarray, "n n"]) -> tuple[Modes, bool]:
-    """Eigenvalues by imaginary part with eigenvectors of norm 1, and whether all modes are n/2 conjugate pairs: then
-    those with negative imaginary parts come first, and their exact conjugates in the same order."""
+    """Eigenvalues sorted by imaginary part, eigenvectors of norm 1, and whether the modes are n/2 conjugate pairs. If
+    so, those with negative imaginary parts come first, then their exact conjugates in the same order."""
     Lambda, V = np.linalg.eig(M)
     order = np.argsort(Lambda.imag, kind="stable")
     Lambda, V = Lambda[order].astype(complex), V[:, order].astype(complex)
@@ -24,7 +24,7 @@ def with_conjugates(Lambda: Complex[np.ndarray, " m"], V: Complex[np.ndarray, "n
 
 
 def canonical(V: Complex[np.ndarray, "n m"]) -> Complex[np.ndarray, "n m"]:
-    """Eigenvectors with the phases that make the first non-zero component of each real and positive, on any machine."""
+    """Eigenvectors with phases that do not depend on the machine: the first non-zero component is real and positive."""
     first = np.argmax(np.abs(V) > 1e-6 * np.abs(V).max(axis=0), axis=0)
     pivot = V[first, np.arange(V.shape[1])]
     return V * (pivot.conj() / np.abs(pivot))

@@ -16,7 +16,7 @@ def legs(n: int) -> NPLR:
     """The scaled Legendre measure: the whole past, in Legendre polynomials. Returns A (n, n), B (n,), P (1, n).
 
     A[i, j] = -sqrt((2i+1)(2j+1)) for i > j, -(i+1) for i = j, 0 above; B[i] = sqrt(2i+1)
-    (Gu et al. 2020, arXiv 2008.07669, theorem 2, made symmetric in scale as in arXiv 2111.00396, eq. 2);
+    (Gu et al. 2020, arXiv 2008.07669, theorem 2, without the factor 1/t, as in arXiv 2111.00396, eq. 2);
     P[0, i] = sqrt(i + 1/2), rank 1 (arXiv 2111.00396, appendix C.1).
     """
     scale = np.sqrt(2.0 * np.arange(n) + 1.0)

@@ -16,8 +16,8 @@ def legt(n: int) -> NPLR:
     """The translated Legendre measure: a sliding window of length 2, in Legendre polynomials. Returns as `legs`.
 
     2 A[i, j] = -sqrt((2i+1)(2j+1)) times (-1)^(i-j) above the diagonal; 2 B[i] = sqrt(2i+1)
-    (arXiv 2008.07669, theorem 1, with a window of 2); P is of rank 2, sqrt(i + 1/2) at odd i in its first row, at even
-    i in its second (arXiv 2111.00396, appendix C.1).
+    (arXiv 2008.07669, theorem 1, made symmetric in scale, with a window of 2); P is of rank 2, sqrt(i + 1/2) at odd i
+    in its first row, at even i in its second (arXiv 2111.00396, appendix C.1).
     """
     i = np.arange(n)
     scale = np.sqrt(2.0 * i + 1.0)

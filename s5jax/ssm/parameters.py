@@ -49,7 +49,7 @@ def check_share(options: Any, *names: str) -> None:
 
 
 def check_kappa(init: str, kappa: float) -> None:
-    """Raises ValueError unless kappa is 0 or, with init=ptd-conjugate, a bound on a condition number."""
+    """Raises ValueError unless kappa is 0 or, with init=ptd-conjugate, at least 1."""
     if kappa != 0 and not (kappa >= 1 and init == "ptd-conjugate"):
         raise ValueError(f"ptd_kappa bounds a condition number, with init=ptd-conjugate: 1 or more, or 0; got {kappa}")
 

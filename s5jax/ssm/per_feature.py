@@ -14,7 +14,7 @@ from s5jax.ssm.parameters import pair, unpair, with_rank
 
 
 def check_state_size(n: int) -> None:
-    """Raises ValueError unless it is even and positive."""
+    """Raises ValueError unless n is even and positive."""
     if n < 2 or n % 2:
         raise ValueError(f"state_size must be even, since states come in conjugate pairs, and at least 2; got {n}")
 
@@ -50,7 +50,7 @@ def init_readouts(
     key: PRNGKeyArray, shape: tuple[int, int], bidirectional: bool, V: Complex[np.ndarray, "n N"] | None = None
 ) -> dict[str, Float[Array, "H N 2"]]:
     """C, or C1 and C2, (H, N, 2) each, for `shape` (H, N): complex standard normal, as published for S4 and S4D; or,
-    given modes V (n, N), real standard normal readouts of n states times V."""
+    given eigenvectors V (n, N), a real standard normal matrix (H, n) times V."""
     names = ("C1", "C2") if bidirectional else ("C",)
     params: dict[str, Array] = {}
     for name, k in zip(names, jax.random.split(key, len(names)), strict=True):
@@ -78,7 +78,8 @@ DECAY: dict[RealTransform, tuple[Callable[[Array], Array], Callable[[np.ndarray]
     "sigmoid": (jax.nn.sigmoid, lambda rate: np.log(rate) - np.log1p(-rate)),
     "none": (lambda raw: raw, lambda rate: rate),
 }
-"""By transform: the decay rate from the stored parameter, and back. `relu` adds 1e-4, as published."""
+"""By transform: the decay rate from the stored parameter, and back. `relu` adds 1e-4 in the first direction only, as
+published."""
 
 
 def decay_rate(raw: Float[Array, "*shape"], transform: RealTransform) -> Float[Array, "*shape"]:
@@ -87,7 +88,8 @@ def decay_rate(raw: Float[Array, "*shape"], transform: RealTransform) -> Float[A
 
 
 def raw_decay_rate(rate: Float[np.ndarray, "*shape"], transform: RealTransform) -> Float[np.ndarray, "*shape"]:
-    """The parameter to store for a decay rate, raised to 1e-4 as published. ValueError: 1 or more with `sigmoid`."""
+    """The parameter to store for a decay rate of at least 1e-4 (smaller ones become 1e-4), as published. ValueError: 1
+    or more with `sigmoid`."""
     if transform == "sigmoid" and rate.max() >= 1:
         raise ValueError(
             f"real_transform sigmoid keeps -Re(A) below 1, but the initial A has {rate.max():g}:"

@@ -71,7 +71,7 @@ class Objective:
         return (Lambda, V * np.exp(np.tile(x[-self.scales :], 2))) if inside else None
 
     def barrier(self, Lambda: Complex[np.ndarray, " n"]) -> tuple[float, Complex[np.ndarray, " n"]]:
-        """What keeps eigenvalues in the domain, and its gradient with respect to them."""
+        """The barrier that keeps eigenvalues in the domain, and its gradient."""
         room = (self.max_real - Lambda.real, np.abs(Lambda.imag))
         return -BARRIER * float(np.log(np.divide(room, self.unit)).sum()), BARRIER * (1 / room[0] - 1j / Lambda.imag)
 
@@ -123,7 +123,7 @@ class Objective:
 
 
 def descend(objective: Objective, x: Float[np.ndarray, " x"], gamma: float) -> Float[np.ndarray, " x"]:
-    """The minimum by L-BFGS, started again until that gains nothing, since one short step is enough to end it."""
+    """The minimum by L-BFGS, restarted until a restart gains nothing, because L-BFGS stops after one short step."""
     options = {"maxiter": 3000, "maxfun": 6000, "maxcor": 50, "ftol": 1e-11, "gtol": 1e-9}
     value = objective(x, gamma)[0]
     while True:
@@ -136,10 +136,10 @@ def descend(objective: Objective, x: Float[np.ndarray, " x"], gamma: float) -> F
 def search(
     objective: Objective, x: Float[np.ndarray, " x"], term: int, limit: float
 ) -> tuple[Float[np.ndarray, " x"], float | None]:
-    """The minimum, and gamma, at which a term, kappa (0) or the size of E (1), is just below its limit.
+    """The minimum x, and the gamma for which a term, kappa (0) or the size of E (1), is just below its limit.
 
-    Where no such gamma is met, as for a kappa below about 2, where minima are many, gamma is `None`, and x has the
-    least other term of all minima within the limit, or comes closest to it.
+    If no such gamma is found (a kappa below about 2 has many minima), gamma is `None`, and x is the minimum within the
+    limit with the least other term, or else the one closest to the limit.
     """
     # kappa rises with gamma and the size falls, about as gamma^0.4 and gamma^-0.6.
     log_gamma = min(math.log(3 * limit * max(limit - 1, 1e-3) if term == 0 else 0.19 / limit**2), 8.0)
@@ -156,7 +156,7 @@ def search(
         if len(sides) == 2:
             (inside, below), (outside, above) = sides[True], sides[False]
             step = inside + (outside - inside) * (below + SLACK / 2) / (below - above) - log_gamma
-        if abs(step) < 1e-3:  # one side only, or two that contradict each other, since L-BFGS once ended early
+        if abs(step) < 1e-3:  # only one side is known, or they contradict each other because L-BFGS stopped early
             sides = {excess <= 0: (log_gamma, excess)}
             step = (-1 if term == 0 else 1) * min(max(2.5 * (excess + SLACK / 2), -2.0), 2.0)
         log_gamma += step
@@ -174,7 +174,7 @@ def rank(objective: Objective, x: Float[np.ndarray, " x"], term: int, limit: flo
 def polish(
     objective: Objective, x: Float[np.ndarray, " x"], gamma: float, term: int | None, limit: float
 ) -> Float[np.ndarray, " x"]:
-    """Solves for the exact optimum from nearby: the gradient is zero, and the term that has a limit is at it.
+    """Solves for the exact optimum from nearby: the gradient is zero, and the bounded term equals its limit.
 
     gamma, the multiplier of that limit, is an unknown as well. Without an exact solution nearby, x is returned.
     """
@@ -187,7 +187,7 @@ def polish(
         fixed = z[-1] - math.log(gamma) if term is None else math.log(values[term] / limit)
         return np.append(np.array([1.0, math.exp(z[-1]), 1.0]) @ slopes, fixed)
 
-    # Levenberg-Marquardt bears a singular Jacobian: U G and W G^-T give the same E for any G.
+    # Levenberg-Marquardt tolerates a singular Jacobian: U G and W G^-T give the same E for any G.
     options = {"xtol": 1e-14, "ftol": 1e-14, "maxiter": 20 * len(x)}
     result = scipy.optimize.root(equations, np.append(x, math.log(gamma)), method="lm", options=options)
     exact = result.x[:-1]
@@ -196,7 +196,8 @@ def polish(
 
 
 def starts(A: Float[np.ndarray, "n n"], bound: Bound, limit: float, max_real: float) -> list[Float[np.ndarray, "n n"]]:
-    """A share of what takes A to a normal matrix with conjugate modes, within the bound if one is; and all of it."""
+    """Starting values of E: all of the difference between A and a normal matrix with conjugate modes, and before it a
+    fraction of it, within the bound if possible."""
     unit, rng = np.linalg.norm(A, 2), np.random.default_rng(0)
     shift = np.linalg.eigvalsh((A + A.T) / 2)[-1]
     if shift >= max_real:
@@ -223,11 +224,11 @@ def optimize(
     Args:
       A: the state matrix (n, n), n even; not a normal matrix with conjugate modes.
       bound: which of kappa(V) and the size of E has a limit, while the other is minimised; `gamma`: neither.
-      limit: of it, or gamma itself.
+      limit: the limit, or gamma.
       max_real: all real parts of eigenvalues are below it.
 
     Raises:
-      Unreachable: nothing was found within the limit. The message has the best reached.
+      Unreachable: nothing was found within the limit. The message gives the best value reached.
     """
     objective = Objective(A, max_real)
     found: list[tuple[tuple[float, float], np.ndarray, float | None]] = []  # rank, x, gamma

@@ -2,10 +2,10 @@
 
     A + E = V diag(Lambda) V^-1,    kappa(V) small and E small
 
-(Yu, Nigmetov, Morozov, Mahoney, Erichson 2023, arXiv 2310.01698, eq. 4). HiPPO-LegS itself cannot be diagonalized:
-kappa(V) grows as 2^n. S4D and S5 diagonalize its normal part instead, whose transfer function has spikes that HiPPO's
-lacks; with E small, that of A + E has none. The optimal E for the usual sizes is in `ptd_legs.npz`; `perturbation`
-computes the others.
+(Yu, Nigmetov, Morozov, Mahoney, Erichson 2023, arXiv 2310.01698, eq. 4). HiPPO-LegS itself cannot be diagonalized
+accurately: kappa(V) grows as 2^n. S4D and S5 diagonalize its normal part instead, whose transfer function has spikes
+that HiPPO's lacks; with E small, that of A + E has none. The optimal E for the usual sizes is in `ptd_legs.npz`;
+`perturbation` computes the others.
 """
 
 import dataclasses
@@ -101,18 +101,19 @@ def perturb_then_diagonalize(
 ) -> Perturbed:
     """Diagonalizes A + E instead of A, for a small real E that makes the eigenvectors V well conditioned.
 
-    All modes of A + E are conjugate pairs, so that half of them carry the system. E has the rank of what takes A to its
-    normal part, 1 for HiPPO-LegS; with more rank it is hardly smaller. At most one of kappa, norm and gamma is given.
+    All modes of A + E are conjugate pairs, so that half of them carry the system. E has the rank of the difference
+    between A and its normal part, 1 for HiPPO-LegS; a higher rank hardly makes E smaller. At most one of kappa, norm
+    and gamma is given.
 
-    HiPPO-LegS of 2, 4, 8, ..., 128 states with the default bound comes from a table in no time. Otherwise the optimiser
+    HiPPO-LegS of 2, 4, 8, ..., 128 states with the default bound is read from a table. Otherwise the optimiser
     runs: some two seconds for n = 48, a minute for n = 128, minutes for n = 256. For HiPPO matrices and a kappa of 2.5
-    or more there is one optimum, and every machine finds it to 1e-9 while n (2 rank + 1/2) <= 500. With kappa closer to
-    1 there are many: E is within its bound, but may be larger than need be.
+    or more there is one optimum, and every machine finds it to 1e-9 if n (2 rank + 1/2) <= 500. With kappa closer to
+    1 there are many: kappa(V) is within its bound, but E may be larger than necessary.
 
     Args:
       A: real (n, n), n even.
       kappa: bound on kappa(V); the least E is sought. Default: `default_kappa(n)`, if norm and gamma are not given.
-      norm: bound on ||E||_F / ||A||_2, and so on ||E||_2 / ||A||_2; the least kappa(V) is sought.
+      norm: bound on ||E||_F / ||A||_2, and therefore on ||E||_2 / ||A||_2; the least kappa(V) is sought.
       gamma: weight; kappa(V) + gamma ||E||_F / ||A||_2 is minimised (eq. 4).
       max_real: all eigenvalues have real parts below it, in the unit of A. If those of A are above it, E makes up for
         that.

@@ -1,4 +1,4 @@
-"""Ends, missing samples and resets of sequences, and the time between their samples."""
+"""Lengths, missing samples and resets of sequences, and the time between their samples."""
 
 from typing import NamedTuple
 
