@@ -229,22 +229,22 @@ def apply(
     return y + parameters.feedthrough(params, x), state
 
 
-def _scanned(params, options, x, C, gap, first, start, hold, reverse) -> tuple[Array, Array]:
+def _scanned(params, options, x, C, gap, first, start, valid, reverse) -> tuple[Array, Array]:
     system, each = _continuous(params, options), jnp.ndim(gap) == 2
     constant = {} if each else _discrete(system, gap)
 
     def read(state: Array, at: Any) -> tuple[Array, Array]:
-        x_k, first_k, hold_k, gap_k = at
+        x_k, first_k, valid_k, gap_k = at
         cell = _discrete(system, gap_k) if each else constant
         before = state if first_k is None else jnp.where(first_k[:, None, None], 0, state)
         after = _advance(cell, before, x_k)
         y_k = s4d.read_out(2 * C, after)
-        return after if hold_k is None else jnp.where(hold_k[:, None, None], after, state), y_k
+        return after if valid_k is None else jnp.where(valid_k[:, None, None], after, state), y_k
 
     start = jnp.zeros((x.shape[0], *C.shape), C.dtype) if start is None else start
     # The backward pass recomputes the discretisation, which is several times larger than the states.
     read = jax.checkpoint(read, prevent_cse=False) if each else read
-    along = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (x, first, hold, gap if each else None))
+    along = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (x, first, valid, gap if each else None))
     last, y = jax.lax.scan(read, start, along, reverse=reverse)
     return jnp.moveaxis(y, 0, 1), last
 

@@ -18,7 +18,7 @@ S4-PTD (arXiv 2310.01698) is the init "ptd-conjugate": HiPPO-LegS is perturbed s
 V is well-conditioned. A holds the eigenvalues, B is V^-1 times HiPPO's B, and C is a real matrix times V, so that the
 initial kernel is close to that of S4 with HiPPO-LegS.
 
-DSS is the discretisation "dss" (arXiv 2203.14343, proposition 1): zero-order valid with each mode's kernel divided by
+DSS is the discretisation "dss" (arXiv 2203.14343, proposition 1): zero-order hold with each mode's kernel divided by
 its sum over `dss_length` samples, a softmax over time. As published, its modes do not stand for conjugate pairs: y =
 Re(C x) + D u. DSS-exp is the discretisation "zoh" with B fixed at 1.
 """
@@ -91,8 +91,8 @@ class Options:
     dt_per_state: bool = False
     """One step size per state instead of one per feature."""
     discretization: Literal["zoh", "bilinear", "dss"] = "zoh"
-    """Zero-order valid or bilinear, see `ssm.discretize`; or `dss` (arXiv 2203.14343, proposition 1), which has y = Re(C
-    x), no factor 2."""
+    """Zero-order hold or bilinear, see `ssm.discretize`; or `dss` (arXiv 2203.14343, proposition 1), which has
+    y = Re(C x), no factor 2."""
     dss_length: int = 0
     """Number of samples over which `dss` normalises each mode, the training length; 0 with other discretisations."""
     bandlimit: float = 0.0
