@@ -78,8 +78,12 @@ def main() -> int:
     )
     try:
         return run(arguments, request)
-    except (DataError, OSError) as error:
+    except DataError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        where = error.filename or arguments.data_dir
+        print(f"error: {where}: {error.strerror or error}; no store was written", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; no store was written", file=sys.stderr)

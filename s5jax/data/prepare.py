@@ -138,12 +138,12 @@ def prepare(name: str, request: Request, *, force: bool = False, say: Callable[[
         if wrong:
             raise DataError(f"{name}: {'; '.join(wrong)}")
         _write_manifest(made, name, request, plan, summaries)
-        if goal.exists():
-            goal.rename(replaced)
         try:
+            if goal.exists():
+                goal.rename(replaced)
             made.rename(goal)
         except BaseException:
-            if replaced.exists():
+            if replaced.exists() and not goal.exists():
                 replaced.rename(goal)
             raise
     for split, summary in summaries.items():

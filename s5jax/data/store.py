@@ -107,7 +107,9 @@ def read_manifest(data_dir: pathlib.Path | str, name: str) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text())
         version = manifest["version"]
-    except (ValueError, KeyError) as error:
+        if version == VERSION and (lacking := {"origin", "request", "splits", "facts"} - manifest.keys()):
+            raise KeyError(*lacking)
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged ({error}); run `{command} --force`") from error
     if version != VERSION:
         raise DataError(f"{path}: version {version}, not {VERSION}; run `{command} --force`")

@@ -5,7 +5,7 @@ even with one step size per sample. Lambda (1/time) and Delta (time) broadcast a
 """
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
@@ -39,11 +39,13 @@ def zoh(Lambda: Complex[Array, "..."], Delta: Float[Array, "..."]) -> Discrete:
     return jnp.exp(z), Delta.astype(Lambda.dtype) * _phi1(z)
 
 
-def discretize(Lambda: Complex[Array, "..."], Delta: Float[Array, "..."], method: Method = "zoh") -> Discrete:
+def discretize(Lambda: Complex[Array, "..."], Delta: Float[Array, "..."], method: str = "zoh") -> Discrete:
     """(Lambda_bar, gamma) by zero-order hold, or bilinear (Tustin): with z = Lambda Delta, Lambda_bar = (1 + z/2) /
-    (1 - z/2) and gamma = Delta / (1 - z/2)."""
+    (1 - z/2) and gamma = Delta / (1 - z/2). ValueError for another method."""
     if method == "zoh":
         return zoh(Lambda, Delta)
+    if method != "bilinear":
+        raise ValueError(f"discretization must be one of {', '.join(get_args(Method))}; got {method!r}")
     half = Lambda * Delta.astype(Lambda.dtype) / 2
     inverse = 1 / (1 - half)
     return (1 + half) * inverse, Delta.astype(Lambda.dtype) * inverse

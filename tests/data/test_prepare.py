@@ -288,6 +288,8 @@ def test_stores_that_are_not_there_or_damaged(tmp_path, toy):
         ("{", "manifest.json: damaged"),
         (json.dumps({"version": 0}), "manifest.json: version 0, not 1"),
         ("{}", "manifest.json: damaged"),
+        ("[]", "manifest.json: damaged"),
+        (json.dumps({"version": 1}), "manifest.json: damaged"),
     ]:
         manifest.write_text(content)
         with pytest.raises(DataError, match=f"{message}.* --force"):

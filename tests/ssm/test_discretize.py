@@ -110,3 +110,8 @@ def test_log_multiplier_where_the_bilinear_multiplier_is_zero():
     assert complex(power(log_a, np.complex64(0))[0]) == 1
     gradient = jax.vjp(log_multiplier("bilinear"), np.full(1, -2, np.complex64), np.ones(1, np.float32))[1]
     assert all(np.isfinite(g).all() for g in gradient(np.ones(1, np.complex64)))
+
+
+def test_unknown_rule():
+    with pytest.raises(ValueError, match="must be one of zoh, bilinear; got 'euler'"):
+        discretize.discretize(jnp.ones(1, jnp.complex64), jnp.ones(1), "euler")

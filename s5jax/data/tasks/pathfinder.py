@@ -51,6 +51,8 @@ def make_plan(format: Format, style: contours.Style, request: Request) -> Plan:
     folders = [f"{folder}/pathfinder{style.size}" for folder in FOLDERS]
     folder = official.find(format, request.data_dir, folders, [f"{PART}/metadata"], official.LRA_ARCHIVES) / PART
     metadata = [file for file in (folder / "metadata").glob("*.npy") if file.stem.isdecimal()]
+    if not metadata:
+        raise official.missing(format, request.data_dir, f"{folder / 'metadata'} has no files 0.npy, 1.npy, ...")
     metadata.sort(key=lambda file: int(file.stem))
     samples = [sample for file in metadata for sample in lines.parsed(file, _parse)]
     tenth = len(samples) // 10
