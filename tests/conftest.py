@@ -26,6 +26,14 @@ def pytest_addoption(parser):
     parser.addoption("--record-costs", action="store_true", help="write down what the recipes' steps cost now")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """One process runs the everyday tests of a file: they share what it has compiled, and the file's fixtures."""
+    for item in items:
+        if not item.get_closest_marker("slow") and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(item.config.rootpath).as_posix()))
+
+
 @pytest.fixture(autouse=True)
 def bounded_memory_maps():
     """Frees compiled programs in time: each takes memory maps, and XLA crashes at Linux' limit of 65,530."""

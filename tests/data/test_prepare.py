@@ -10,6 +10,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -163,13 +164,19 @@ def test_what_a_killed_preparation_leaves_is_reported(tmp_path, toy):
 @pytest.mark.slow
 def test_a_killed_program_leaves_no_store(tmp_path):
     script = pathlib.Path(__file__).parents[2] / "scripts/prepare_data.py"
-    options = ["--generate", "--sizes", "200000", "10", "10", f"--data_dir={tmp_path}"]
+    options = ["--generate", "--sizes", "1000000", "10", "10", f"--data_dir={tmp_path}"]
+
+    def files():
+        return set((tmp_path / "prepared").rglob("*.npy"))
+
     for number in (signal.SIGKILL, signal.SIGTERM):
-        with subprocess.Popen([sys.executable, script, "listops", *options], stdout=subprocess.PIPE) as process:
-            process.stdout.readline()
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(3)
+        before = files()
+        with subprocess.Popen([sys.executable, script, "listops", *options]) as process:
+            while files() == before:  # a million examples are far from written when the first of them are
+                assert process.poll() is None
+                time.sleep(0.01)
             process.send_signal(number)
+        assert process.returncode == {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 128 + signal.SIGTERM}[number]
         assert not (tmp_path / "prepared/listops").exists()
     assert len(list((tmp_path / "prepared").iterdir())) == 1  # of the first
 

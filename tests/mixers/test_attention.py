@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from everyday import variants
 from numerics import relative_error
 
 from s5jax import mixers
@@ -132,19 +133,21 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("variant", VARIANTS)
+@variants([("rotary", np.float32), ("one", np.float64)], variant=VARIANTS, dtype=[np.float32, np.float64])
 def test_equals_loop(variant, dtype):
     check(VARIANTS[variant], (2, 13), dtype)
 
 
-@pytest.mark.parametrize("variant", ["rotary", "both-window"])
+@variants(["both-window"], variant=["rotary", "both-window"])
 def test_one_sample(variant):
     check(VARIANTS[variant], (2, 1), np.float64)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("variant", ["rotary", "learned", "window", "both", "both-window"])
+@variants(
+    [("learned", np.float64), ("window", np.float32), ("both-window", np.float64)],
+    variant=["rotary", "learned", "window", "both", "both-window"],
+    dtype=[np.float32, np.float64],
+)
 def test_lengths_missing_samples_and_resets(variant, dtype):
     rng = np.random.default_rng(3)
     mask, reset = rng.random((4, 17)) < 0.4, rng.random((4, 17)) < 0.15
@@ -162,7 +165,7 @@ def test_nothing_to_see_is_a_sum_of_zero():
     assert not np.array_equal(y[0, 2], params["o_bias"])
 
 
-@pytest.mark.parametrize("variant", ["rotary", "learned", "both", "both-window"])
+@variants(["both-window"], variant=["rotary", "learned", "both", "both-window"])
 def test_sequences_in_a_row_equal_each_alone(variant):
     """Their gradients, too: `check` differentiates a loop over each alone."""
     options, bounds = VARIANTS[variant], [0, 1, 3, 53]
@@ -192,8 +195,10 @@ def stream(dtype):
     return rng.random((3, 29)) < [[0], [0.2], [0.6]], rng.random((3, 29)) < [[0], [0.1], [0.2]]
 
 
-@pytest.mark.parametrize(
-    ("case", "dtype"), [*((case, np.float64) for case in RECURRENT), ("rotary", np.float32), ("slide", np.float32)]
+@variants(
+    [("learned", np.float64), ("slide-window", np.float64), ("slide", np.float32)],
+    case=RECURRENT,
+    dtype=[np.float32, np.float64],
 )
 def test_steps_and_pieces_equal_loop(case, dtype):
     options, max_length, window = RECURRENT[case]
@@ -228,7 +233,7 @@ def same(a, b, near):
         assert relative_error(a[name][a["valid"]], b[name][b["valid"]]) < near
 
 
-@pytest.mark.parametrize("case", ["rotary", "learned", "window", "slide"])
+@variants(["window"], case=["rotary", "learned", "window", "slide"])
 def test_ragged_pieces(case):
     """Every row is cut elsewhere; what lies behind the cuts is NaN."""
     options, max_length, window = RECURRENT[case]
@@ -283,7 +288,7 @@ def test_gradients_through_a_state():
     assert relative_error(slope, expected) < 1e-10
 
 
-@pytest.mark.parametrize("count", [10**6, 2**31 - 200])
+@variants([2**31 - 200], count=[10**6, 2**31 - 200])
 def test_long_streams_do_not_lose_the_angle(count):
     options = Options(window=16)
     params, x = draw(options, (1, 90), np.float32)
@@ -358,7 +363,7 @@ def test_dropout():
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 
 
-@pytest.mark.parametrize("variant", ["rotary", "learned"])
+@variants(["rotary"], variant=["rotary", "learned"])
 def test_seeds_in_one_program(variant):
     options = VARIANTS[variant]
     seeds = [draw(options, (2, 7), np.float32, seed)[0] for seed in range(3)]

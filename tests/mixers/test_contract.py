@@ -77,13 +77,17 @@ ROW = 503
 # --- cases ---
 
 
-def cases(keep=lambda case: True, rare=lambda case: not case.main):
-    """Cases by a condition, slow where they are rare. One process runs all tests of a case: what one test has compiled
+MAIN = tuple(name for name, case in CASES.items() if case.main)
+ONE_DIRECTION = ("s5", "s4d", "s4", "lru", "attention")
+
+
+def cases(keep=lambda case: True, everyday=MAIN):
+    """Cases by a condition, slow but for those named. One process runs all tests of a case: what one test has compiled
     the others use."""
     marked = []
     for name, case in CASES.items():
         if keep(case):
-            marks = [pytest.mark.xdist_group(name)] + ([pytest.mark.slow] if rare(case) else [])
+            marks = [pytest.mark.xdist_group(name)] + ([] if name in everyday else [pytest.mark.slow])
             marked.append(pytest.param(name, marks=marks))
     return pytest.mark.parametrize("name", marked)
 
@@ -97,9 +101,9 @@ def is_linear(case):
 
 
 every_case = cases()
-rarely_two = cases(rare=lambda case: not case.main or is_two(case))
+costly = cases(everyday=("s5", "s5_two", "s4d", "s4d_two", "s4", "lru", "attention", "attention_two"))
 causal_cases = cases(lambda case: not is_two(case))
-linear_cases = cases(is_linear, rare=lambda case: not case.main or is_two(case))
+linear_cases = cases(is_linear, everyday=ONE_DIRECTION)
 FLOAT32, FLOAT64 = "float32", "float64"
 both_precisions = pytest.mark.parametrize("precision", [pytest.param(FLOAT32, marks=pytest.mark.slow), FLOAT64])
 
@@ -130,8 +134,13 @@ def made(name, seed=0, **changed):
 
 @functools.cache
 def initial(name, seed, options):
-    params = jax.jit(lambda key: mixer_of(name).init(key, H, options, length=ROW))(jax.random.key(seed))
+    params = initializer(mixer_of(name), options)(jax.random.key(seed))
     return {n: np.asarray(v, np.float32) for n, v in params.items()}
+
+
+@functools.cache
+def initializer(mixer, options):
+    return jax.jit(lambda key: mixer.init(key, H, options, length=ROW))
 
 
 def able(name, ability):
@@ -404,7 +413,7 @@ def test_what_a_mixer_declares(name):
 
 
 @pytest.mark.parametrize("size", [(16, 50), *(pytest.param(n, marks=pytest.mark.slow) for n in [(8, 1), (2, 131)])])
-@linear_cases
+@cases(is_linear, everyday=("s5", "s4"))
 @hypothesis.settings(max_examples=5, derandomize=True, deadline=None, database=None)
 @hypothesis.given(Delta=strategies.floats(1e-4, 0.3), seed=strategies.integers(0, 2**16))
 def test_the_impulse_response_is_that_of_the_dense_system(name, size, Delta, seed):
@@ -578,7 +587,7 @@ def test_a_sequence_of_no_length_keeps_the_state_that_came_in(name):
 
 
 @pytest.mark.parametrize("way", ["apply", pytest.param("step", marks=pytest.mark.slow)])
-@every_case
+@cases(everyday=(*ONE_DIRECTION, "s4d_two"))
 def test_gradients_are_those_of_the_reference_and_padding_has_none(name, way):
     """Without a state: the way that training takes."""
     if way == "step" and is_two(CASES[name]):
@@ -598,7 +607,7 @@ def test_gradients_from_a_state_at_a_rate_for_each_sequence(name, way, precision
 
 
 @both_precisions
-@every_case
+@costly
 def test_all_arguments_at_once(name, precision):
     check_outputs_and_gradients(name, arguments_of(name, [17, 8, 0, 1, 2, 0], precision=precision), precision)
 
@@ -625,7 +634,7 @@ def test_an_argument_alone(name, only, precision):
     check_outputs_and_gradients(name, arguments, precision)
 
 
-@every_case
+@costly
 def test_all_arguments_over_many_steps(name):
     """Values, and the derivative in one direction: blocks of steps, and what crosses from one to the next."""
     params, options = make(name, precision=FLOAT64)[1:]
@@ -652,7 +661,7 @@ def check_gradients_along(name, params, options, gradients, arguments, *, within
     assert abs(error) < within * sum(size[n] * np.linalg.norm(along[n]) for n in inputs)
 
 
-@cases(lambda case: case.main and is_linear(case) and not is_two(case), rare=lambda case: case.mixer != "s5")
+@cases(lambda case: case.main and is_linear(case) and not is_two(case), everyday=("s5",))
 def test_long_sequences(name):
     mixer, params, options = make(name)
     x, rate, within = draw(2, LONG, H), np.float32([1, 1]), tolerances(name, FLOAT32)[0]
@@ -673,7 +682,7 @@ def test_long_sequences(name):
     "only",
     [pytest.param(("lengths", "one_rate"), id="plain"), pytest.param(ALL, id="all", marks=pytest.mark.slow)],
 )
-@cases(is_linear, rare=lambda case: case.mixer != "s5" or not case.main)
+@cases(is_linear, everyday=("s5", "s5_two"))
 def test_forward_mode_works_with_the_plain_method(name, only):
     if "scan_method" not in {field.name for field in dataclasses.fields(mixer_of(name).Options)}:
         pytest.skip("one method only")
@@ -709,7 +718,7 @@ def test_forward_mode_works_with_the_plain_method(name, only):
 # --- sequences in a row ---
 
 
-@every_case
+@costly
 @both_precisions
 def test_sequences_in_a_row_equal_each_alone(name, precision):
     """Sequences of 1, 2 and 500 steps, in outputs and gradients."""
@@ -763,7 +772,7 @@ def assert_runs_alike(actual, expected, apart, lengths, values, gradients):
 # --- transformations ---
 
 
-@rarely_two
+@cases(everyday=("s5", "s4"))
 def test_three_seeds_equal_each_alone(name):
     mixer, options = mixer_of(name), options_of(name)
     lengths, only = [17, ROW, 0, 1, 2, 0], ("lengths", "mask", "reset", "rate")
@@ -784,8 +793,8 @@ def test_three_seeds_equal_each_alone(name):
         assert relative_error(actual[2][0][valid], alone[2][0][valid]) < 1e-10
 
 
-@pytest.mark.parametrize("only", [pytest.param((), id="none"), pytest.param(ALL, id="all")])
-@rarely_two
+@pytest.mark.parametrize("only", [pytest.param((), id="none", marks=pytest.mark.slow), pytest.param(ALL, id="all")])
+@cases(everyday=ONE_DIRECTION)
 def test_a_symbolic_batch_exports(name, only):
     mixer, params, options = make(name)
     arguments = arguments_of(name, [17, 8, 0], 17, only=only)
@@ -818,7 +827,7 @@ def pack(arguments):
     return {"arguments": arguments, "weights": weights(arguments)}
 
 
-@causal_cases
+@cases(lambda case: not is_two(case), everyday=("s5", "attention"))
 def test_steps_export_with_a_symbolic_batch(name):
     mixer, params, options = made(name)
     x, start = draw(2, 9, H), mixer.init_state(params, options, 2, max_length=9)
@@ -891,7 +900,7 @@ def test_a_sequence_without_steps_is_refused(name):
 # --- numbers and memory ---
 
 
-@cases(lambda case: case.main and not is_two(case), rare=lambda case: case.mixer != "s5")
+@cases(lambda case: case.main and not is_two(case), everyday=("s5",))
 def test_inputs_of_half_precision(name):
     mixer, params, options = made(name)
     x = jnp.asarray(draw(1, 9, H), jnp.bfloat16)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
+from everyday import variants
 from small_models import MIXERS, double_precision, values
 
 from s5jax import mixers
@@ -22,8 +23,7 @@ def made(name, **changes):
     return module, options, module.init(jax.random.key(1), H, options, depth=1, length=L), values(B, L, H)
 
 
-@pytest.mark.parametrize("name", LINEAR)
-@pytest.mark.parametrize("shape", [(1, L), (B, 1)])
+@variants([("s5-two", (1, L)), ("s4", (B, 1))], name=LINEAR, shape=[(1, L), (B, 1)])
 def test_a_rate_and_a_reset_broadcast(name, shape):
     mixer, options, params, x = made(name)
     rate = jnp.asarray(np.random.default_rng(0).uniform(0.5, 2, shape), jnp.float32)
@@ -33,18 +33,22 @@ def test_a_rate_and_a_reset_broadcast(name, shape):
     np.testing.assert_array_equal(y, mixer.apply(params, x, options, **whole)[0])
 
 
-@pytest.mark.parametrize("method", ["chunked", "associative", "plain"])
-@pytest.mark.parametrize("mixer", [s5, lru])
+@variants(
+    [(s5, "chunked"), (lru, "associative"), (lru, "plain")],
+    mixer=[s5, lru],
+    method=["chunked", "associative", "plain"],
+)
 def test_every_way_to_scan_takes_resets(mixer, method):
     x, reset = values(B, L, H), (jnp.arange(L) % 5 == 0)[None]
     sequential = mixer.Options(state_size=4, scan_method="sequential")
     params = mixer.init(jax.random.key(1), H, sequential, depth=1, length=L)
-    expected, _ = mixer.apply(params, x, sequential, reset=reset)
-    y, _ = mixer.apply(params, x, mixer.Options(state_size=4, scan_method=method), reset=reset)
+    apply = jax.jit(mixer.apply, static_argnames="options")
+    expected, _ = apply(params, x, sequential, reset=reset)
+    y, _ = apply(params, x, mixer.Options(state_size=4, scan_method=method), reset=reset)
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["s5", "lru", "s4d", "s4"])
+@variants(["lru", "s4"], name=["s5", "lru", "s4d", "s4"])
 def test_a_reset_starts_anew_even_from_nan(name):
     mixer, options, params, x = made(name)
     nan = jax.tree.map(lambda z: jnp.full_like(z, jnp.nan), mixer.init_state(params, options, B))
@@ -61,14 +65,15 @@ def test_inputs_of_double_precision_take_the_precision_of_the_parameters(name):
     with double_precision():
         wide, rate = jnp.asarray(x, jnp.float64), jnp.ones((B, L), jnp.float64)
         state = mixer.init_state(params, options, B)
-        y, after = mixer.apply(params, wide, options, state=state)
+        y, after = jax.eval_shape(lambda x: mixer.apply(params, x, options, state=state), wide)
         assert y.dtype == jnp.float32 and after.dtype == jnp.complex64
-        jax.grad(lambda p: mixer.apply(p, wide, options, rate=rate)[0].sum())(params)
-        y, after = mixer.step(mixer.discretize(params, options), state, wide[:, 0], options)
+        jax.eval_shape(jax.grad(lambda p: mixer.apply(p, wide, options, rate=rate)[0].sum()), params)
+        cell = mixer.discretize(params, options)
+        y, after = jax.eval_shape(lambda x: mixer.step(cell, state, x, options), wide[:, 0])
         assert y.dtype == jnp.float32 and after.dtype == jnp.complex64
 
 
-@pytest.mark.parametrize("name", ["s4", "s4d"])
+@variants(["s4"], name=["s4", "s4d"])
 def test_convolutions_say_what_allows_forward_mode(name):
     mixer, options, params, x = made(name)
     with pytest.raises(TypeError, match='scan_method="plain"'):

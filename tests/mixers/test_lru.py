@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from everyday import variants
 from numerics import load_case, relative_error
 
 from s5jax.mixers import lru
 
 
-@pytest.mark.parametrize("case", ["lru_default", "lru_ring"])
-@pytest.mark.parametrize("double", [False, True])
+@variants([("lru_default", False), ("lru_ring", True)], case=["lru_default", "lru_ring"], double=[False, True])
 def test_recorded_outputs_and_gradients(case, double):
     meta, data = load_case(case)
     options = lru.Options(state_size=meta["N"], r_min=meta["r_min"], r_max=meta["r_max"], max_phase=meta["max_phase"])
@@ -32,7 +32,7 @@ def test_recorded_outputs_and_gradients(case, double):
         assert relative_error(grad_params[name], expected) < tolerance, name
 
 
-@pytest.mark.parametrize("ring", ["default", "ring"])
+@variants(["ring"], ring=["default", "ring"])
 def test_recorded_distribution_of_initial_parameters(ring):
     meta, data = load_case("lru_init")
     r_min, r_max, max_phase = meta["rings"][ring]

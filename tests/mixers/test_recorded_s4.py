@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from everyday import variants
 from numerics import load_case, relative_error
 
 from s5jax.mixers import s4, s4d
@@ -57,7 +58,7 @@ def test_initial_low_rank_systems(kind, rank):
     assert relative_error(B * rotation, expected["B"][0, 0]) < 1e-5
 
 
-@pytest.mark.parametrize("case", KERNELS)
+@variants(["s4d_kernel_legs_relu", "s4d_kernel_inv_bilinear", "dss_kernel"], case=KERNELS)
 def test_diagonal_kernels_and_their_gradients(case):
     meta, data = load_case(case)
     options = s4d.Options(
@@ -123,9 +124,8 @@ def double_precision():
         yield
 
 
-@pytest.mark.parametrize(
-    "case", ["s4_kernel_legs", *(pytest.param(f"s4_kernel_{n}", marks=pytest.mark.slow) for n in ("legt", "fout"))]
-)
+@pytest.mark.slow  # every day `test_whole_blocks`, and in test_s4 the gradients
+@pytest.mark.parametrize("case", ["s4_kernel_legs", "s4_kernel_legt", "s4_kernel_fout"])
 def test_low_rank_kernels_and_their_gradients(case):
     meta, data = load_case(case)
     L, options = meta["L"], s4.Options(state_size=meta["N"], rank=len(data["param"]["P"]))
@@ -157,8 +157,7 @@ def test_low_rank_kernels_and_their_gradients(case):
         assert record_is_wrong or relative_error(gradient, recorded) < 1e-3, name
 
 
-@pytest.mark.parametrize("kind", ["s4d", "s4"])
-@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+@variants([("s4d", "causal"), ("s4", "bidirectional")], kind=["s4d", "s4"], direction=["causal", "bidirectional"])
 def test_whole_blocks(kind, direction):
     """The layer, then exact GELU, a linear map to 2 H and its gate; for causal ones by `step` as well."""
     meta, data = load_case(f"{kind}_block_{direction}")

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from everyday import variants
 from numerics import relative_error
 
 from s5jax.mixers import s4
@@ -43,7 +44,7 @@ def dense_A(params, options):
     return dense.system(s4, one, options).A
 
 
-@pytest.mark.parametrize("L", [1, 2, 3, 127, 128, 300])
+@variants([1, 127], L=[1, 2, 3, 127, 128, 300])
 def test_kernels_of_any_length_and_step_size_are_the_dense_ones(L):
     for init in INITS:
         params, options = initial(init)
@@ -54,7 +55,7 @@ def test_kernels_of_any_length_and_step_size_are_the_dense_ones(L):
             assert relative_error(K, dense_kernels(params, L, options, rescale)) < 1e-5, (init, rescale)
 
 
-@pytest.mark.parametrize("skips", [True, False])
+@variants([False], skips=[True, False])
 def test_two_directions_are_the_dense_ones_with_padding_of_nan(skips):
     params, options = initial("legt", bidirectional=True, backward_skips_current=skips)
     u, lengths = np.random.default_rng(0).normal(size=(2, 9, H)).astype(np.float32), np.array([9, 4])

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from everyday import variants
 from numerics import relative_error
 
 from s5jax.mixers import s4d
@@ -42,7 +43,7 @@ def kernel(options, length):
     return jax.jit(lambda params, rate: s4d.kernel(params, length, options, rate=rate))
 
 
-@pytest.mark.parametrize("L", [1, 2, 128])
+@variants([128], L=[1, 2, 128])
 def test_kernel_is_the_impulse_response_without_D(L):
     params, _, options = initial(bidirectional=True)
     for rescale in (1.0, 3.0):
@@ -154,7 +155,7 @@ def test_B_of_legs_belongs_to_its_modes_and_is_bounded():
     assert (complex_B(initial(init="legs", B_init="constant")[0]) == 1).all()
 
 
-@pytest.mark.parametrize("init", ["lin", "legs"])
+@variants(["legs"], init=["lin", "legs"])
 def test_a_B_that_is_not_trained_stays_at_its_start_and_is_no_parameter(init):
     (fixed, _, options), (trained, _, plain) = initial(init=init, B_trained=False, n_ssm=2), initial(init=init, n_ssm=2)
     assert set(trained) - set(fixed) == {"B"}
@@ -188,8 +189,7 @@ def test_step_sizes_and_readouts_start_as_documented():
 # --- what is computed ---
 
 
-@pytest.mark.parametrize("per_state", [False, True])
-@pytest.mark.parametrize("mode", ["convolution", "scan"])
+@variants([(True, "convolution"), (False, "scan")], per_state=[False, True], mode=["convolution", "scan"])
 def test_the_band_limit_silences_modes_by_the_step_size_of_training(mode, per_state):
     params, A, options = initial(dt_min=0.05, dt_max=0.3, bandlimit=0.5, dt_per_state=per_state, mode=mode)
     turn = np.exp(params["log_step"]) * np.abs(A.imag) / np.pi  # of the Nyquist frequency

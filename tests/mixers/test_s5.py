@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from everyday import variants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numerics import load_case, relative_error
@@ -17,6 +18,7 @@ from s5jax.mixers import s5
 from s5jax.ssm import diagonal_system, scan
 
 METHODS = typing.get_args(scan.Method)
+BLOCKS = (1, 16, 100, 2**19)
 apply = jax.jit(s5.apply, static_argnames="options")
 
 
@@ -58,13 +60,10 @@ def slow_apply(params, u, options, rate=1.0, start=None):
     return outputs
 
 
-@pytest.mark.parametrize(
-    ("case", "method"),
-    [
-        pytest.param(case, method, marks=[] if method == "sequential" or case % 2 else pytest.mark.slow)
-        for case in range(6)
-        for method in METHODS
-    ],
+@variants(
+    [(0, "sequential"), (1, "associative"), (2, "sequential"), (3, "plain"), (4, "sequential"), (5, "chunked")],
+    case=range(6),
+    method=METHODS,
 )
 def test_recorded_outputs_and_gradients(case, method):
     meta, data = load_case(f"s5_ssm_{case}")
@@ -83,9 +82,12 @@ def test_recorded_outputs_and_gradients(case, method):
         assert relative_error(grad_params[name], expected) < 1e-4, name
 
 
-@pytest.mark.parametrize("conj_sym", [True, False])
-@pytest.mark.parametrize("C_init", ["trunc_standard_normal", "lecun_normal", "complex_normal"])
-@pytest.mark.parametrize("bidirectional", [True, False])
+@variants(
+    [(True, "trunc_standard_normal", True), (True, "lecun_normal", False), (False, "complex_normal", True)],
+    conj_sym=[True, False],
+    C_init=["trunc_standard_normal", "lecun_normal", "complex_normal"],
+    bidirectional=[True, False],
+)
 def test_initial_shapes_names_and_scales(conj_sym, C_init, bidirectional):
     H, n, J = 24, 64, 4
     options = s5.Options(
@@ -116,9 +118,12 @@ def test_initial_shapes_names_and_scales(conj_sym, C_init, bidirectional):
         assert not np.allclose(params["C1"], params["C2"])
 
 
-@pytest.mark.parametrize("L", [1, 2, 33])
-@pytest.mark.parametrize("discretization", ["zoh", "bilinear"])
-@pytest.mark.parametrize("bidirectional", [True, False])
+@variants(
+    [(1, "zoh", True), (2, "bilinear", False), (33, "bilinear", True)],
+    L=[1, 2, 33],
+    discretization=["zoh", "bilinear"],
+    bidirectional=[True, False],
+)
 def test_apply_is_the_dense_recurrence(L, discretization, bidirectional):
     params, options = random_mixer(discretization=discretization, bidirectional=bidirectional)
     u = np.random.default_rng(0).normal(size=(2, L, 3)).astype(np.float32)
@@ -167,7 +172,7 @@ def test_B_of_a_new_layer_is_real_in_the_original_basis():
         assert np.abs(moment.imag).max() < 1e-5 * np.abs(moment).max()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@variants(["chunked", "plain"], method=METHODS)
 def test_step_rolled_out_and_halves_handed_over_equal_apply(method):
     params, options = random_mixer(scan_method=method)
     u = jax.random.normal(jax.random.key(3), (2, 37, 3))
@@ -189,7 +194,7 @@ def test_step_rolled_out_and_halves_handed_over_equal_apply(method):
     assert relative_error(end, last) < 1e-5
 
 
-@pytest.mark.parametrize("bidirectional", [True, False])
+@variants([True], bidirectional=[True, False])
 def test_padding_changes_nothing(bidirectional):
     params, options = random_mixer(bidirectional=bidirectional)
     u = jax.random.normal(jax.random.key(4), (3, 20, 3))
@@ -227,9 +232,12 @@ def test_the_normal_part_needs_no_optimiser():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("bidirectional", [True, False])
-@pytest.mark.parametrize("C_init", ["trunc_standard_normal", "complex_normal"])
-@pytest.mark.parametrize("clip_eigs", [True, False])
+@variants(
+    [(True, "trunc_standard_normal", False), (True, "complex_normal", True), (False, "complex_normal", False)],
+    bidirectional=[True, False],
+    C_init=["trunc_standard_normal", "complex_normal"],
+    clip_eigs=[True, False],
+)
 def test_transfer_function_is_a_dense_solve(bidirectional, C_init, clip_eigs):
     params, options = random_mixer(bidirectional=bidirectional, C_init=C_init, clip_eigs=clip_eigs)
     params["Lambda_re"] = params["Lambda_re"].at[0].set(0.5)
@@ -260,15 +268,16 @@ def test_impossible_options(options, message):
         s5.Options(**options)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@variants(
+    [("chunked", 16), ("associative", 2**19)], method=["sequential", "chunked", "associative", "plain"], block=BLOCKS
+)
+@settings(max_examples=3, deadline=None, derandomize=True)
 @given(
     L=st.integers(1, 70),
     H=st.integers(1, 5),
     P=st.integers(1, 6),
     B=st.integers(1, 4),
     bidirectional=st.booleans(),
-    block=st.sampled_from([1, 16, 100, 2**19]),
-    method=st.sampled_from(METHODS[1:]),
     discretization=st.sampled_from(["zoh", "bilinear"]),
     seed=st.integers(0, 2**16),
 )

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from everyday import variants
 from flax import nnx
 from numerics import relative_error
 from small_models import MIXERS, H, build, split, values
@@ -35,11 +36,23 @@ def dense(layer, x):
     return x @ np.float64(layer.kernel[...]) + np.float64(layer.bias[...])
 
 
-CASES = list(itertools.product(("none", "gelu", "full_glu", "half_glu1", "half_glu2"), ("batch", "layer", "none")))
+ACTIVATIONS, NORMS = ("none", "gelu", "full_glu", "half_glu1", "half_glu2"), ("batch", "layer", "none")
+CASES = list(itertools.product(ACTIVATIONS, NORMS))
 
 
-@pytest.mark.parametrize("prenorm", [True, False])
-@pytest.mark.parametrize(("activation", "norm"), CASES)
+@variants(
+    [  # each with and without an MLP, either gelu, residual or not
+        ("none", "batch", True),
+        ("gelu", "batch", False),
+        ("full_glu", "layer", True),
+        ("half_glu1", "none", True),
+        ("half_glu1", "layer", False),
+        ("half_glu2", "layer", False),
+    ],
+    activation=ACTIVATIONS,
+    norm=NORMS,
+    prenorm=[True, False],
+)
 def test_block_against_numpy(activation, norm, prenorm):
     """Outputs and running statistics, with an MLP or not, exact gelu or not, and so on."""
     case = CASES.index((activation, norm)) + prenorm

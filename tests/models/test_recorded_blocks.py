@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
+from everyday import variants
 from flax import nnx
 from numerics import load_case, relative_error
 from small_models import double_precision
@@ -38,8 +38,9 @@ def unconditioned(recorded, L):
     return np.stack([C.real, C.imag], -1)
 
 
-@pytest.mark.parametrize("kind", ["s4d", "s4"])
-@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+@variants(  # the others every day as mixers, in test_recorded_s4
+    [("s4d", "bidirectional"), ("s4", "causal")], kind=["s4d", "s4"], direction=["causal", "bidirectional"]
+)
 def test_s4_blocks(kind, direction):
     """The layer, exact GELU, a map to 2 H and its gate: values first. Causal ones sample by sample as well."""
     meta, data = load_case(f"{kind}_block_{direction}")
@@ -89,8 +90,7 @@ def test_s4_blocks(kind, direction):
         assert relative_error(jnp.moveaxis(ys, 0, 1), data["y_recurrent"]) < 1e-4
 
 
-@pytest.mark.parametrize("order", ["prenorm", "postnorm"])
-@pytest.mark.parametrize("double", [False, True])
+@variants([("prenorm", True), ("postnorm", False)], order=["prenorm", "postnorm"], double=[False, True])
 def test_lru_layers(order, double):
     """Layer norm, LRU, tanh GELU, the gate of two maps, residual sum: outputs, and gradients of everything."""
     meta, data = load_case(f"lru_layer_{order}")

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from everyday import variants
 from numerics import relative_error
 from small_models import double_precision
 
@@ -76,11 +77,20 @@ def differences(f, x, h=1e-6):
     return gradient
 
 
-@pytest.mark.parametrize(("weighted", "smoothing"), [(False, 0.0), (False, 0.3), (True, 0.3)])
-@pytest.mark.parametrize("parts", PARTS)
-@pytest.mark.parametrize("per_step", [False, True])
-def test_classification(per_step, parts, weighted, smoothing):
+@variants(
+    [
+        (False, (), (False, 0.0)),
+        (False, ("weights",), (True, 0.3)),
+        (True, PARTS[2], (False, 0.3)),
+        (True, PARTS[3], (True, 0.3)),
+    ],
+    per_step=[False, True],
+    parts=PARTS,
+    options=[(False, 0.0), (False, 0.3), (True, 0.3)],
+)
+def test_classification(per_step, parts, options):
     """The formula in the documentation of PyTorch's CrossEntropyLoss, with class weights and label smoothing."""
+    weighted, smoothing = options
     batch, weight = batch_of(per_step, parts, lambda rng, shape: rng.integers(0, CLASSES, shape).astype(np.int32))
     of_classes = np.array([0.5, 0.0, 2.0, 1.0]) if weighted else np.ones(CLASSES)
     logits = 2 * np.random.default_rng(5).normal(size=(*weight.shape, CLASSES))
@@ -102,9 +112,12 @@ def test_classification(per_step, parts, weighted, smoothing):
     check(objective, logits, batch, expected, p * pull.sum(-1, keepdims=True) - pull)
 
 
-@pytest.mark.parametrize("tolerance", [None, 1.2])
-@pytest.mark.parametrize("parts", PARTS)
-@pytest.mark.parametrize("per_step", [False, True])
+@variants(
+    [(False, ("weights",), None), (True, PARTS[3], 1.2)],
+    per_step=[False, True],
+    parts=PARTS,
+    tolerance=[None, 1.2],
+)
 def test_regression(per_step, parts, tolerance):
     batch, weight = batch_of(per_step, parts, lambda rng, shape: rng.normal(size=(*shape, TARGETS)))
     outputs = np.random.default_rng(5).normal(size=(*weight.shape, TARGETS))
@@ -122,8 +135,7 @@ def test_regression(per_step, parts, tolerance):
     check(lambda x, b: regression.objective(x, b, tolerance=tolerance), outputs, batch, expected, gradient)
 
 
-@pytest.mark.parametrize("parts", PARTS)
-@pytest.mark.parametrize("per_step", [False, True])
+@variants([(False, ()), (True, PARTS[3])], per_step=[False, True], parts=PARTS)
 def test_gaussian(per_step, parts):
     batch, weight = batch_of(per_step, parts, lambda rng, shape: rng.normal(size=(*shape, TARGETS)))
     outputs = 2 * np.random.default_rng(5).normal(size=(*weight.shape, 2 * TARGETS))

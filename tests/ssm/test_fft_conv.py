@@ -3,6 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from everyday import variants
 from numerics import relative_error
 
 from s5jax.ssm import fft_conv
@@ -22,10 +23,19 @@ def convolved(u, K, K_back, skip):
     return y
 
 
-@pytest.mark.parametrize("plain", [False, True])
-@pytest.mark.parametrize("kind", ["causal", "skipping", "overlapping"])
-@pytest.mark.parametrize(("L", "batch"), [(1, (2,)), (2, ()), (33, (1, 2))])
-def test_convolutions_against_numpy(L, batch, kind, plain):
+@variants(
+    [
+        ((1, 2), "overlapping", False),
+        ((33, 1, 2), "causal", False),
+        ((2,), "skipping", True),
+        ((33, 1, 2), "skipping", False),
+    ],
+    shape=[(1, 2), (2,), (33, 1, 2)],
+    kind=["causal", "skipping", "overlapping"],
+    plain=[False, True],
+)
+def test_convolutions_against_numpy(shape, kind, plain):
+    L, *batch = shape
     u, w = real(*batch, L, 2), real(*batch, L, 2, seed=5)
     kernels = [real(2, L, seed=3)] if kind == "causal" else [real(2, L, seed=3), real(2, L, seed=4)]
     skip = kind == "skipping"

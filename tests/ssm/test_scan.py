@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from everyday import variants
 from numerics import relative_error
 
 from s5jax.ssm import scan
@@ -69,12 +70,17 @@ KINDS = [
     for L in LENGTHS
     for varying, masked in ([(a, b) for a in (0, 1) for b in (0, 1)] if L in (1, 65) else [(0, 0), (1, 1)])
 ]
+QUICK = [((1, 1, 1), False), ((65, 0, 1), True), ((65, 1, 0), False), ((1000, 1, 1), True)]
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize(("L", "varying", "masked"), KINDS)
-def test_values_and_gradients_against_a_float64_loop(L, varying, masked, reverse, method):
+@variants(
+    [(kind, reverse, method) for kind, reverse in QUICK for method in METHODS],
+    kind=KINDS,
+    reverse=[False, True],
+    method=METHODS,
+)
+def test_values_and_gradients_against_a_float64_loop(kind, reverse, method):
+    L, varying, masked = kind
     a, b, start, w, w_end, mask = system(L, varying, masked)
 
     def weighted(a, b, start):
@@ -112,8 +118,7 @@ def test_the_adjoint_sweep_of_this_file_is_the_derivative():
                 assert (value(up) - value(down)) / 2e-6 == pytest.approx(part, abs=1e-7)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("reverse", [False, True])
+@variants([("associative", False), ("chunked", True)], method=METHODS, reverse=[False, True])
 def test_real_systems_and_every_way_to_broadcast(method, reverse):
     rng = np.random.default_rng(1)
     b = rng.normal(size=(2, 3, 9, 4)).astype(np.float32)

@@ -40,8 +40,13 @@ def lowered(*fields: str) -> str:
     return program.step_at(feed.length).lower(state, (feed.examples, feed.places), experiment.hyper(0)).as_text()
 
 
+def test_the_same_program():
+    assert lowered(*SAME_PROGRAM.values()) == lowered()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("field", SAME_PROGRAM)
-def test_the_same_program(field):
+def test_the_same_program_for_each_alone(field):
     assert lowered(SAME_PROGRAM[field]) == lowered()
 
 

@@ -1,5 +1,6 @@
 """Training of language models: the loss of each token once, and state that is carried through a text."""
 
+import functools
 import pathlib
 
 import jax
@@ -35,7 +36,7 @@ FIELDS = (
 def text(tmp_path_factory):
     rng = np.random.default_rng(0)
     file = tmp_path_factory.mktemp("text") / "text.txt"
-    file.write_text("".join(rng.choice(["the cat ", "a dog ", "sat. ", "ran\n"], 1500)))
+    file.write_text("".join(rng.choice(["the cat ", "a dog ", "sat. ", "ran\n"], 600)))
     return file
 
 
@@ -46,16 +47,18 @@ def config(text: pathlib.Path, *overrides: str, model: str = "s5"):
 
 
 def documents(n, length=40, tokens=9):
-    """Texts of many lengths, with a weight for each token."""
+    """Texts of some lengths, with a weight for each token."""
     rng = np.random.default_rng(n)
     inputs, labels = rng.integers(0, tokens, (2, n, length)).astype(np.uint8)
     weights = (rng.random((n, length)) < 0.8).astype(np.float32)
-    return Split(inputs, labels, rng.integers(1, length + 1, n).astype(np.int32), weights=weights)
+    lengths = rng.choice([1, length // 3, length - 7, length], n)  # for each of which the model is compiled
+    return Split(inputs, labels, lengths.astype(np.int32), weights=weights)
 
 
 def by_hand(model, split, examples):
     """Loss, correct predictions and weight over tokens, in float64; each example read alone, without padding."""
     loss = correct = weight = 0.0
+    model = jax.jit(model)
     for i in examples:
         length = int(split.lengths[i])
         logits = np.asarray(model(jnp.asarray(split.inputs[i, :length])[None]), np.float64)[0]
@@ -70,7 +73,7 @@ def by_hand(model, split, examples):
 @pytest.mark.parametrize(
     "fields",
     [
-        (),
+        pytest.param((), marks=pytest.mark.slow),
         pytest.param(("--config.train.buckets=3",), marks=pytest.mark.slow),
         pytest.param(("--config.optim.micro_batches=4",), marks=pytest.mark.slow),
         ("--config.num_devices=8", "--config.train.buckets=2"),
@@ -116,23 +119,25 @@ def test_a_carried_state_is_read_on_from_and_not_differentiated(text, model):
 
     def loss(params, memory, piece):
         net = nnx.merge(experiment.graphdef, params, state.batch_stats)
-        outputs, memory = net.rollout(memory, given[piece][0])
+        outputs, memory = net.rollout(memory, piece[0])
         log_p = jax.nn.log_softmax(outputs)
-        return -jnp.take_along_axis(log_p, given[piece][1][..., None], -1).mean(), memory
+        return -jnp.take_along_axis(log_p, piece[1][..., None], -1).mean(), memory
 
+    loss_and_gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
     start = nnx.merge(experiment.graphdef, state.params, state.batch_stats).init_state(size)
     now, params, memory = state, state.params, start
-    for piece, (inputs, labels) in enumerate(given):
-        hyper = {**experiment.hyper(0), "fresh": np.bool_(piece == 0), "lr": np.full_like(experiment.rates(0), 0.1)}
+    step = jax.jit(functools.partial(train_step, graphdef=experiment.graphdef, **parts))
+    for i, (inputs, labels) in enumerate(given):
+        hyper = {**experiment.hyper(0), "fresh": np.bool_(i == 0), "lr": np.full_like(experiment.rates(0), 0.1)}
         batch = {"inputs": inputs, "labels": labels}
-        now, metrics = train_step(now, batch, hyper, graphdef=experiment.graphdef, **parts)
-        (expected, memory), grads = jax.value_and_grad(loss, has_aux=True)(params, memory, piece)
+        now, metrics = step(now, batch, hyper)
+        (expected, memory), grads = loss_and_gradient(params, memory, (inputs, labels))
         decays = jax.tree.map(lambda i: experiment.optimizer.groups[i].weight_decay, experiment.optimizer.labels)
         params = jax.tree.map(lambda p, g, decay: p - 0.1 * (g + decay * p), params, grads, decays)
         assert float(metrics["loss"][0] / metrics["loss"][1]) == pytest.approx(float(expected), rel=1e-5)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), now.params, params)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), now.memory, memory)
-    fresh, _ = jax.value_and_grad(loss, has_aux=True)(params, start, 1)
+    fresh, _ = loss_and_gradient(params, start, given[1])
     assert abs(float(fresh[0]) - float(expected)) > 1e-4  # what is carried does matter
 
 
@@ -225,9 +230,9 @@ def test_a_run_goes_on_from_prompts(text, tmp_path):
 def test_a_text_that_has_changed_is_not_gone_on_with(text, tmp_path):
     copy = tmp_path / "copy.txt"
     copy.write_bytes(text.read_bytes())
-    conf = config(copy, "--config.train.epochs=1")
-    loop.train(conf, tmp_path / "run")
-    (tmp_path / "run/result.json").unlink()
+    conf, run = config(copy), tmp_path / "run"
+    with loop.workdirs.claim(run, conf):
+        loop.workdirs.record(run, conf, loop.workdirs.check_data(run, conf, load_task(conf)))
     copy.write_bytes(text.read_bytes().replace(b"cat", b"cow"))
     with pytest.raises(UserError, match="are not those that"):
-        loop.train(conf, tmp_path / "run")
+        loop.train(conf, run)

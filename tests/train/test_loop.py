@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import logging
 
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 import tiny
 from flax import nnx
+from numerics import relative_error
 
 from s5jax.data.task import Split, Task
 from s5jax.evaluators import Context, eigenvalues
@@ -14,17 +16,26 @@ from s5jax.mixers import s5
 from s5jax.train import checkpoint, log, loop, program, trained
 from s5jax.train.build import build, load_task
 from s5jax.train.config import UserError
+from s5jax.train.trained import load
 
 
 def records(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+FINISHED = tiny.config(
+    "--config.model.depth=2",
+    "--config.mixers.s5.bidirectional=false",
+    "--config.evaluators.eigenvalues.every_steps=30",
+    "--config.log.tensorboard=true",
+)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished")
     with jax.numpy_dtype_promotion("standard"):
-        loop.train(tiny.config("--config.log.tensorboard=true"), workdir)
+        loop.train(FINISHED, workdir)
     return workdir
 
 
@@ -40,20 +51,18 @@ def test_what_a_run_leaves(finished):
     assert result["best_step"] == best["step"] and result["val/accuracy"] == best["val/accuracy"]
     kept = set(checkpoint.saved_steps(finished / "checkpoints"))
     assert kept == {validation[-2]["step"], tiny.STEPS, best["step"]}
-    assert run["parameters"] == 144 and run["seconds"] > 0 and run["versions"]["jax"] == jax.__version__
+    assert run["parameters"] == 198 and run["seconds"] > 0 and run["versions"]["jax"] == jax.__version__
     assert "cpu" in run["device"] and run["finished"] >= run["started"]
-    config = tiny.config("--config.log.tensorboard=true").to_dict()
-    assert json.loads((finished / "config.json").read_text()) == json.loads(json.dumps(config))
+    assert json.loads((finished / "config.json").read_text()) == json.loads(json.dumps(FINISHED.to_dict()))
     assert list((finished / "tensorboard").glob("events.*"))
 
 
 def test_reports_against_an_evaluation_by_hand(finished):
     """Validation metrics: every example once, by the final parameters, in NumPy."""
-    config = tiny.config("--config.log.tensorboard=true")
-    task = load_task(config)
-    experiment, state = build(config, task)
-    state = jax.tree.map(jax.numpy.asarray, trained.read(finished, "latest", state, config))
-    model = nnx.merge(experiment.graphdef, state.params, state.batch_stats)
+    task = load_task(FINISHED)
+    experiment, state = build(FINISHED, task)
+    state = jax.tree.map(jax.numpy.asarray, trained.read(finished, "latest", state, FINISHED))
+    model = jax.jit(nnx.merge(experiment.graphdef, state.params, state.batch_stats))
     split = task.splits["val"]
     logits = np.float64(model(task.prepare(jax.numpy.asarray(split.inputs))))
     log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
@@ -62,16 +71,32 @@ def test_reports_against_an_evaluation_by_hand(finished):
     assert last["val/accuracy"] == np.mean(logits.argmax(1) == split.labels)
 
 
+def test_the_model_of_a_run_in_python(finished, tmp_path):
+    config, task, model, state, start, _ = load(str(finished))
+    assert config.model.pattern == ("s5",) and int(start.step) == 0
+    result = json.loads((finished / "result.json").read_text())
+    assert int(state.step) == result["best_step"]
+    inputs = task.prepare(jax.numpy.asarray(task.splits["test"].inputs))
+    logits = jax.jit(model)(inputs)
+    accuracy = np.mean(np.argmax(logits, -1) == task.splits["test"].labels)
+    assert accuracy == pytest.approx(result["test/accuracy"], abs=1e-6)
+    _, carried = model.prefill(model.init_state(len(inputs)), inputs[:, :63])
+    assert relative_error(model.step(carried, inputs[:, 63])[0], logits) < 1e-5
+    with pytest.raises(UserError, match="not a run's directory"):
+        load(tmp_path / "none")
+
+
 def test_a_finished_run_says_so(finished, capsys):
     before = {path: path.read_bytes() for path in finished.rglob("*.json*")}
-    loop.train(tiny.config("--config.log.tensorboard=true"), finished)
+    loop.train(FINISHED, finished)
     assert "is finished" in capsys.readouterr().out
     assert before == {path: path.read_bytes() for path in finished.rglob("*.json*")}
 
 
 def test_another_config_is_refused_with_the_fields_that_differ(finished):
+    other = dataclasses.replace(FINISHED, seed=7, optim=dataclasses.replace(FINISHED.optim, lr=0.5))
     with pytest.raises(UserError) as error:
-        loop.train(tiny.config("--config.optim.lr=0.5", "--config.log.tensorboard=true", "--config.seed=7"), finished)
+        loop.train(other, finished)
     assert "config.optim.lr: 0.004 there, 0.5 now" in str(error.value)
     assert "config.seed: 0 there, 7 now" in str(error.value)
     assert "ssm_lr" not in str(error.value)
@@ -135,11 +160,6 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_good(tmp_path
     assert not (tmp_path / "result.json").exists()
 
 
-def test_a_rate_beyond_reason_diverges(tmp_path):
-    with pytest.raises(loop.Diverged, match=r"step \d+: .* is (nan|inf)"):
-        loop.train(tiny.config("--config.optim.lr=1e38", "--config.optim.ssm_lr=1e38"), tmp_path)
-
-
 def test_clipping_and_early_stopping(tmp_path, monkeypatch):
     accuracies = iter([0.5, 0.6, 0.6, 0.4, 0.6, 0.9])
     evaluate = lambda self, state, split: {"loss": 1.0, "accuracy": next(accuracies)}  # noqa: E731
@@ -156,17 +176,14 @@ def test_clipping_and_early_stopping(tmp_path, monkeypatch):
     ]
 
 
-def test_eigenvalues_are_recorded_before_during_and_after(tmp_path):
-    fields = ("--config.model.depth=2", "--config.train.epochs=2", "--config.evaluators.eigenvalues.every_steps=15")
-    config = tiny.config(*fields)
-    loop.train(config, tmp_path)
-    files = sorted((tmp_path / "eigenvalues").iterdir())
-    assert [file.name for file in files] == [f"{step:08d}.npz" for step in (0, 15, 30, 38)]
-    _, start = build(config, load_task(config))
-    for file, state in ((files[0], start), (files[-1], trained.read(tmp_path, "latest", start, config))):
+def test_eigenvalues_are_recorded_before_during_and_after(finished):
+    files = sorted((finished / "eigenvalues").iterdir())
+    assert [file.name for file in files] == [f"{step:08d}.npz" for step in (0, 30, 60, 76)]
+    _, start = build(FINISHED, load_task(FINISHED))
+    for file, state in ((files[0], start), (files[-1], trained.read(finished, "latest", start, FINISHED))):
         with np.load(file) as recorded:
             assert len(recorded) == 4
-            for name, (_, options, ssm) in mixers_of(config, state.params).items():
+            for name, (_, options, ssm) in mixers_of(FINISHED, state.params).items():
                 ssm = jax.tree.map(jax.numpy.asarray, ssm)
                 np.testing.assert_array_equal(recorded[f"{name}/eigenvalues"], s5.eigenvalues(ssm, options))
                 np.testing.assert_allclose(recorded[f"{name}/step_size"], jax.numpy.exp(ssm["log_step"]), rtol=1e-6)
@@ -211,7 +228,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
 
 @pytest.mark.parametrize("model", ["s5", pytest.param("s4-legs", marks=pytest.mark.slow)])
 def test_same_losses_on_one_and_on_eight_devices(tmp_path, model):
-    fields = ["--config.log.every_steps=1", "--config.train.epochs=2", "--config.model.norm=batch"]
+    fields = ["--config.log.every_steps=1", "--config.train.epochs=1.1", "--config.model.norm=batch"]
     losses = []
     for devices in (1, 8):
         workdir = tmp_path / str(devices)

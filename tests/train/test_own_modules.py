@@ -2,7 +2,7 @@
 
 import itertools
 import json
-import subprocess
+import runpy
 import sys
 
 import pytest
@@ -137,20 +137,37 @@ def test_each_section_of_a_mixer_is_checked(build_own):
         build_own(text, *(f"--config.{field}" for field in fields))
 
 
-def train(project, *fields):
-    command = [sys.executable, f"{tiny.ROOT}/scripts/train.py", f"--config={tiny.ROOT}/{tiny.RECIPE}", "--workdir=run"]
-    fields = [*tiny.FIELDS, "--config.train.batch_size=32", *fields]
-    fields += ["--config.model.pattern=('mine.average',)", "--config.task.name=mine.halves"]
-    return subprocess.run(
-        [*command, *fields], cwd=project, env=tiny.ENVIRONMENT, capture_output=True, text=True, timeout=300
-    )
+@pytest.fixture
+def train(project, monkeypatch, capsys):
+    """scripts/train.py in the user's folder: exit status, output and errors."""
+
+    def forget():
+        for name in [name for name in sys.modules if name.partition(".")[0] == "mine"]:
+            del sys.modules[name]
+
+    def run(*fields):
+        forget()
+        command = ["train.py", f"--config={tiny.ROOT}/{tiny.RECIPE}", "--workdir=run", *tiny.FIELDS]
+        fields = ["--config.train.batch_size=32", *fields]
+        fields += ["--config.model.pattern=('mine.average',)", "--config.task.name=mine.halves"]
+        monkeypatch.chdir(project)
+        monkeypatch.setattr(sys, "argv", [*command, *fields])
+        monkeypatch.setattr(sys, "path", sys.path[:])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as status:
+            runpy.run_path(f"{tiny.ROOT}/scripts/train.py", run_name="__main__")
+        return status.value.code, *capsys.readouterr()
+
+    yield run
+    forget()
 
 
-def test_a_task_and_a_mixer_of_ones_own(project):
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")  # of the task's examples
+def test_a_task_and_a_mixer_of_ones_own(project, train):
     """They train, their options are fields, their hashes are recorded; on resume a changed file is told."""
     fields = ("--config.mixers.mine.average.start=1.0", "--config.task.noise=0.2", "--config.train.epochs=6")
-    done = train(project, *fields)
-    assert done.returncode == 0, done.stderr
+    status, _, errors = train(*fields)
+    assert status == 0, errors
     run = json.loads((project / "run/run.json").read_text())
     assert run["code"].keys() == {"mine.average", "mine.halves"} and all(len(h) == 64 for h in run["code"].values())
     assert json.loads((project / "run/config.json").read_text())["mixers"] == {
@@ -159,10 +176,10 @@ def test_a_task_and_a_mixer_of_ones_own(project):
     assert json.loads((project / "run/result.json").read_text())["test/accuracy"] > 0.7
     (project / "run/result.json").unlink()
     (project / "mine/average.py").write_text(MIXER + "\n# changed\n")
-    again = train(project, *fields)
-    assert again.returncode == 0, again.stderr
-    assert "warning: mine.average has changed since this run started" in again.stdout
-    assert "mine.halves has changed" not in again.stdout
+    status, output, errors = train(*fields)
+    assert status == 0, errors
+    assert "warning: mine.average has changed since this run started" in output
+    assert "mine.halves has changed" not in output
     after = json.loads((project / "run/run.json").read_text())
     assert after["code"] == run["code"] and after["started"] == run["started"]
     (resumed,) = after["resumed"]
@@ -189,23 +206,23 @@ def test_a_task_and_a_mixer_of_ones_own(project):
         ("halves", "noise: float", "noise float", "mine.halves cannot be imported: SyntaxError: "),
     ],
 )
-def test_a_mistake_in_ones_own_code_is_a_line(project, file, old, new, message):
+def test_a_mistake_in_ones_own_code_is_a_line(project, train, file, old, new, message):
     """Its file and line are in it where there is one to name."""
     path = project / f"mine/{file}.py"
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new, 1))
-    done = train(project)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ") and message in done.stderr, done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
+    status, _, errors = train()
+    assert status == 1
+    assert errors.startswith("error: ") and message in errors, errors
+    assert len(errors.strip().splitlines()) == 1 and "Traceback" not in errors
     if "Error: " in message or "NameError" in message:
-        assert f"{file}.py, line " in done.stderr
+        assert f"{file}.py, line " in errors
 
 
-def test_an_argument_that_ones_mixer_does_not_take_is_refused(project):
+def test_an_argument_that_ones_mixer_does_not_take_is_refused(project, train):
     """A task with missing samples, and a mixer that knows no mask."""
     text = TASK.replace("Split(inputs, labels)", "Split(inputs, labels, mask=inputs[..., 0] > 1)")
     (project / "mine/halves.py").write_text(text)
-    done = train(project)
-    assert done.returncode == 1
-    assert "with the data of task mine.halves: average takes no mask of missing samples" in done.stderr, done.stderr
+    status, _, errors = train()
+    assert status == 1
+    assert "with the data of task mine.halves: average takes no mask of missing samples" in errors, errors

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 import tiny
+from everyday import variants
 
 from s5jax.data.tasks import digits
 from s5jax.evaluators.stability import report_unstable
@@ -26,7 +27,7 @@ def test_an_unknown_model_lists_the_known_ones():
         configs.load_config(f"{tiny.ROOT}/configs/digits.py:s4d-cos")
 
 
-@pytest.mark.parametrize("model", MODELS)
+@variants(["s5", "dss", "s4-legs"], model=MODELS)
 def test_groups_of_each_model(model):
     """A, B, the low-rank part and the step sizes at the SSM's rate without decay; C, D and all else as usual."""
     config = tiny.config(recipe=f"configs/digits.py:{model}")

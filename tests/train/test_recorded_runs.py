@@ -107,8 +107,7 @@ class Remembering:
 
 
 # All cases with both methods take long.
-QUICK = {(case, "sequential") for case in ("listops", "image", "retrieval")}
-QUICK |= {("postnorm_ln", "associative")}
+QUICK = {("retrieval", "sequential"), ("postnorm_ln", "associative")}
 BOTH = [
     pytest.param(case, method, marks=[] if (case, method) in QUICK else pytest.mark.slow)
     for case in CASES

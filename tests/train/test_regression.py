@@ -52,7 +52,7 @@ def test_one_step_and_an_evaluation_by_hand():
     config, task = tiny.config("--config.model.norm=layer", "--config.model.dropout=0.0"), mean_and_size()
     experiment, state = build(config, task)
     program = Program(experiment)
-    model = nnx.merge(experiment.graphdef, state.params, state.batch_stats)
+    model = jax.jit(nnx.merge(experiment.graphdef, state.params, state.batch_stats))
     split, index = task.splits["train"], np.arange(64)
     expected = by_hand(model(jnp.float32(split.inputs[index])), split.labels[index], 0.5)
     val = by_hand(model(jnp.float32(task.splits["val"].inputs)), task.splits["val"].labels, 0.5)
