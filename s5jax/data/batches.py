@@ -4,8 +4,6 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Int, PRNGKeyArray
 
-__all__ = ["epoch_order", "lanes", "padded_batches", "steps_per_epoch"]
-
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     """The number of full batches in an epoch, which leaves the remaining examples out."""

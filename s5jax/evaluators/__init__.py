@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 
 from s5jax.data.task import Task
 
-__all__ = ["Context"]
-
 
 class Context(NamedTuple):
     """The inputs of an evaluator other than the state."""

@@ -22,8 +22,6 @@ from jaxtyping import Array, Float
 
 from s5jax.ssm.sequence import valid_steps
 
-__all__ = ["Batch", "Metrics", "weights"]
-
 Batch = dict[str, Array]
 """`inputs`, `labels` and, if the task has them, `lengths`, `mask`, `reset`, `rate`, `weights` (of the labels);
 `counted` (B,) is false at examples that only fill up the batch."""

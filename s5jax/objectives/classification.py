@@ -8,8 +8,6 @@ from jaxtyping import Array, Float
 
 from s5jax.objectives import Batch, Metrics, weights
 
-__all__ = ["Options", "hyper", "objective", "outputs"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:

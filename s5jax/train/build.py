@@ -19,9 +19,6 @@ from s5jax.train.config import Config, Section, UserError, explained
 from s5jax.train.resolve import load_module, section
 from s5jax.train.step import TrainState
 
-__all__ = ["Experiment", "build", "load_task", "random_keys"]
-
-
 RandomKeys = collections.namedtuple("RandomKeys", "init order dropout")
 
 

@@ -29,8 +29,6 @@ from s5jax.train.resolve import resolve
 from s5jax.train.step import TrainState
 from s5jax.train.workdir import differences, write_json
 
-__all__ = ["Checkpoints", "faults_in", "load", "progress_of", "saved_steps"]
-
 SEAL = "SEAL.json"
 UNFINISHED = "it was never finished"
 

@@ -10,9 +10,6 @@ from typing import Any, Literal, get_args
 
 from s5jax.models import options as models
 
-__all__ = ["Config", "Duration", "Log", "Optim", "Section", "TaskConfig", "Train", "UserError"]
-__all__ += ["DURATIONS", "explained"]
-
 Unit = Literal["steps", "epochs", "examples"]
 
 

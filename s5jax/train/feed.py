@@ -14,8 +14,6 @@ from s5jax.data import batches
 from s5jax.data.task import PER_STEP, Split, Task
 from s5jax.train.config import Config, UserError
 
-__all__ = ["Feed", "Feeder", "gather", "make_mesh", "type_of"]
-
 
 def make_mesh(num_devices: int, batch_size: int) -> Mesh:
     """A mesh of one axis, "data", over the first `num_devices` devices (0: all), which share each batch.

@@ -11,8 +11,6 @@ import tqdm
 
 from s5jax.train.config import Config
 
-__all__ = ["Writer", "in_words"]
-
 
 class Writer(contextlib.AbstractContextManager["Writer"]):
     """Writes to all sinks, as a context manager, from the step on that the run starts or resumes at.

@@ -25,8 +25,6 @@ from s5jax.train.config import Config, UserError
 from s5jax.train.log import Writer, in_words
 from s5jax.train.program import Program
 
-__all__ = ["Diverged", "Interrupted", "train"]
-
 
 class Diverged(UserError):
     """The loss or its gradient is no longer a finite number."""

@@ -19,8 +19,6 @@ import optax
 from s5jax import mixers
 from s5jax.train.config import Config, Optim, UserError
 
-__all__ = ["Group", "Optimizer", "group_labels", "groups_of", "path_name", "rate_at"]
-
 FIELDS = ("b1", "b2", "eps")  # arguments of optimizers that are fields of the config
 Rules = tuple[tuple[str, dict[str, Any]], ...]
 

@@ -12,8 +12,6 @@ from s5jax.train.build import Experiment
 from s5jax.train.feed import Feed, Feeder, gather, make_mesh
 from s5jax.train.step import Hyper, TrainState, eval_step, train_step
 
-__all__ = ["Program"]
-
 
 class Program:
     """Training steps and evaluations of an experiment."""

@@ -24,8 +24,6 @@ import ml_collections
 from s5jax.models import options as models
 from s5jax.train.config import DURATIONS, Config, Duration, Optim, Section, TaskConfig, Train, UserError, explained
 
-__all__ = ["assign", "build", "load_config", "load_file", "load_module", "override", "resolve", "section"]
-
 PACKAGES = {
     "mixers": ("s5jax.mixers", "apply"),
     "objective": ("s5jax.objectives", "objective"),

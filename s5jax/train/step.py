@@ -11,8 +11,6 @@ from jaxtyping import Array
 
 from s5jax.objectives import Batch, Metrics
 
-__all__ = ["Hyper", "TrainState", "eval_step", "train_step"]
-
 Hyper = dict[str, Any]
 """The numbers of a step that change no shape, see `build.Experiment.hyper`."""
 

@@ -30,9 +30,6 @@ from s5jax.data.task import Task
 from s5jax.train.config import Config, UserError
 from s5jax.train.resolve import resolve
 
-__all__ = ["check_data", "claim", "describe_run", "differences", "now", "read_config", "read_json", "record"]
-__all__ += ["write_json"]
-
 DEPENDENCIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
 
 
