@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from s5jax import mixers
 from s5jax.data.task import DataError, Split, Task
 from s5jax.train.config import Config, UserError
-from s5jax.train.feed import gather, type_of
+from s5jax.train.program import gather, type_of
 from s5jax.train.resolve import PACKAGES
 
 
