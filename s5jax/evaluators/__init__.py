@@ -21,10 +21,8 @@ class Context(NamedTuple):
     """The inputs of an evaluator other than the state."""
 
     config: Any
-    """The resolved config of the run."""
     task: Task
     workdir: pathlib.Path
-    """Where an evaluator may write files."""
     step: int
     """Number of completed training steps."""
     measure: Callable[..., dict[str, float]]
