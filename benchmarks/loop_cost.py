@@ -19,8 +19,7 @@ from s5jax.data.prepare import Request, prepare
 from s5jax.train import loop, resolve
 from s5jax.train.build import Experiment, build
 from s5jax.train.checkpoint import Checkpoints
-from s5jax.train.feed import Feed, gather
-from s5jax.train.program import Program
+from s5jax.train.program import Feed, Program, gather
 from s5jax.train.step import TrainState, train_step
 
 __all__ = ["report", "run"]

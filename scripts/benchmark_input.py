@@ -16,8 +16,7 @@ from s5jax.data import batches
 from s5jax.train import launch, resolve
 from s5jax.train.build import build, load_task
 from s5jax.train.config import Config, UserError
-from s5jax.train.feed import gather
-from s5jax.train.program import Program
+from s5jax.train.program import Program, gather
 
 EXAMPLES = """examples:
   python scripts/benchmark_input.py --config=configs/lra/image.py:s5

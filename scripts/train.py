@@ -16,13 +16,11 @@ from s5jax.train.loop import Interrupted, train
 
 def main() -> int:
     sys.path.insert(0, os.getcwd())  # for modules of the user's
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, add_help=False
-    )
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout, allow_abbrev=False, add_help=False)
     parser.add_argument("-h", "--help", action="store_true", help="show this text")
-    parser.add_argument(
-        "--config", metavar="FILE[:ARG]", help="config file, and what its get_config() gets: MODEL,FLAG,..."
-    )
+    what = "config file, and what its get_config() gets: MODEL,FLAG,..."
+    parser.add_argument("--config", metavar="FILE[:ARG]", help=what)
     parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="the run's folder: created, or resumed")
     parser.add_argument("--dry_run", action="store_true", help="print config, parameters and memory; train nothing")
     arguments, overrides = parser.parse_known_args()

@@ -4,13 +4,6 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Int, PRNGKeyArray
 
-__all__ = ["epoch_order", "lanes", "padded_batches", "steps_per_epoch"]
-
-
-def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """The number of full batches in an epoch, which leaves the remaining examples out."""
-    return num_examples // batch_size
-
 
 def epoch_order(
     key: PRNGKeyArray,
@@ -27,8 +20,7 @@ def epoch_order(
     key = jax.random.fold_in(key, epoch)
     order = np.asarray(jax.random.permutation(key, num_examples), np.int32)
     if bucket is None:
-        steps = steps_per_epoch(num_examples, batch_size)
-        return order[: steps * batch_size].reshape(steps, batch_size)
+        return order[: num_examples // batch_size * batch_size].reshape(-1, batch_size)
     batches, waiting = [], order[:0]
     for number in range(int(bucket.max()) + 1):
         waiting = np.concatenate([waiting, order[bucket[order] == number]])
@@ -57,7 +49,7 @@ def padded_batches(
 ) -> tuple[Int[np.ndarray, "steps batch"], Bool[np.ndarray, "steps batch"]]:
     """Batches with every example once, and which entries count: the last batch is filled up with the first example."""
     steps = -(-len(order) // batch_size)
-    padded = np.full(steps * batch_size, order[0], np.int32)
-    padded[: len(order)] = order
-    counted = np.arange(len(padded)) < len(order)
-    return padded.reshape(steps, batch_size), counted.reshape(steps, batch_size)
+    index = np.full(steps * batch_size, order[0], np.int32)
+    index[: len(order)] = order
+    counted = np.arange(index.size) < len(order)
+    return index.reshape(steps, batch_size), counted.reshape(steps, batch_size)

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-__all__ = ["bucket_bounds", "fitting"]
-
 
 def bucket_bounds(lengths: Int[np.ndarray, "N ..."], buckets: int, length: int, multiple: int = 64) -> list[int]:
     """Lengths to cut batches to, ascending: quantiles of the examples' lengths, so that buckets are equally full.

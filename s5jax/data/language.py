@@ -11,8 +11,6 @@ from jaxtyping import Integer
 
 from s5jax.data.task import DataError, Split, Task
 
-__all__ = ["UNKNOWN", "blank", "decode", "encode", "language_task", "mahoney_task", "read_official"]
-
 UNKNOWN = "\ufffd"
 """What a character outside the vocabulary is shown as: token 0."""
 

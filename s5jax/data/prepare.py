@@ -27,8 +27,6 @@ from s5jax.data.store import Format
 from s5jax.data.summary import Summary, unexpected
 from s5jax.data.task import DataError, Split
 
-__all__ = ["Plan", "Request", "batched", "check", "find", "prepare", "task_names"]
-
 T = TypeVar("T")
 
 

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-__all__ = ["random_split", "stratified_split"]
-
 
 def random_split(n: int, sizes: Sequence[int], seed: int) -> list[Int[np.ndarray, " size"]]:
     """The indices, int64, in parts of some sizes of n examples, as torch draws them from a seed, 0 to 2^32 - 1.

@@ -15,8 +15,6 @@ import numpy as np
 
 from s5jax.data.task import DataError, Split, Task
 
-__all__ = ["VERSION", "Format", "Stored", "Unprepared", "blank", "directory", "fingerprint", "read", "read_manifest"]
-
 VERSION = 1
 """Version of the layout. Stores of another version must be made again."""
 

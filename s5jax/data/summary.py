@@ -8,8 +8,6 @@ import numpy as np
 from s5jax.data.store import Format
 from s5jax.data.task import DataError, Split, check_range
 
-__all__ = ["Summary", "unexpected"]
-
 
 class Summary:
     """Counts the examples of a split: classes, lengths, sums of values."""

@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Num, Shaped
 
-__all__ = ["DataError", "Split", "Task", "check_range"]
-
 
 class DataError(ValueError):
     """The data are missing, damaged, or not what the task says."""

@@ -16,17 +16,13 @@ from typing import Any, NamedTuple
 
 from s5jax.data.task import Task
 
-__all__ = ["Context"]
-
 
 class Context(NamedTuple):
     """The inputs of an evaluator other than the state."""
 
     config: Any
-    """The resolved config of the run."""
     task: Task
     workdir: pathlib.Path
-    """Where an evaluator may write files."""
     step: int
     """Number of completed training steps."""
     measure: Callable[..., dict[str, float]]

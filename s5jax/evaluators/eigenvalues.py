@@ -13,8 +13,6 @@ import numpy as np
 from s5jax.evaluators import Context
 from s5jax.evaluators.stability import mixers_of
 
-__all__ = ["AT_START", "Options", "evaluate"]
-
 AT_START = True
 
 

@@ -7,8 +7,6 @@ import numpy as np
 
 from s5jax import mixers
 
-__all__ = ["mixers_of", "report_unstable"]
-
 
 def mixers_of(config: Any, params: Any) -> dict[str, tuple[Any, Any, Any]]:
     """The mixer of each block, `layers_0` first: its module, options and parameters."""

@@ -7,8 +7,6 @@ from s5jax import mixers
 from s5jax.data.task import Task
 from s5jax.evaluators import Context
 
-__all__ = ["Options", "evaluate"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:

@@ -70,10 +70,8 @@ class Model(nnx.Module):
     ) -> Float[Array, "B ..."]:
         """Outputs for values or token ids. `s5jax.mixers` explains lengths (B,), mask and reset (B, L), and rate.
 
-        Args:
-          train: normalise by the statistics of this batch, and update the running statistics.
-          key: random key of dropout; default: no dropout.
-          dropout: dropout probability; default: that of the options.
+        `train`: normalise by the statistics of this batch, and update the running statistics. `key`: random key of
+        dropout; default: no dropout. `dropout`: its probability; default: that of the options.
         """
         fold = self.decoder.fold
         sequences = Sequences(*map(fold, (lengths, mask, reset, rate)))

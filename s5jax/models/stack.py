@@ -32,7 +32,12 @@ class Stack(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.options = options
-        self.encoder = _encoder(options)(input_size, options.d_model, rngs=rngs)
+        encoder: Any = nnx.Linear if options.encoder == "dense" else nnx.Embed
+        if options.encoder == "one_hot":
+            from s5jax.models.one_hot import OneHot
+
+            encoder = OneHot
+        self.encoder = encoder(input_size, options.d_model, rngs=rngs)
         places = len(options.pattern)
         names = [options.pattern[i % places] for i in range(options.depth)]
         blocks = [Block(options, mixer_options[name], length, rngs=rngs) for name in names]
@@ -109,14 +114,6 @@ class Stack(nnx.Module):
             graphdef, arrays = split[i % len(split)]
             blocks.append(nnx.merge(graphdef, _take(arrays, i // len(split))))
         return blocks
-
-
-def _encoder(options: Options) -> type[nnx.Linear | nnx.Embed]:
-    if options.encoder == "one_hot":
-        from s5jax.models.one_hot import OneHot
-
-        return OneHot
-    return nnx.Linear if options.encoder == "dense" else nnx.Embed
 
 
 def _remat(block: Callable[..., Any], options: Options) -> Callable[..., Any]:

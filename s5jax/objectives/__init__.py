@@ -22,8 +22,6 @@ from jaxtyping import Array, Float
 
 from s5jax.ssm.sequence import valid_steps
 
-__all__ = ["Batch", "Metrics", "weights"]
-
 Batch = dict[str, Array]
 """`inputs`, `labels` and, if the task has them, `lengths`, `mask`, `reset`, `rate`, `weights` (of the labels);
 `counted` (B,) is false at examples that only fill up the batch."""
@@ -33,12 +31,9 @@ Metrics = dict[str, tuple[Array, Array]]
 
 
 def weights(batch: Batch, shape: tuple[int, ...], dtype: jnp.dtype) -> Float[Array, "..."]:
-    """The weight of each label: that of the batch (default 1), and 0 in the padding and for examples not `counted`.
+    """The weight of each label, in a shape (B,), or (B, L) with one label per step.
 
-    Args:
-      batch: see `Batch`.
-      shape: shape of the result: (B,) for one label per sequence, (B, L) for one per step.
-      dtype: dtype of the result.
+    It is that of the batch (default 1), and 0 in the padding and for examples not `counted`.
     """
     w = jnp.ones(shape, dtype)
     if "weights" in batch:

@@ -8,8 +8,6 @@ from jaxtyping import Array, Float
 
 from s5jax.objectives import Batch, Metrics, weights
 
-__all__ = ["Options", "hyper", "objective", "outputs"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
@@ -34,11 +32,8 @@ def hyper(task, options: Options) -> dict[str, Array]:
     """Label smoothing and class weights. ValueError if the number of class weights is not the number of classes."""
     if options.class_weights and len(options.class_weights) != task.num_classes:
         raise ValueError(f"class_weights has {len(options.class_weights)} numbers for {task.num_classes} classes")
-    class_weights = options.class_weights or (1.0,) * task.num_classes
-    return {
-        "label_smoothing": jnp.float32(options.label_smoothing),
-        "class_weights": jnp.asarray(class_weights, jnp.float32),
-    }
+    class_weights = jnp.asarray(options.class_weights or (1.0,) * task.num_classes, jnp.float32)
+    return {"label_smoothing": jnp.float32(options.label_smoothing), "class_weights": class_weights}
 
 
 def objective(
@@ -54,8 +49,7 @@ def objective(
     -(1 - s) w_y log p_y - s / C sum_c w_c log p_c, and its weight w_y (as in PyTorch's CrossEntropyLoss).
 
     Args:
-      outputs: logits (B, C) or (B, L, C).
-      batch: with integer `labels` (B,) or (B, L).
+      outputs: logits (B, C) or (B, L, C); the labels of the batch are integers (B,) or (B, L).
       label_smoothing: s; default 0.
       class_weights: w (C,); default: all 1.
     """
@@ -64,15 +58,11 @@ def objective(
     labels = jnp.where(counted > 0, labels, 0)
     log_p = jax.nn.log_softmax(jnp.where(counted[..., None] > 0, outputs, 0))  # outputs without weight may be NaN
     smoothing = jnp.asarray(label_smoothing, outputs.dtype)
-    label_weights = counted
-    if class_weights is not None:
-        class_weights = class_weights.astype(outputs.dtype)
-        label_weights = counted * class_weights[labels]
-        log_p_all = log_p @ class_weights
-    else:
-        log_p_all = log_p.sum(-1)
+    w = jnp.ones(outputs.shape[-1:]) if class_weights is None else class_weights
+    w = w.astype(outputs.dtype)
+    label_weights = counted * w[labels]
     log_p_label = jnp.take_along_axis(log_p, labels[..., None], -1)[..., 0]
-    loss = -(1 - smoothing) * label_weights * log_p_label - smoothing / outputs.shape[-1] * counted * log_p_all
+    loss = -(1 - smoothing) * label_weights * log_p_label - smoothing / len(w) * counted * (log_p @ w)
     correct = outputs.argmax(-1) == labels
     return {
         "loss": (jnp.sum(loss), jnp.sum(label_weights)),

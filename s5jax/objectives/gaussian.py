@@ -10,8 +10,6 @@ from jaxtyping import Array, Float
 
 from s5jax.objectives import Batch, Metrics, weights
 
-__all__ = ["objective", "outputs", "variance"]
-
 
 def outputs(task) -> int:
     """Two outputs per target."""

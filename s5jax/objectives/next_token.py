@@ -12,8 +12,6 @@ from jaxtyping import Array, Float
 
 from s5jax.objectives import Batch, Metrics, weights
 
-__all__ = ["CAUSAL", "objective", "outputs", "summary"]
-
 CAUSAL = True
 """The model must be causal; otherwise it would see the tokens that it predicts."""
 

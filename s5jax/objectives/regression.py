@@ -5,8 +5,6 @@ from jaxtyping import Array, Float
 
 from s5jax.objectives import Batch, Metrics, weights
 
-__all__ = ["hyper", "objective", "outputs"]
-
 
 def outputs(task) -> int:
     """One output per target."""

@@ -9,8 +9,6 @@ from jaxtyping import Array
 
 from s5jax.objectives import Batch, Metrics
 
-__all__ = ["accumulate"]
-
 
 def accumulate(
     differentiate: Callable[..., Any], micro_batches: int, params: Any, buffers: Any, batch: Batch, key: Array | None

@@ -6,8 +6,6 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-__all__ = ["ahead"]
-
 AHEAD = 3
 
 

@@ -11,16 +11,12 @@ import numpy as np
 from flax import nnx
 
 from s5jax import mixers
-from s5jax.data import batches
-from s5jax.data.task import Task
+from s5jax.data.task import PER_STEP, Task
 from s5jax.models.model import Model
 from s5jax.train import optimizer as optimizers
 from s5jax.train.config import Config, Section, UserError, explained
 from s5jax.train.resolve import load_module, section
 from s5jax.train.step import TrainState
-
-__all__ = ["Experiment", "build", "load_task", "random_keys"]
-
 
 RandomKeys = collections.namedtuple("RandomKeys", "init order dropout")
 
@@ -56,13 +52,12 @@ class Experiment:
 
     @functools.cached_property
     def _constants(self) -> dict[str, Any]:
-        """The part of `hyper` that is the same at every step."""
         optim, dropout = self.config.optim, self.config.model.dropout
-        values = {"clip_norm": optim.clip_norm, "average": optim.average, "dropout": dropout}
-        hyper: dict[str, Any] = {name: np.float32(value) for name, value in values.items() if value}
-        hyper["weight_decay"] = np.array([group.weight_decay for group in self.optimizer.groups], np.float32)
-        hyper["objective"] = self.of_objective
-        return {**hyper, "key": random_keys(self.config.seed).dropout} if dropout else hyper
+        decays = np.array([group.weight_decay for group in self.optimizer.groups], np.float32)
+        key = {"key": random_keys(self.config.seed).dropout} if dropout else {}
+        given = {"clip_norm": optim.clip_norm, "average": optim.average, "dropout": dropout}
+        numbers = {name: np.float32(value) for name, value in given.items() if value}
+        return {"weight_decay": decays, "objective": self.of_objective, **numbers, **key}
 
     def hyper(self, step: int) -> dict[str, Any]:
         """The numbers of a training step that determine no shape, so that changing one compiles nothing.
@@ -70,10 +65,8 @@ class Experiment:
         `lr` and `weight_decay` of each of the optimizer's groups; `clip_norm`, `average`, `dropout` with the run's
         `key`, where these are not zero; and those of the objective.
         """
-        values = {"lr": self.rates(step), **self._constants}
-        if self.config.train.carry_state:
-            values["fresh"] = np.bool_(step % self.steps_per_epoch == 0)
-        return values
+        fresh = {"fresh": np.bool_(step % self.steps_per_epoch == 0)} if self.config.train.carry_state else {}
+        return {"lr": self.rates(step), **self._constants, **fresh}
 
 
 def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
@@ -99,10 +92,10 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
             if not mixers.ability(mixers.find(mixer.module), "CAUSAL", mixer.options):
                 raise UserError(f"objective {task.objective} needs a causal model, but {name} reads in both directions")
     of_mixers = {name: (mixer.module, mixer.options) for name, mixer in config.mixers.items()}
-    head = "pair" if task.pairs else "step" if task.per_step else "sequence"
-    about: dict[str, Any] = {"head": head, "length": task.length, "rngs": nnx.Rngs(random_keys(config.seed).init)}
+    head: Any = "pair" if task.pairs else "step" if task.per_step else "sequence"
     with explained(f"config.mixers, with model.d_model {config.model.d_model}"):
-        model = Model(config.model, of_mixers, task.input_size, module.outputs(task), **about)
+        sizes, rngs = (task.input_size, module.outputs(task)), nnx.Rngs(random_keys(config.seed).init)
+        model = Model(config.model, of_mixers, *sizes, head=head, length=task.length, rngs=rngs)
     memory = None
     if config.train.carry_state:
         from s5jax.train import carried
@@ -111,7 +104,7 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
     params, batch_stats = (nnx.to_pure_dict(state) for state in states)
 
-    train, steps_per_epoch = config.train, batches.steps_per_epoch(len(task.splits["train"]), config.train.batch_size)
+    train, steps_per_epoch = config.train, len(task.splits["train"]) // config.train.batch_size
     durations = (train.duration, train.warmup, train.schedule)
     total_steps, warmup_steps, schedule_steps = (d.steps(steps_per_epoch, train.batch_size) for d in durations)
     schedule_steps = schedule_steps or total_steps
@@ -154,8 +147,7 @@ def load_task(config: Config, *, blank: bool = False) -> Task:
     if train.buckets and (split.lengths is None or not config.model.mask_padding):
         needs = "needs a task that pads, and config.model.mask_padding=True"
         raise UserError(f"config.train.buckets cuts padding, which {needs}")
-    arrays = collections.ChainMap(*(split.arrays for split in task.splits.values()))
-    given = {key: arrays.get(key) for key in ("mask", "reset", "rate")}
+    given = {key: array for split in task.splits.values() for key, array in split.arrays.items() if key in PER_STEP}
     for mixer in config.mixers.values():  # one might ignore something that the data have
         module = mixers.find(mixer.module)
         with explained(f"config.model.pattern, with the data of task {name}"):

@@ -6,8 +6,6 @@ from s5jax.data.task import Task
 from s5jax.models.model import Model
 from s5jax.train.config import Config, UserError, explained
 
-__all__ = ["init_memory"]
-
 
 def init_memory(config: Config, task: Task, model: Model) -> Any:
     """The model's state before the first batch. Raises UserError if the task or the model has none to carry."""

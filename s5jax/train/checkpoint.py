@@ -29,8 +29,6 @@ from s5jax.train.resolve import resolve
 from s5jax.train.step import TrainState
 from s5jax.train.workdir import differences, write_json
 
-__all__ = ["Checkpoints", "faults_in", "load", "progress_of", "saved_steps"]
-
 SEAL = "SEAL.json"
 UNFINISHED = "it was never finished"
 
@@ -38,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
-    """The checkpoints of the run that this process trains, as a context manager; other processes use `trained.read`."""
+    """The checkpoints of the run that this process trains; other processes use `trained.read`."""
 
     def __init__(self, workdir: pathlib.Path, config: Config):
         self.directory, self._config = workdir.absolute() / "checkpoints", config
@@ -79,9 +77,8 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     def restore_latest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest intact checkpoint, as host arrays, with its progress; `None` if there is none to start from.
 
-        Others that are damaged are moved to checkpoints/damaged, with a warning; if the best is among them,
-        `progress["best_step"]` is `None`. Unfinished ones are removed. Raises UserError if all that there are are
-        damaged, or they belong to another config.
+        Unfinished ones are removed, and damaged ones moved to checkpoints/damaged; if the best is among them,
+        `progress["best_step"]` is `None`. UserError if all are damaged, or they belong to another config.
         """
         faults = faults_in(self.directory)
         intact = [step for step, fault in faults.items() if fault is None]
@@ -122,8 +119,8 @@ def load(directory: pathlib.Path, like: TrainState) -> TrainState:
     stored: Any = ocp.metadata(directory).metadata
     there, here = ({name: x.shape for name, x in leaves.items()} for leaves in (stored, host))
     for name in here | there:
-        if there.get(name) != here.get(name):
-            shape, wanted = (found.get(name, "none") for found in (there, here))
+        shape, wanted = there.get(name, "none"), here.get(name, "none")
+        if shape != wanted:
             raise UserError(f"checkpoint {directory}, {name}: its shape is {shape}, but {wanted} is needed here")
     arrays = ocp.load(directory, host)
     return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in host])

@@ -10,9 +10,6 @@ from typing import Any, Literal, get_args
 
 from s5jax.models import options as models
 
-__all__ = ["Config", "Duration", "Log", "Optim", "Section", "TaskConfig", "Train", "UserError"]
-__all__ += ["DURATIONS", "explained"]
-
 Unit = Literal["steps", "epochs", "examples"]
 
 
@@ -206,7 +203,7 @@ class Config:
     @property
     def foreign_modules(self) -> set[str]:
         """The modules that the config names from outside the package: their names have dots."""
-        sections = [*self.mixers.values(), *self.evaluators.values(), *([self.objective] if self.objective else [])]
+        sections = filter(None, [*self.mixers.values(), *self.evaluators.values(), self.objective])
         return {name for name in (self.task.name, *(section.module for section in sections)) if "." in name}
 
     def to_dict(self) -> dict[str, Any]:
@@ -218,7 +215,7 @@ class Config:
                 del values["train"][name]
                 values["train"][value.key(name)] = value.amount
         for sections in (values["mixers"], values["evaluators"], values):
-            for name, section in sections.items():
+            for section in sections.values():
                 if isinstance(section, dict) and section.keys() == {"module", "options"}:
-                    sections[name] = {"module": section["module"], **(section["options"] or {})}
+                    section |= section.pop("options") or {}
         return values

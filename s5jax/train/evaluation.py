@@ -8,8 +8,6 @@ from s5jax.evaluators import Context
 from s5jax.train.config import Config, UserError, explained
 from s5jax.train.resolve import load_module
 
-__all__ = ["check", "due", "report"]
-
 
 def check(config: Config, task: Task) -> None:
     """Raises UserError if an evaluator does not fit the model or the task."""

@@ -20,9 +20,6 @@ from s5jax.train.program import Program
 from s5jax.train.resolve import PACKAGES, load_file, load_module
 from s5jax.train.step import TrainState
 
-__all__ = ["describe_fields", "describe_recipe", "dry_run"]
-
-
 EXAMPLES = """examples:
   python scripts/train.py --config=configs/digits.py:s5 --workdir=runs/digits
   python scripts/train.py --config=configs/digits.py:s4d-lin --workdir=runs/slow --config.optim.lr=0.001

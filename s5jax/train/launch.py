@@ -10,8 +10,6 @@ from typing import Any
 from s5jax.data.task import DataError
 from s5jax.train.config import UserError
 
-__all__ = ["add_checkpoint", "add_workdir", "call", "make_parser"]
-
 
 def make_parser(doc: str | None, examples: str | None = None) -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter

@@ -11,8 +11,6 @@ import tqdm
 
 from s5jax.train.config import Config
 
-__all__ = ["Writer", "in_words"]
-
 
 class Writer(contextlib.AbstractContextManager["Writer"]):
     """Writes to all sinks, as a context manager, from the step on that the run starts or resumes at.
@@ -22,10 +20,8 @@ class Writer(contextlib.AbstractContextManager["Writer"]):
 
     def __init__(self, workdir: pathlib.Path, config: Config, step: int, total_steps: int):
         self._file = _reopen(workdir / "metrics.jsonl", step)
-        self._is_terminal, self._total_steps = sys.stderr.isatty(), total_steps
-        self._bar = tqdm.tqdm(
-            total=total_steps, initial=step, unit="step", dynamic_ncols=True, disable=not self._is_terminal
-        )
+        self._total_steps, shown = total_steps, sys.stderr.isatty()
+        self._bar = tqdm.tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True, disable=not shown)
         self._sinks: list[Any] = []
         if config.log.tensorboard or config.log.wandb != "off":
             from s5jax.train import sinks
@@ -57,7 +53,7 @@ class Writer(contextlib.AbstractContextManager["Writer"]):
         """Writes metrics of training and shows them; `speed` is in steps per second, 0 if it is not known."""
         self.write(step, metrics, **({"steps_per_second": speed} if speed else {}))
         self._bar.set_postfix(loss=f"{metrics['train/loss']:.4f}", refresh=False)
-        if not self._is_terminal:
+        if self._bar.disable:
             shown = {name: value for name, value in metrics.items() if name not in ("train/grad_norm", "train/lr")}
             words = f"epoch {metrics['epoch']:.2f}  {in_words(shown, 'train', 'loss', '  ')}"
             left = datetime.timedelta(seconds=round((self._total_steps - step) / speed)) if speed else None

@@ -25,8 +25,6 @@ from s5jax.train.config import Config, UserError
 from s5jax.train.log import Writer, in_words
 from s5jax.train.program import Program
 
-__all__ = ["Diverged", "Interrupted", "train"]
-
 
 class Diverged(UserError):
     """The loss or its gradient is no longer a finite number."""
@@ -46,13 +44,8 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
     Every report is a function of the config and the step: a run that was killed and resumed gives, on the CPU bit for
     bit, what it would have given uninterrupted.
 
-    Args:
-      config: the experiment.
-      workdir: the run's directory (see `workdir.py`), made if need be.
-      started: `time.perf_counter()` at the program's start; the time to the first step is reported.
-
-    Returns:
-      What result.json holds: steps, and the objective's metrics on the validation and test splits.
+    The time to the first step is reported from `started` on, the program's start by `time.perf_counter()`. Returns what
+    result.json holds: steps, and the objective's metrics on the validation and test splits.
 
     Raises:
       UserError: the workdir is another config's, or the config cannot be run.
@@ -114,13 +107,11 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
         def ended() -> bool:
             return step >= total_steps or 0 < config.train.patience <= progress["stale"]
 
-        reported = evaluate_further() if step == 0 else {}
-        if reported:
+        if step == 0 and (reported := evaluate_further()):
             writer.write(0, {"epoch": 0.0, **reported})
         if step < total_steps:
             writer.say("compiling the training step")
         first, begin = step + 1, time.perf_counter() - progress["seconds"]
-        lap, lap_step = time.perf_counter(), step  # from here on nothing but training steps took time
         order = _order(experiment, program.feeder.bucket("train"), step)
         feeds = stack.enter_context(contextlib.closing(program.feeder.feeds("train", order)))
         while not ended():
@@ -131,7 +122,7 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
             if step == first:
                 window.read()
                 writer.say(f"start, import to first step: {time.perf_counter() - started:.1f} s")
-                lap, lap_step = time.perf_counter(), step  # so that compilation does not count as slowness
+                lap, lap_step = time.perf_counter(), step  # the time of training steps, without compilation
 
             if step % config.log.every_steps == 0:
                 report = {"epoch": step / steps_per_epoch, **window.take_means()}
@@ -153,11 +144,10 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
                 best = "  best so far" if progress["best_step"] == step else ""
                 words = in_words(values, "val", "loss", "  ")
                 writer.say(f"epoch {step / steps_per_epoch:.2f}  step {step}  validation {words}{best}")
-                warning = report_unstable(config, state.evaluated["params"])
-                writer.say(f"warning: {warning}") if warning else None
+                if warning := report_unstable(config, state.evaluated["params"]):
+                    writer.say(f"warning: {warning}")
             # Before the checkpoint of the same step, from which a resumed run would go on without writing them.
-            reported = values | evaluate_further(evaluating=evaluating, ending=ended())
-            if reported:
+            if reported := values | evaluate_further(evaluating=evaluating, ending=ended()):
                 writer.write(step, {"epoch": step / steps_per_epoch, **reported})
             stopping = bool(signals)  # asked once: one that comes from here on waits for the next step
             if saving or stopping:
@@ -198,11 +188,11 @@ def _order(experiment: Experiment, bucket: np.ndarray | None, step: int) -> Iter
 
 
 class _Window:
-    """Training metrics since the last report. They are read one step late, so that the device never waits for us."""
+    """Training metrics since the last report, read one step late so that the device never waits for us."""
 
     def __init__(self, sums: dict[str, list[float]]):
         self._sums = sums
-        self._unread: tuple[int, Metrics] | None = None
+        self._unread: tuple[int, Metrics] = 0, {}
 
     def add(self, step: int, metrics: Metrics) -> None:
         self.read()
@@ -210,12 +200,12 @@ class _Window:
 
     def read(self) -> dict[str, list[float]]:
         """The sum and the weight of each metric so far."""
-        if self._unread is not None:
-            (step, metrics), self._unread = self._unread, None
-            for name, (value, weight) in jax.device_get(metrics).items():
-                _check_finite(step, {f"train/{name}": float(value)})
-                total, total_weight = self._sums.get(f"train/{name}", [0.0, 0.0])
-                self._sums[f"train/{name}"] = [total + float(value), total_weight + float(weight)]
+        step, metrics = self._unread
+        self._unread = step, {}
+        for name, (value, weight) in jax.device_get(metrics).items():
+            _check_finite(step, {f"train/{name}": float(value)})
+            total, total_weight = self._sums.get(f"train/{name}", [0.0, 0.0])
+            self._sums[f"train/{name}"] = [total + float(value), total_weight + float(weight)]
         return self._sums
 
     def take_means(self) -> dict[str, float]:
@@ -228,14 +218,13 @@ class _Window:
 def _catch_signals() -> Iterator[list[int]]:
     """Records SIGTERM and SIGINT so that the loop can save first; a second SIGINT interrupts at once."""
     received: list[int] = []
-    may_handle = threading.current_thread() is threading.main_thread()  # Python lets no other thread
 
     def note(signum: int, _: Any) -> None:
         received.append(signum)
         signal.signal(signal.SIGINT, previous[signal.SIGINT])
 
-    signums = (signal.SIGTERM, signal.SIGINT) if may_handle else ()
-    previous = {signum: signal.signal(signum, note) for signum in signums}
+    is_main = threading.current_thread() is threading.main_thread()  # Python lets no other thread handle signals
+    previous = {s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT) if is_main}
     try:
         yield received
     finally:

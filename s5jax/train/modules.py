@@ -20,11 +20,8 @@ import jax.numpy as jnp
 from s5jax import mixers
 from s5jax.data.task import DataError, Split, Task
 from s5jax.train.config import Config, UserError
-from s5jax.train.feed import gather, type_of
+from s5jax.train.program import gather, type_of
 from s5jax.train.resolve import PACKAGES
-
-__all__ = ["check_mixers", "check_objective", "explain_task", "fault_of", "faults_told", "files_of", "known", "refusal"]
-__all__ += ["shapes"]
 
 
 def known(kind: str) -> list[str]:

@@ -19,8 +19,6 @@ import optax
 from s5jax import mixers
 from s5jax.train.config import Config, Optim, UserError
 
-__all__ = ["Group", "Optimizer", "group_labels", "groups_of", "path_name", "rate_at"]
-
 FIELDS = ("b1", "b2", "eps")  # arguments of optimizers that are fields of the config
 Rules = tuple[tuple[str, dict[str, Any]], ...]
 
@@ -59,10 +57,10 @@ def _rules_of(optim: Optim) -> Rules:
 def groups_of(optim: Optim) -> list[Group]:
     """The group of each rule, in their order, and last the group of all other parameters."""
     groups = []
-    for i, (_, values) in enumerate((*_rules_of(optim), ("", _REGULAR))):
+    for i, (_, values) in enumerate((*_rules_of(optim), ("", _REGULAR)), 1):
         lr, decay = values.get("lr", optim.lr), values.get("weight_decay", optim.weight_decay)
         lr = optim.ssm_lr if lr == "ssm_lr" else lr
-        frozen, name = bool(values.get("frozen", False)), values.get("name", f"rule {i + 1}")
+        frozen, name = bool(values.get("frozen", False)), values.get("name", f"rule {i}")
         groups.append(Group(name, 0.0 if frozen else float(lr), 0.0 if frozen else float(decay), frozen))
     return groups
 

@@ -24,8 +24,6 @@ import ml_collections
 from s5jax.models import options as models
 from s5jax.train.config import DURATIONS, Config, Duration, Optim, Section, TaskConfig, Train, UserError, explained
 
-__all__ = ["assign", "build", "load_config", "load_file", "load_module", "override", "resolve", "section"]
-
 PACKAGES = {
     "mixers": ("s5jax.mixers", "apply"),
     "objective": ("s5jax.objectives", "objective"),
@@ -119,10 +117,9 @@ def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
     _check_names(_fields(Config), values, "config")
     if "task" in values:
         own = [name for name in _fields(TaskConfig) if name != "options"]
-        task = {name: value for name, value in _dict(values["task"], "config.task").items() if name in own}
-        module = load_module("task", task.get("name"))
-        options = {name: value for name, value in values["task"].items() if name not in own}
-        task["options"] = _options(module, options, "config.task", own)
+        options = dict(_dict(values["task"], "config.task"))
+        task = {name: options.pop(name) for name in own if name in options}
+        task["options"] = _options(load_module("task", task.get("name")), options, "config.task", own)
         values["task"] = build(TaskConfig, task, "config.task")
     model = values["model"] = build(models.Options, values.get("model", {}), "config.model")
     given: dict[str, Any] = {name: {} for name in model.pattern}
@@ -134,10 +131,10 @@ def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
     if values.get("objective") is not None:
         values["objective"] = section("objective", "", values["objective"])
     config = build(Config, values, "config")
-    optim, batch_size = config.optim, config.train.batch_size
-    if batch_size % optim.micro_batches:
+    optim, size = config.optim, config.train.batch_size
+    if size % optim.micro_batches:
         fault = f"is not divisible by config.optim.micro_batches {optim.micro_batches}"
-        raise UserError(f"config.train.batch_size {batch_size} {fault}")
+        raise UserError(f"config.train.batch_size {size} {fault}")
     if (optim.name, optim.arguments, optim.rules) != (Optim.name, {}, ()):
         from s5jax.train import trial
 
@@ -189,10 +186,9 @@ def load_module(kind: str, name: Any) -> types.ModuleType:
     """A mixer, objective, evaluator or task of the package or, with dots, from elsewhere; UserError if it fails."""
     (package, entry), fault = PACKAGES[kind], None
     try:
-        if isinstance(name, str) and re.fullmatch(r"\w+(\.\w+)*", name):
-            module = importlib.import_module(name if "." in name else f"{package}.{name}")
-            if hasattr(module, entry):
-                return module
+        module = importlib.import_module(name if "." in name else f"{package}.{name}")
+        if hasattr(module, entry):
+            return module
     except Exception as error:  # the file may be the user's
         fault = error
     from s5jax.train import modules

@@ -6,8 +6,6 @@ from typing import Any
 
 from s5jax.train.config import Config, UserError
 
-__all__ = ["start"]
-
 
 def start(workdir: pathlib.Path, config: Config, step: int) -> list[Any]:
     """The sinks of a run that starts or resumes at a step."""

@@ -9,14 +9,11 @@ import optax
 from flax import nnx
 from jaxtyping import Array
 
+from s5jax.data.task import PER_STEP
 from s5jax.objectives import Batch, Metrics
-
-__all__ = ["Hyper", "TrainState", "eval_step", "train_step"]
 
 Hyper = dict[str, Any]
 """The numbers of a step that change no shape, see `build.Experiment.hyper`."""
-
-SEQUENCES = ("mask", "reset", "rate")  # what of a batch the model takes besides inputs and lengths
 
 
 class TrainState(NamedTuple):
@@ -44,7 +41,7 @@ def _loss(
     """The summed loss of a batch, all metrics, and the buffers after it: (batch statistics, the model's state)."""
     batch_stats, memory = buffers
     model = nnx.merge(graphdef, params, batch_stats)
-    given |= {name: batch[name] for name in SEQUENCES if name in batch}
+    given |= {name: batch[name] for name in PER_STEP if name in batch}
     if memory is None:
         outputs = model(batch["inputs"], batch.get("lengths"), key=key, **given)
     else:  # the model's state after the batch before or, at the beginning of a text, a fresh one
@@ -69,20 +66,17 @@ def train_step(
     """One update by the mean loss of a batch; `jax.vmap` over state, batch and hyper trains several seeds at once.
 
     Args:
-      state: the state before the step; graphdef and optimizer are those it belongs to.
-      batch: see `s5jax.objectives`.
-      hyper: rates, decays, dropout and its key, the objective's numbers.
+      batch: see `s5jax.objectives`; with `gather`, what that function makes the batch of, inside the compiled step.
       objective: (outputs, batch, **hyper["objective"]) to sums and weights.
       micro_batches: number of parts of the batch whose gradients are computed one after the other, see `accumulate.py`.
-      gather: function from `batch` to the batch, called inside the compiled step; default: `batch` is the batch.
 
     Returns:
       The state after the step, and the objective's metrics and `grad_norm` (global, before clipping) as (sum, weight).
     """
     batch = batch if gather is None else gather(batch)
     key = jax.random.fold_in(hyper["key"], state.step) if "key" in hyper else None
-    given = {"graphdef": graphdef, "objective": objective, "hyper": hyper, "train": True}
-    loss = functools.partial(_loss, **given, dropout=hyper.get("dropout"))
+    given = {"graphdef": graphdef, "objective": objective, "hyper": hyper}
+    loss = functools.partial(_loss, **given, train=True, dropout=hyper.get("dropout"))
     differentiate = jax.value_and_grad(loss, has_aux=True)
     buffers = (state.batch_stats, state.memory)
     if micro_batches == 1:
@@ -90,9 +84,8 @@ def train_step(
     else:
         from s5jax.train.accumulate import accumulate
 
-        result = accumulate(differentiate, micro_batches, state.params, buffers, batch, key)
-        metrics, (batch_stats, memory), grads = result
-
+        parts = accumulate(differentiate, micro_batches, state.params, buffers, batch, key)
+        metrics, (batch_stats, memory), grads = parts
     weight = metrics["loss"][1]
     share = 1 / jnp.where(weight > 0, weight, 1)  # there may be nothing that counts
     grads = jax.tree.map(lambda g: g * share.astype(g.dtype), grads)
@@ -111,7 +104,7 @@ def eval_step(
 ) -> tuple[Metrics, Any]:
     """The objective's metrics of a batch as sums and weights, with the averaged weights where there are any.
 
-    Arguments as in `train_step`; examples that are not `counted` have no effect; `given` is for the model. Also returns
+    Arguments as in `train_step`; `given` is for the model. Examples that are not `counted` have no effect. Also returns
     the model's state after the batch, if `state.memory` is that before it.
     """
     buffers = (state.evaluated["batch_stats"], state.memory)

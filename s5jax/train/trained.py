@@ -21,8 +21,6 @@ from s5jax.train.config import Config, UserError
 from s5jax.train.step import TrainState
 from s5jax.train.workdir import check_data, read_config, read_json
 
-__all__ = ["LanguageModel", "Trained", "lacking", "load", "load_language_model", "read"]
-
 Which = Literal["best", "latest"]
 
 

@@ -16,8 +16,6 @@ from s5jax.train.modules import fault_of
 from s5jax.train.optimizer import FIELDS, Optimizer
 from s5jax.train.resolve import build
 
-__all__ = ["check"]
-
 LAYERWISE = ("adafactor", "fromage", "lamb", "lars", "novograd")
 
 

@@ -30,9 +30,6 @@ from s5jax.data.task import Task
 from s5jax.train.config import Config, UserError
 from s5jax.train.resolve import resolve
 
-__all__ = ["check_data", "claim", "describe_run", "differences", "now", "read_config", "read_json", "record"]
-__all__ += ["write_json"]
-
 DEPENDENCIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
 
 
@@ -157,8 +154,8 @@ def now() -> str:
 def _git_commit() -> str | None:
     """The commit of the code, with "-dirty" if files have changed since; `None` outside a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    where: Any = {"cwd": pathlib.Path(__file__).parent, "stderr": subprocess.DEVNULL}
+    here = pathlib.Path(__file__).parent
     try:
-        return subprocess.check_output(command, text=True, **where).strip()
+        return subprocess.check_output(command, cwd=here, text=True, stderr=subprocess.DEVNULL).strip()
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -146,7 +146,7 @@ def rates_of(config, params):
 
 def steps_of(config, size: int):
     """Of a whole run: steps of an epoch, all steps, those of the warm-up, those that the schedule spans."""
-    train, epoch = config.train, batches.steps_per_epoch(size, config.train.batch_size)
+    train, epoch = config.train, size // config.train.batch_size
     durations = (train.duration, train.warmup, train.schedule)
     steps, warmup, spans = (duration.steps(epoch, train.batch_size) for duration in durations)
     return [epoch, steps, warmup, spans or steps]

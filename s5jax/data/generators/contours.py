@@ -24,8 +24,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-__all__ = ["PATHFINDER", "PATHX", "Scene", "Style", "draw", "examples", "scene"]
-
 SPLITS = ("train", "val", "test")
 
 CELLS = 96  # along a side of the image; each is free or occupied

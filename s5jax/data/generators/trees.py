@@ -15,8 +15,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
-__all__ = ["SYMBOLS", "is_complete", "sample", "shapes"]
-
 OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")
 
 SYMBOLS = (*"0123456789", *OPERATORS, "]")
