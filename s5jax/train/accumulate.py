@@ -16,7 +16,8 @@ def accumulate(
     """Metrics and gradients, summed over the parts of a batch, and the buffers after the last part.
 
     `differentiate` maps (params, buffers, batch, key) to ((loss, (metrics, buffers)), gradients). Sums are added before
-    they are divided: the update is that of the whole batch, but for batch norm and dropout, which see each part alone.
+    they are divided: the update is that of the whole batch, except for batch norm and dropout, which see each part
+    alone.
     """
     parts = jax.tree.map(lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batch)
 

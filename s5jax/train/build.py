@@ -28,7 +28,7 @@ def random_keys(seed: int) -> RandomKeys:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """All that is constant during training. Its numbers are arguments of the training step: see `hyper`."""
+    """What is constant during training. Numbers among it are arguments of the training step: see `hyper`."""
 
     config: Config
     task: Task
@@ -36,17 +36,17 @@ class Experiment:
     optimizer: optimizers.Optimizer
     objective: Any
     of_objective: dict[str, jax.Array]
-    """Numbers that `objective`, the function, takes."""
+    """Keyword arguments of `objective`."""
     summary: Any
-    """The objective's, if it has one."""
+    """The objective's function `summary`, or `None`."""
     steps_per_epoch: int
     total_steps: int
     warmup_steps: int
     schedule_steps: int
-    """Steps that the schedule of the rates spans, warm-up included."""
+    """Length of the learning rate schedule in steps, warm-up included."""
 
     def rates(self, step: int) -> np.ndarray:
-        """The rate of each of the optimizer's groups at a step."""
+        """The learning rate of each of the optimizer's groups at a step."""
         at = functools.partial(optimizers.rate_at, self.config.optim, step, self.warmup_steps, self.schedule_steps)
         return np.array([at(group.lr) if group.lr else 0.0 for group in self.optimizer.groups], np.float32)
 
@@ -116,7 +116,7 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     numbers = module.hyper(task, objective.options) if hasattr(module, "hyper") else {}
     parts = (config, task, graphdef, optimizer, module.objective, numbers, getattr(module, "summary", None))
     experiment = Experiment(*parts, steps_per_epoch, total_steps, warmup_steps, schedule_steps)
-    # A copy, since the step gives up the buffers of a state, each once.
+    # A copy, because the step donates each buffer of a state, which it can do only once.
     average = jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats}) if config.optim.average else None
     state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), average, memory)
     return experiment, state

@@ -42,15 +42,16 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         self.directory, self._config = workdir.absolute() / "checkpoints", config
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._saving: concurrent.futures.Future[None] | None = None
+        self._best: tuple[int | None, int | None] = None, None  # of the second newest and of the newest checkpoint
 
     def __exit__(self, *_: object) -> None:
         with self._thread:
             self.wait()
 
     def save(self, state: TrainState, progress: dict[str, Any]) -> None:
-        """Copies the state and writes it in the background, with what else resuming needs, as JSON.
+        """Copies the state and writes it in the background, with the progress and the config as JSON.
 
-        Then deletes all checkpoints but the two newest and that of the step `progress["best_step"]`.
+        Then deletes all checkpoints but the two newest and the best that each of these knows.
         """
         self.wait()
         # Copies, since the next steps reuse the state's buffers and go on with the progress while these are written.
@@ -61,12 +62,13 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     def _write(self, step: int, arrays: dict[str, Any], metadata: dict[str, Any]) -> None:
         ocp.save(self.directory / str(step), arrays, custom_metadata=metadata, overwrite=True)
         write_json(self.directory / str(step) / SEAL, _checksums(self.directory / str(step)))
-        steps = saved_steps(self.directory)
-        for old in {*steps[:-2]} - {metadata["progress"]["best_step"]}:
+        self._best = self._best[-1], metadata["progress"]["best_step"]
+        for old in {*saved_steps(self.directory)[:-2]} - {*self._best}:
+            (self.directory / str(old) / SEAL).unlink(missing_ok=True)  # if killed here, it counts as unfinished
             shutil.rmtree(self.directory / str(old))
 
     def wait(self) -> None:
-        """Returns when what was saved is on disk, and raises what saving it raised."""
+        """Waits until the last save is on disk. Raises UserError if writing failed."""
         saving, self._saving = self._saving, None
         try:
             if saving is not None:
@@ -100,11 +102,19 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         progress = progress_of(newest, self._config)
         if progress["best_step"] not in intact:
             progress |= {"best_step": None, "best": None}
+        self._best = None, progress["best_step"]
         return load(newest, like), progress
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """The state after `step` steps, as host arrays. Raises UserError if its checkpoint is missing or damaged."""
+        fault = _fault_of(self.directory / str(step))
+        if fault is not None:
+            raise UserError(f"checkpoint {self.directory / str(step)} cannot be read: {fault}")
+        return load(self.directory / str(step), like)
 
 
 def saved_steps(directory: pathlib.Path) -> list[int]:
-    """Steps there are checkpoints of in a directory, whether intact or not, in ascending order."""
+    """The steps of the checkpoints in a directory, intact or not, in ascending order."""
     return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal())
 
 

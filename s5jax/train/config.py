@@ -28,7 +28,7 @@ def explained(where: str) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Duration:
-    """A part of training."""
+    """A length of training, in steps, epochs or examples."""
 
     amount: int | float
     unit: Unit = "epochs"
@@ -59,7 +59,7 @@ class TaskConfig:
     """The task: a module of the package or, with dots, any module. Its `Options` are fields of this section, too."""
     options: Any = None
     data_dir: str = "data"
-    """Directory whose folder `prepared` `scripts/prepare_data.py` has written; unused by built-in data."""
+    """Directory in which `scripts/prepare_data.py` wrote the folder `prepared`; unused by built-in data."""
     limit: int = 0
     """Number of examples of each split to use, always the same random ones; 0: all."""
 
@@ -69,16 +69,16 @@ class TaskConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optim:
-    """One optimizer for all parameters, whose rates and decays differ by groups."""
+    """One optimizer; learning rate and weight decay depend on a parameter's group."""
 
     name: str = "adamw"
     """An optimizer of optax: adamw, adam, lion, sgd, ..."""
     lr: float = 0.004
-    """Highest rate of all parameters outside the mixers' dynamics."""
+    """Highest learning rate of all parameters outside the mixers' dynamics."""
     ssm_lr: float = 0.001
-    """Highest rate of the mixers' dynamics."""
+    """Highest learning rate of the mixers' dynamics."""
     weight_decay: float = 0.05
-    """Decoupled, as a multiple of the rate; L2 regularisation for optimizers without weight decay."""
+    """Decoupled weight decay, scaled by the learning rate; for optimizers without it, L2 regularisation."""
     b1: float | None = None
     """Decay of the running mean of the gradient. None: optax's default, 0.9 for adam and adamw."""
     b2: float | None = None
@@ -88,20 +88,20 @@ class Optim:
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Further arguments of the optimizer: {'momentum': 0.9}."""
     grouping: Literal["standard", "BandCdecay", "BfastandCdecay", "noBCdecay", "only_C", "plain"] = "standard"
-    """Which parameters have which rate and decay: see `optimizer.GROUPINGS`."""
+    """Which parameters have which learning rate and weight decay: see `optimizer.GROUPINGS`."""
     rules: tuple[tuple[str, dict[str, Any]], ...] = ()
     """Rules before those of the grouping: (pattern, {'lr': 0.001, 'weight_decay': 0.0, 'frozen': False})."""
     dt_global: bool = False
-    """Train log_step like any parameter outside the dynamics: at lr, with decay."""
+    """Train log_step like any parameter outside the dynamics: at lr, with weight decay."""
     schedule: Literal["warmup_cosine", "s5_published", "constant"] = "warmup_cosine"
-    """How the rates change: see `optimizer.rate_at`."""
+    """How the learning rates change: see `optimizer.rate_at`."""
     lr_min: float = 0.0
-    """Rate at the end of the cosine."""
+    """Learning rate at the end of the cosine."""
     clip_norm: float = 0.0
     """Largest global norm of the gradient; 0: no clipping."""
     micro_batches: int = 1
     """Parts of a batch whose gradients are computed one after the other and accumulated, to save memory. The update is
-    that of the whole batch, but for batch norm, whose statistics are each part's, and the draws of dropout."""
+    that of the whole batch, except for batch norm, whose statistics are each part's, and the draws of dropout."""
     average: float = 0.0
     """Decay of the running mean of the weights, which is evaluated instead of them; 0: no mean."""
 
@@ -120,24 +120,25 @@ class Train:
     duration: Duration = Duration(40.0)
     """Length of training, in a config `epochs`, `steps` or `examples`."""
     warmup: Duration = Duration(1.0)
-    """Linear rise of the rates at the start."""
+    """Linear rise of the learning rates at the start."""
     schedule: Duration = Duration(0.0)
-    """Length of the rates' schedule, with the warm-up; 0: all of training. What follows: see `optimizer.rate_at`."""
+    """Length of the learning rate schedule, warm-up included; 0: all of training. `optimizer.rate_at` says what comes
+    after it."""
     batch_size: int = 50
     """Examples in a step, over all devices."""
     patience: int = 0
-    """Evaluations without a better one before training stops; 0: never. The task's metric decides, then the loss."""
+    """Stop after this many evaluations without improvement of the task's metric (for ties: the loss); 0: never."""
     eval_every: Duration = Duration(1.0)
     """Time between evaluations on the validation split."""
     checkpoint_every: Duration = Duration(0.0)
     """Time between checkpoints besides those at evaluations; 0: no others."""
     buckets: int = 0
-    """Number of lengths that padded batches are cut to, so that short sequences cost less; 0: no cutting."""
+    """Largest number of lengths that padded batches are cut to, so that short sequences cost less; 0: no cutting."""
     carry_state: bool = False
-    """Start each batch from the state at the end of the one before, and each epoch anew; the gradient stops there. For
-    tasks whose sequences are consecutive pieces of a text, in evaluation too."""
+    """Start each batch from the state at the end of the one before, and each epoch anew; the gradient stops there.
+    Evaluation does the same. Only for tasks whose sequences are consecutive pieces of a text."""
     resident_gib: float = 8.0
-    """Splits of at most so many GiB are kept on every device; larger ones are streamed from disk."""
+    """Splits whose inputs take at most this many GiB are kept on every device; larger ones are streamed from disk."""
 
     def __post_init__(self) -> None:
         models.check_least(self, 1, "batch_size")
@@ -167,7 +168,7 @@ class Log:
     wandb: Literal["off", "offline", "online"] = "off"
     """Weights & Biases; offline runs lie in the workdir for `wandb sync`."""
     wandb_project: str = "s5jax"
-    """The project there."""
+    """The Weights & Biases project."""
     tensorboard: bool = False
     """Write event files to <workdir>/tensorboard."""
 
@@ -182,9 +183,9 @@ class Config:
     task: TaskConfig
     model: models.Options = models.Options()
     mixers: dict[str, Section] = dataclasses.field(default_factory=dict)
-    """For each name in model.pattern the options of that mixer, and its `module` if the name is another."""
+    """By name in model.pattern: the mixer's options, and its `module` if that differs from the name."""
     objective: Section | None = None
-    """Instead of the task's objective, or with other options: `module` and the fields of its `Options`."""
+    """Replaces the task's objective or its options: `module` and the fields of its `Options`."""
     optim: Optim = Optim()
     train: Train = Train()
     evaluators: dict[str, Section] = dataclasses.field(default_factory=dict)
@@ -207,7 +208,7 @@ class Config:
         return {name for name in (self.task.name, *(section.module for section in sections)) if "." in name}
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain values; `resolve` takes them back."""
+        """Nested plain values; `resolve` turns them into a Config again."""
         values = dataclasses.asdict(self)
         values["task"] |= values["task"].pop("options") or {}
         for name, value in vars(self.train).items():

@@ -1,4 +1,4 @@
-"""The evaluators that a config names: checked before a run starts, called when they are due, and what they report."""
+"""The evaluators that a config names: checks them before a run, says which are due, and collects what they report."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""What launchers share: their arguments, and mistakes that are told in a line."""
+"""What launchers share: their arguments, and one-line error messages."""
 
 import argparse
 import os
@@ -26,8 +26,8 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def call(run: Callable[..., str | None], *arguments: Any) -> int:
-    """Prints what a function returns, or the mistake of the user's that it raises. Returns the exit status."""
-    sys.path.insert(0, os.getcwd())  # for modules of the user's
+    """Prints what a function returns, or the user error that it raises. Returns the exit status."""
+    sys.path.insert(0, os.getcwd())  # for the user's modules
     try:
         text = run(*arguments)
     except (UserError, DataError, OSError) as error:

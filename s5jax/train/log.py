@@ -9,13 +9,14 @@ from typing import Any, TextIO
 
 import tqdm
 
-from s5jax.train.config import Config
+from s5jax.train.config import Config, UserError
 
 
 class Writer(contextlib.AbstractContextManager["Writer"]):
-    """Writes to all sinks, as a context manager, from the step on that the run starts or resumes at.
+    """Writes to all sinks, as a context manager, from the step at which the run starts or resumes.
 
-    Metrics of later steps, which a killed run may have left, are taken out of metrics.jsonl: they come again.
+    Metrics of later steps, which a killed run may have left, are removed from metrics.jsonl; they will be written
+    again.
     """
 
     def __init__(self, workdir: pathlib.Path, config: Config, step: int, total_steps: int):
@@ -67,11 +68,15 @@ class Writer(contextlib.AbstractContextManager["Writer"]):
 
 
 def _reopen(path: pathlib.Path, step: int) -> TextIO:
-    """Opens the file to append, keeping the lines up to a step; of a run that starts, none."""
+    """Opens the file to append, keeping the lines up to a step (none at step 0)."""
     lines = path.read_text().splitlines(keepends=True) if step and path.exists() else []
     whole = [line for line in lines if line.endswith("\n")]  # a killed process may have left half a line
+    try:
+        kept = [line for line in whole if json.loads(line)["step"] <= step]
+    except ValueError as error:
+        raise UserError(f"{path} has a line that is not JSON: {error}") from error
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(line for line in whole if json.loads(line)["step"] <= step))
+    temporary.write_text("".join(kept))
     temporary.replace(path)
     return path.open("a")
 

@@ -1,4 +1,4 @@
-"""The training loop. All side effects are here; it reads from top to bottom like the recipe it is."""
+"""The training loop, from top to bottom. It calls everything that has side effects, in order."""
 
 import contextlib
 import itertools
@@ -20,7 +20,7 @@ from s5jax.evaluators.stability import report_unstable
 from s5jax.objectives import Metrics
 from s5jax.train import workdir as workdirs
 from s5jax.train.build import Experiment, build, load_task, random_keys
-from s5jax.train.checkpoint import Checkpoints, load
+from s5jax.train.checkpoint import Checkpoints
 from s5jax.train.config import Config, UserError
 from s5jax.train.log import Writer, in_words
 from s5jax.train.program import Program
@@ -49,7 +49,7 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
 
     Raises:
       UserError: the workdir is another config's, or the config cannot be run.
-      Diverged: loss or gradient are NaN or infinite; the checkpoints of before are kept.
+      Diverged: the loss or gradient is NaN or infinite; earlier checkpoints are kept.
       Interrupted: SIGTERM or SIGINT came; the state was saved.
     """
     started = time.perf_counter() if started is None else started
@@ -94,14 +94,14 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
             return {f"{split}/{name}": value for name, value in program.evaluate(state, split).items()}
 
         def evaluate_further(*, evaluating: bool = False, ending: bool = False) -> dict[str, float]:
-            """What the evaluators report that are due."""
+            """What the due evaluators report."""
             if not config.evaluators:
                 return {}
             from s5jax.train import evaluation
 
             due = evaluation.due(config, step, evaluating=evaluating, ending=ending)
             if due:
-                window.read()  # before anything is computed of parameters that may be NaN
+                window.read()  # before anything is computed from parameters that may be NaN
             return evaluation.report(due, Context(config, task, workdir, step, program.evaluate), state)
 
         def ended() -> bool:
@@ -146,10 +146,10 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
                 writer.say(f"epoch {step / steps_per_epoch:.2f}  step {step}  validation {words}{best}")
                 if warning := report_unstable(config, state.evaluated["params"]):
                     writer.say(f"warning: {warning}")
-            # Before the checkpoint of the same step, from which a resumed run would go on without writing them.
+            # Write before saving: a run resumed from this checkpoint would not write them.
             if reported := values | evaluate_further(evaluating=evaluating, ending=ended()):
                 writer.write(step, {"epoch": step / steps_per_epoch, **reported})
-            stopping = bool(signals)  # asked once: one that comes from here on waits for the next step
+            stopping = bool(signals)  # read once: a later signal is handled after the next step
             if saving or stopping:
                 seconds = time.perf_counter() - begin
                 checkpoints.save(state, {**progress, "window": window.read(), "seconds": seconds})
@@ -162,7 +162,7 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
         checkpoints.wait()
         if progress["best"] is None:  # its checkpoint was damaged
             _judge(progress, step, measure(state, "val"), task)
-        best_state = program.place(load(checkpoints.directory / str(progress["best_step"]), state))
+        best_state = program.place(checkpoints.restore(progress["best_step"], state))
         result = {"steps": step, "best_step": progress["best_step"], **progress["best"], **measure(best_state, "test")}
         seconds = time.perf_counter() - begin
         workdirs.write_json(workdir / "run.json", {**run, "finished": workdirs.now(), "seconds": round(seconds, 1)})
@@ -216,16 +216,19 @@ class _Window:
 
 @contextlib.contextmanager
 def _catch_signals() -> Iterator[list[int]]:
-    """Records SIGTERM and SIGINT so that the loop can save first; a second SIGINT interrupts at once."""
+    """Records SIGTERM and SIGINT so that the loop can save first; a SIGINT after that interrupts at once."""
     received: list[int] = []
+
+    is_main = threading.current_thread() is threading.main_thread()  # no other thread may handle signals
+    previous = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT) if is_main}
 
     def note(signum: int, _: Any) -> None:
         received.append(signum)
         signal.signal(signal.SIGINT, previous[signal.SIGINT])
 
-    is_main = threading.current_thread() is threading.main_thread()  # Python lets no other thread handle signals
-    previous = {s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT) if is_main}
     try:
+        for signum in previous:
+            signal.signal(signum, note)
         yield received
     finally:
         for signum, handler in previous.items():
@@ -240,7 +243,7 @@ def _check_finite(step: int, values: dict[str, float]) -> None:
 
 
 def _judge(progress: dict[str, Any], step: int, values: dict[str, float], task: Task) -> None:
-    """Keeps the best validation metrics by the task's judge, of equals those with less loss; counts the rest."""
+    """Keeps the best validation metrics by the task's metric, then by loss; counts the evaluations since."""
     name, direction = task.judge
     if not {f"val/{name}", "val/loss"} <= values.keys():
         raise UserError(f"nothing of the validation split of task {task.name} counts: all its weights are 0")

@@ -1,4 +1,4 @@
-"""What configs name, modules and optimizers of optax: which there are, and what is wrong with one, in a line.
+"""Lists the modules that a config can name, and explains in a line what is wrong with one.
 
 Foreign modules come from outside the package; their names have dots. A run with adamw, without rules, without foreign
 modules and without a mistake does not import this file.
@@ -61,7 +61,7 @@ def files_of(config: Config) -> dict[str, pathlib.Path]:
 
 @contextlib.contextmanager
 def faults_told(config: Config) -> Iterator[None]:
-    """Raises UserError, a line, for an exception that was raised in a foreign module."""
+    """Raises a one-line UserError for an exception that was raised in a foreign module."""
     try:
         yield
     except UserError:
@@ -87,7 +87,7 @@ def fault_of(error: BaseException) -> str:
 
 
 def shapes(task: Task, split: Split, size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes and types of so many examples of a split, as steps take them."""
+    """The shapes and types of `size` examples of a split, as steps take them."""
     arrays = split.arrays.items()
     return {key: jax.ShapeDtypeStruct((size, *x.shape[1:]), type_of(task, key, x)) for key, x in arrays}
 
@@ -103,7 +103,8 @@ def check_objective(module: Any, options: Any, task: Task, batch_size: int) -> N
     try:
         shape = (batch_size, *((task.length,) if task.per_step else ()), module.outputs(task))
         outputs = jax.ShapeDtypeStruct(shape, jnp.float32)
-        found = jax.eval_shape(run, outputs, examples, module.hyper(task, options))
+        numbers = module.hyper(task, options) if hasattr(module, "hyper") else {}
+        found = jax.eval_shape(run, outputs, examples, numbers)
     except Exception as error:
         raise UserError(f"config.objective: {name} does not fit task {task.name}: {fault_of(error)}") from error
     values = found.values() if isinstance(found, dict) else [None]

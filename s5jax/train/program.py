@@ -37,8 +37,8 @@ def make_mesh(num_devices: int, batch_size: int) -> Mesh:
 
 
 class Feed(NamedTuple):
-    """The input of a step: stored `examples`, of a whole split or of one batch; the `places` (batch,) of the batch in
-    them; and the `length` that sequences are cut to, or `None`."""
+    """The input of a step: stored `examples`, of a whole split or of one batch; the indices `places` (batch,) of the
+    batch's examples; and the `length` that sequences are cut to, or `None`."""
 
     examples: dict[str, Array]
     places: Array
@@ -48,7 +48,7 @@ class Feed(NamedTuple):
 def gather(
     examples: dict[str, Array], places: Int[Array, " batch"], task: Task, *, length: int | None, stride: int = 1
 ) -> dict[str, Array]:
-    """The batch of a feed of a task, inside the jitted step.
+    """Gathers the batch of a feed, inside the jitted step.
 
     The sequences are cut to `length` samples (`None`: all), and of these 0, stride, 2 stride, ... are kept.
     """
@@ -88,7 +88,7 @@ class Feeder:
             self._buckets = {name: buckets.fitting(values, self._bounds) for name, values in lengths.items()}
 
     def bucket(self, name: str) -> Int[np.ndarray, " N"] | None:
-        """The number of the length that each example of a split needs, where batches are cut."""
+        """For each example of a split, the index of the length it needs; `None` if batches are not cut."""
         return self._buckets.get(name)
 
     def feeds(self, name: str, order: Iterable[Int[np.ndarray, " batch"]]) -> Generator[Feed]:
@@ -168,14 +168,14 @@ class Program:
         return jax.device_put(state, self.feeder.everywhere)
 
     def step(self, state: TrainState, feed: Feed, step: int) -> tuple[TrainState, Metrics]:
-        """A training step on a feed: the state after it, and its metrics. The state given is used up.
+        """A training step on a feed: the state after it, and its metrics. The given state is donated.
 
         `step` is the number of steps done before: `state.step`, without asking the device for it.
         """
         return self.step_at(feed.length)(state, (feed.examples, feed.places), self.experiment.hyper(step))
 
     def evaluate(self, state: TrainState, name: str, *, stride: int = 1) -> dict[str, float]:
-        """The objective's metrics over every example of a split, but for those in which nothing of it counts.
+        """The objective's metrics over a whole split, without those whose total weight is 0.
 
         The model gets every `stride`-th sample, with step sizes multiplied by `stride`: see `stride.check_stride`.
         """

@@ -34,7 +34,7 @@ PACKAGES = {
 
 
 def load_file(file: str) -> dict[str, Any]:
-    """What a config file defines. Below a folder `configs` it may import from there: `from configs import common`."""
+    """What a config file defines. A file below a folder `configs` may import from it: `from configs import common`."""
     path = pathlib.Path(file)
     if not path.is_file():
         hint = "run from the repository's root: --config=configs/digits.py:s5"
@@ -70,7 +70,7 @@ def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
 def assign(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
     """Sets a field by its dotted name, such as "optim.lr", in place.
 
-    A duration replaces the same duration in another unit. With another task, the fields of the old one go.
+    A duration replaces the same duration in another unit. A new task name removes the fields of the old task.
     """
     *sections, field = name.split(".")
     at = config
@@ -105,6 +105,7 @@ def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> Non
             value = ast.literal_eval(text.title() if text.lower() in ("true", "false") else text)
         assign(config, name, value)
     pattern = config.get("model", {}).get("pattern", models.Options.pattern)
+    pattern = [pattern] if isinstance(pattern, str) else pattern
     for argument in arguments:  # options of a mixer that the model does not have would do nothing
         path = re.match(r"--config\.mixers\.([^=]*)", argument)
         if path and path[1] not in pattern and path[1].rpartition(".")[0] not in pattern:
@@ -143,7 +144,7 @@ def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
 
 
 def _fields(cls: Any) -> list[str]:
-    """The names that a section takes: those of durations say the unit."""
+    """The names that a section takes; names of durations include the unit."""
     durations = DURATIONS if cls is Train else ()
     return [*durations, *(field.name for field in dataclasses.fields(cls) if field.type is not Duration)]
 
@@ -155,7 +156,7 @@ def _dict(values: Any, where: str) -> dict[str, Any]:
 
 
 def _by_name(given: dict[str, Any], known: Sequence[str] = ()) -> dict[str, Any]:
-    """Sections by the names of modules: those of names with dots may be nested, as the command line has them."""
+    """Sections by module name. A name with dots may come as nested sections, as from the command line."""
     found: dict[str, Any] = {}
     for name, values in given.items():
         nested = isinstance(values, dict) and values and all(isinstance(value, dict) for value in values.values())
@@ -169,7 +170,7 @@ def section(kind: str, name: Any, values: Any) -> Section:
     where = f"config.{kind}" if kind == "objective" else f"config.{kind}.{name}"
     values = dict(_dict(values, where))
     name = values.pop("module", name)
-    if not name:  # the task's objective, which is known when its data are loaded
+    if kind == "objective" and not name:  # the task's objective, which is known when its data are loaded
         return Section(module="", options=values)
     return Section(module=name, options=_options(load_module(kind, name), values, where, ["module"]))
 

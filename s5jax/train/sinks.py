@@ -55,7 +55,7 @@ class _TensorBoard:
             self._writer.add_scalar(name, value, step)
 
     def summarize(self, result: dict[str, Any]) -> None:
-        """It shows none."""
+        """TensorBoard shows no summary."""
 
     def close(self, failed: bool) -> None:
         self._writer.close()

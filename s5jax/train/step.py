@@ -17,7 +17,7 @@ Hyper = dict[str, Any]
 
 
 class TrainState(NamedTuple):
-    """All that a training step takes and gives back. Trees are nested dicts, by the names of the models."""
+    """All that a training step takes and gives back. Trees are nested dicts with the model's names."""
 
     step: jax.Array
     """Steps done, int32."""
@@ -27,7 +27,7 @@ class TrainState(NamedTuple):
     average: Any = None
     """The average of `params` and `batch_stats` over the steps, where it is asked for."""
     memory: Any = None
-    """The model's state after the batch before, where it is carried on to the next."""
+    """With carry_state, the model's state after the previous batch."""
 
     @property
     def evaluated(self) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def _loss(
     if memory is None:
         outputs = model(batch["inputs"], batch.get("lengths"), key=key, **given)
     else:  # the model's state after the batch before or, at the beginning of a text, a fresh one
-        fresh = model.init_state(len(batch["inputs"]))
+        fresh = jax.lax.stop_gradient(model.init_state(len(batch["inputs"])))
         memory = jax.tree.map(lambda new, old: jnp.where(hyper["fresh"], new, old), fresh, memory)
         outputs, memory = model.prefill(memory, batch["inputs"], batch.get("lengths"), key=key, **given)
     metrics = objective(outputs, batch, **hyper.get("objective", {}))
@@ -105,7 +105,7 @@ def eval_step(
     """The objective's metrics of a batch as sums and weights, with the averaged weights where there are any.
 
     Arguments as in `train_step`; `given` is for the model. Examples that are not `counted` have no effect. Also returns
-    the model's state after the batch, if `state.memory` is that before it.
+    the model's state after the batch, if `state.memory` holds the state before it.
     """
     buffers = (state.evaluated["batch_stats"], state.memory)
     given = {**given, "graphdef": graphdef, "objective": objective, "hyper": hyper}

@@ -39,7 +39,7 @@ class Trained(NamedTuple):
 
 
 def lacking(config: Config, *functions: str) -> dict[int, str]:
-    """The residual blocks whose mixers lack functions that a tool needs, by number: what a mixer lacks, in words."""
+    """For each block whose mixer lacks one of these functions: its number, and a text that says what is missing."""
     found = {}
     for number in range(config.model.depth):
         name = config.model.pattern[number % len(config.model.pattern)]
@@ -73,12 +73,12 @@ class LanguageModel(NamedTuple):
 
     model: Model
     facts: dict[str, Any]
-    """Those of its task, with which `data.language` reads text."""
+    """The facts of its task, with which `data.language` encodes and decodes text."""
 
     def go_on(
         self, prompts: list[str], tokens: int, *, seed: int = 0, temperature: float = 1.0, top_p: float = 1.0
     ) -> Iterator[list[str]]:
-        """Goes on from each prompt for a number of tokens, in pieces as they are drawn: a text for each prompt.
+        """Continues each prompt by `tokens` tokens. Yields pieces as they are drawn, one text per prompt.
 
         Args:
           prompts: texts of at least one token.
@@ -96,19 +96,25 @@ class LanguageModel(NamedTuple):
         lengths = np.array([len(ids) for ids in encoded], np.int32)
         padded = np.stack([np.pad(ids, (0, int(lengths.max()) - len(ids))) for ids in encoded])
         drawn = {"temperature": temperature, "top_p": top_p}
-        decoders = [codecs.getincrementaldecoder("utf-8")(errors="replace") for _ in prompts]
-        for piece in generate(self.model, padded, lengths, tokens, jax.random.key(seed), **drawn):
+        return self._decoded(generate(self.model, padded, lengths, tokens, jax.random.key(seed), **drawn))
+
+    def _decoded(self, pieces: Iterator[np.ndarray]) -> Iterator[list[str]]:
+        decoders: list[Any] = []
+        for piece in pieces:
             if "vocabulary" in self.facts:
                 yield [language.decode(ids, self.facts) for ids in piece]
             else:  # bytes, of which a character may take several
+                decoders = decoders or [codecs.getincrementaldecoder("utf-8")(errors="replace") for _ in piece]
                 yield [decoder.decode(bytes(ids.tolist())) for decoder, ids in zip(decoders, piece, strict=True)]
+        if decoders:  # a last character may lack its end
+            yield [decoder.decode(b"", final=True) for decoder in decoders]
 
 
 def load_language_model(workdir: pathlib.Path | str, which: Which = "best") -> LanguageModel:
     """A language model of a run, for which its text is not needed.
 
     Raises:
-      UserError: there is no run in this directory, no such checkpoint, it is not a language model, or it reads ahead.
+      UserError: there is no run in this directory, no such checkpoint, it is not a language model, or is not causal.
     """
     workdir = pathlib.Path(workdir)
     config, file = read_config(workdir), workdir / "data.json"

@@ -1,4 +1,4 @@
-"""An optimizer that a config names, tried before a run is built on it. The default one needs no trial."""
+"""Checks the optimizer that a config names, before a run is built on it. The default one needs no trial."""
 
 import dataclasses
 import difflib

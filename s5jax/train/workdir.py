@@ -1,7 +1,7 @@
 """The directory of a run: what it holds besides checkpoints, and whose it is.
 
 config.json      the config as run, every field
-run.json         what it was started with: versions, commit, hashes of code from elsewhere, device, parameter count;
+run.json         what it was started with: versions, commit, hashes of your own modules, device, parameter count;
                  how long it took; what had changed when it was resumed
 data.json        prepared data: their SHA-256, and where they are from
 metrics.jsonl    a line of metrics per report; holds nothing that depends on time or machine
@@ -35,7 +35,8 @@ DEPENDENCIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "
 
 @contextlib.contextmanager
 def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
-    """Makes the directory this config's, for one process at a time. `record` then writes the config down.
+    """Locks the directory for this process and checks that it belongs to this config. `record` then writes the config
+    down.
 
     Raises UserError if it belongs to another config, or is in use by another process.
     """
@@ -60,7 +61,7 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
 def differences(old: Config, new: Config) -> str:
     """The fields in which two configs differ, in words; "" if there are none.
 
-    Where the data lie, and whether on the device, makes no difference.
+    `task.data_dir` and `train.resident_gib` are ignored.
     """
     plain = (json.loads(json.dumps(config.to_dict())) for config in (old, new))
     there, now = (traverse_util.flatten_dict(values, sep=".") for values in plain)
@@ -89,7 +90,7 @@ def check_data(workdir: pathlib.Path, config: Config, task: Task) -> dict[str, A
 
 
 def record(workdir: pathlib.Path, config: Config, data: dict[str, Any] | None) -> None:
-    """Writes config.json and data.json, once the config has proved to be one that can be run."""
+    """Writes config.json and data.json, once the config is known to run."""
     write_json(workdir / "config.json", config.to_dict())
     if data:
         write_json(workdir / "data.json", data)

