@@ -286,41 +286,6 @@ def test_seeds_are_an_axis(name):
 
 
 @cases
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_export_with_a_symbolic_batch(name, bidirectional):
-    mixer, params, options = make(name, bidirectional=bidirectional)
-    L = 7
-    (b,) = jax.export.symbolic_shape("b")
-
-    def both(x, lengths, mask, reset, factor, rate, state):
-        known = {"lengths": lengths, "mask": mask}
-        states = {} if bidirectional else {"state": complex_of(state)}
-        return (
-            mixer.apply(params, x, options, **known, **states)[0],
-            mixer.apply(params, x, options, **known, rate=factor)[0],
-            mixer.apply(params, x, options, **known, **states, reset=reset, rate=rate)[0],
-        )
-
-    def at(n):
-        return (
-            draw(n, L, H),
-            np.full(n, 5, np.int32),
-            np.arange(L)[None].repeat(n, 0) == 2,
-            np.arange(L)[None].repeat(n, 0) == 4,
-            np.linspace(0.5, 2, n, dtype=np.float32),
-            irregular(n, L),
-            draw(n, H, 2, 2, seed=4),
-        )
-
-    shapes = [jax.ShapeDtypeStruct((b, *a.shape[1:]), a.dtype) for a in at(1)]
-    exported = jax.export.export(jax.jit(both))(*shapes)
-    for n in (1, 3):
-        jax.tree.map(
-            lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-5), exported.call(*at(n)), both(*at(n))
-        )
-
-
-@cases
 def test_two_directions_have_no_recurrent_mode(name):
     mixer, params, options = make(name, bidirectional=True)
     with pytest.raises(ValueError, match="cannot start from a state"):
