@@ -72,6 +72,10 @@ def unpack(archive: pathlib.Path, into: pathlib.Path, folder: str = ".") -> None
     Raises:
       DataError: the archive is damaged, a member points outside, or something is in the way.
     """
+    if not zipfile.is_zipfile(archive) and not hasattr(tarfile, "data_filter"):
+        raise DataError(
+            f"{archive}: only Python 3.11.4 and newer can unpack it safely; run `tar -xf {archive} -C {into}`"
+        )
     with tempfile.TemporaryDirectory(dir=into, prefix=".unpacking-") as temporary:
         target = pathlib.Path(temporary, folder)
         bar = functools.partial(tqdm, desc=f"unpacking {archive.name}", unit=" files", disable=None, leave=False)

@@ -15,6 +15,9 @@ from s5jax.data.readers import official
 from s5jax.data.task import DataError
 
 RNG = np.random.default_rng(0)
+unpacks = pytest.mark.skipif(
+    not hasattr(tarfile, "data_filter"), reason="Python before 3.11.4 unpacks no tar files safely"
+)
 
 
 def write_reviews(folder):
@@ -52,6 +55,7 @@ def test_folders_that_are_not_there_or_files(tmp_path):
         prepare("image", tmp_path / "data.tar")
 
 
+@unpacks
 def test_an_archive_beside_is_unpacked(tmp_path):
     tar(tmp_path / "aclImdb_v1.tar.gz")
     prepare("text", tmp_path)
@@ -70,6 +74,7 @@ def evil_tar(path, name):
         archive.addfile(member, io.BytesIO(b"bad"))
 
 
+@unpacks
 @pytest.mark.parametrize("name", ["../outside", "a/../../outside", "link"])
 def test_members_that_point_outside_are_refused(tmp_path, name):
     folder = tmp_path / "data"
@@ -90,6 +95,7 @@ def test_a_zip_stays_inside(tmp_path):
     assert not (tmp_path / "outside").exists()
 
 
+@unpacks
 def test_damaged_archives_and_what_is_there_already(tmp_path):
     archive = tmp_path / "aclImdb_v1.tar.gz"
     archive.write_bytes(gzip.compress(RNG.bytes(5000))[:3000])
@@ -102,6 +108,7 @@ def test_damaged_archives_and_what_is_there_already(tmp_path):
     assert (tmp_path / "good").read_text() == "mine" and not (tmp_path / "b").exists()
 
 
+@unpacks
 def test_an_archive_with_a_bit_flipped_is_refused(tmp_path):
     """Its contents still make sense: only the checksum at the end of the file shows it."""
     archive = tmp_path / "aclImdb_v1.tar.gz"
@@ -114,6 +121,7 @@ def test_an_archive_with_a_bit_flipped_is_refused(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"moved", "aclImdb_v1.tar.gz"}
 
 
+@unpacks
 def test_an_archive_of_something_else_is_reported(tmp_path):
     with tarfile.open(tmp_path / "lra_release.gz", "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("something/else"))
@@ -131,3 +139,12 @@ def test_the_first_complete_folder_counts(tmp_path):
     os.remove(tmp_path / "listops/b")
     with pytest.raises(official.Missing, match=r"listops: .*/lra_release/listops-1000 lacks b; get them from"):
         official.find(format, tmp_path, places, ["a", "b"])
+
+
+def test_an_old_python_says_how_to_unpack(tmp_path, monkeypatch):
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    evil_tar(tmp_path / "a.tar.gz", "b")
+    with pytest.raises(
+        DataError, match=r"only Python 3\.11\.4 and newer can unpack it safely; run `tar -xf .*a\.tar\.gz -C"
+    ):
+        official.unpack(tmp_path / "a.tar.gz", tmp_path)
