@@ -15,9 +15,7 @@ from s5jax.data.readers import official
 from s5jax.data.task import DataError
 
 RNG = np.random.default_rng(0)
-unpacks = pytest.mark.skipif(
-    not hasattr(tarfile, "data_filter"), reason="Python before 3.11.4 unpacks no tar files safely"
-)
+unpacks = pytest.mark.skipif(not hasattr(tarfile, "data_filter"), reason="Python before 3.11.4")
 
 
 def write_reviews(folder):
@@ -144,7 +142,5 @@ def test_the_first_complete_folder_counts(tmp_path):
 def test_an_old_python_says_how_to_unpack(tmp_path, monkeypatch):
     monkeypatch.delattr(tarfile, "data_filter", raising=False)
     evil_tar(tmp_path / "a.tar.gz", "b")
-    with pytest.raises(
-        DataError, match=r"only Python 3\.11\.4 and newer can unpack it safely; run `tar -xf .*a\.tar\.gz -C"
-    ):
+    with pytest.raises(DataError, match=r"only Python 3\.11\.4 and newer .*; run `tar -xf .*a\.tar\.gz -C"):
         official.unpack(tmp_path / "a.tar.gz", tmp_path)
