@@ -30,11 +30,11 @@ def model_of(pattern, remat, seed):
     return Model(options, {name: plain(name) for name in pattern}, 2, 3, length=L, rngs=nnx.Rngs(seed))
 
 
-QUICK = [(("s5", "attention"), "pointwise", True)]
+QUICK = [(("s5",), "full", False)]
 CASES = [
     pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow)
     for case in [
-        *QUICK,
+        (("s5", "attention"), "pointwise", True),
         *itertools.product((("s5",), ("s4d",), ("s4",), ("lru",), ("attention",)), ("none", "full"), (False,)),
         (("s4",), "pointwise", True),
         (("s4d", "lru"), "pointwise", True),

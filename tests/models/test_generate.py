@@ -24,7 +24,7 @@ def language_model(pattern, **options):
     )
 
 
-@variants(["s4d", "s5+attention"], pattern=PATTERNS)
+@variants(["s5+attention"], pattern=PATTERNS)
 def test_greedy_generation_is_what_rereading_the_prefix_gives(pattern):
     model, rng = language_model(pattern), np.random.default_rng(0)
     lengths, tokens = np.array([1, 7, 4], np.int32), PIECE + 3

@@ -72,6 +72,7 @@ def test_names_of_the_blocks():
         jax.tree.map(np.testing.assert_array_equal, per_layer(params)["encoder"][f"layers_{i}"]["seq"], block.params)
 
 
+@pytest.mark.slow  # every day a training step of three seeds, in test_hyper
 def test_several_seeds_at_once():
     models = [build("s5", "attention", seed=seed) for seed in range(3)]
     others = values(B, L, 2), values(B, 3, seed=1), {"lengths": jnp.array([L, 4, 9])}
@@ -96,6 +97,7 @@ def test_what_is_computed_again_takes_no_memory(pattern, unroll):
     assert scratch["full"] < 0.8 * scratch["pointwise"] < 0.7 * scratch["none"], scratch
 
 
+@pytest.mark.slow  # every day each mixer and a block
 def test_double_precision():
     model = build("s5", "attention", "lru", depth=3, mlp=1)
     graphdef, *trees = split(model)

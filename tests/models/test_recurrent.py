@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from everyday import variants
 from flax import nnx
 from numerics import relative_error
 from small_models import build, values
@@ -29,7 +30,7 @@ def without_lost(state):
 @pytest.mark.parametrize(
     ("pattern", "options"),
     [
-        (("s5",), {}),
+        pytest.param(("s5",), {}, marks=pytest.mark.slow),
         (("s4d",), {"pooling": "last", "norm": "layer", "prenorm": False}),
         (("s5", "attention"), {"depth": 3}),
         pytest.param(("s4",), {}, marks=pytest.mark.slow),
@@ -71,7 +72,9 @@ def test_something_at_each_step():
     assert relative_error(jnp.concatenate([first, one[:, None], rest], 1), expected) < 1e-5
 
 
-@pytest.mark.parametrize(("pooling", "mask_padding"), [("mean", True), ("last", False)])
+@pytest.mark.parametrize(
+    ("pooling", "mask_padding"), [pytest.param("mean", True, marks=pytest.mark.slow), ("last", False)]
+)
 def test_a_padded_prefill_goes_on_after_each_sequence_s_end(pooling, mask_padding):
     model = build("s4d", pooling=pooling, mask_padding=mask_padding)
     inputs, lengths = values(B, L, 2), jnp.array([L - 1, 7, 1])
@@ -97,7 +100,7 @@ def test_a_sequence_of_which_nothing_came_keeps_its_answer(pooling):
     assert relative_error(prefill(model, state, inputs, jnp.array([L, 0, L]))[0], whole(model, inputs)) < 1e-5
 
 
-@pytest.mark.parametrize("encoder", ["one_hot", "embedding"])
+@variants(["one_hot"], encoder=["one_hot", "embedding"])
 def test_tokens_one_by_one(encoder):
     model = build("s5", encoder=encoder, input_size=5)
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, 5, (B, 4)), jnp.int32)

@@ -49,7 +49,7 @@ def in_a_row(timed):
     ("pattern", "timed"),
     [
         (("s5-two", "lru"), True),
-        (("attention", "s4d-two"), False),
+        pytest.param(("attention", "s4d-two"), False, marks=pytest.mark.slow),
         pytest.param(("s5", "s4d-two", "s4d-scan"), True, marks=pytest.mark.slow),
         pytest.param(("attention-two", "s4"), False, marks=pytest.mark.slow),
     ],

@@ -135,7 +135,7 @@ def test_regression(per_step, parts, tolerance):
     check(lambda x, b: regression.objective(x, b, tolerance=tolerance), outputs, batch, expected, gradient)
 
 
-@variants([(False, ()), (True, PARTS[3])], per_step=[False, True], parts=PARTS)
+@variants([(True, PARTS[3])], per_step=[False, True], parts=PARTS)
 def test_gaussian(per_step, parts):
     batch, weight = batch_of(per_step, parts, lambda rng, shape: rng.normal(size=(*shape, TARGETS)))
     outputs = 2 * np.random.default_rng(5).normal(size=(*weight.shape, 2 * TARGETS))

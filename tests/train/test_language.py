@@ -104,7 +104,7 @@ def test_every_token_counts_once(text, fields):
     assert np.float64(metrics["loss"]) == pytest.approx([loss, weight], rel=1e-6)
 
 
-@pytest.mark.parametrize("model", [pytest.param("s5", marks=pytest.mark.slow), "hybrid"])
+@pytest.mark.parametrize("model", ["s5", pytest.param("hybrid", marks=pytest.mark.slow)])
 def test_a_carried_state_is_read_on_from_and_not_differentiated(text, model):
     """Against single steps through both pieces of the text, with a stop at the border."""
     fields = ["--config.model.depth=3", "--config.optim.name=sgd", "--config.optim.clip_norm=0.0"]
