@@ -1,4 +1,5 @@
-"""The optimizer: which parameters have which rate and decay, how rates change, and the update itself.
+"""The optimizer: learning rates and weight decays of groups of parameters, how the learning rates change, and the
+update.
 
 Rules divide the parameters into groups: `(pattern, {"lr": ..., "weight_decay": ..., "frozen": ...})`; the first rule
 that matches counts. A pattern is a regular expression that matches a leaf's whole path, as `--dry_run` shows it
@@ -35,12 +36,13 @@ GROUPINGS: dict[str, Rules] = {
     "only_C": ((".*/seq/(B(_re|_im)?|D)", _FROZEN), ("@dynamics", _FROZEN)),
     "plain": (),
 }
-"""Rules by the published names of groupings. The first four are S5's: the dynamics at `ssm_lr` without decay, B and C
-as the name says, all else at `lr` with decay. Our "only_C" trains only C of a mixer (arXiv 2310.01698, section 5)."""
+"""Rules by the published names of groupings. The first four are S5's: dynamics at `ssm_lr` without weight decay; B, C
+(and D in noBCdecay) as listed; all else at `lr` with weight decay. Our "only_C" trains only C of a mixer (arXiv
+2310.01698, section 5)."""
 
 
 class Group(NamedTuple):
-    """Parameters with the same highest rate, `lr`, and decay."""
+    """Parameters with the same highest learning rate `lr` and the same weight decay."""
 
     name: str
     lr: float
@@ -68,7 +70,7 @@ def groups_of(optim: Optim) -> list[Group]:
 def group_labels(config: Config, params: Any) -> Any:
     """The number of each parameter's group in `groups_of`, as a tree like `params`.
 
-    Raises UserError if a rule of the config, or dt_global, matches no parameter, or lr_min exceeds a rate.
+    Raises UserError if a rule of the config, or dt_global, matches no parameter, or lr_min exceeds a learning rate.
     """
     optim, rules = config.optim, _rules_of(config.optim)
     paths = jax.tree_util.tree_leaves_with_path(params)
@@ -108,7 +110,8 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 
 def rate_at(optim: Optim, step: int, warmup_steps: int, total_steps: int, base: float) -> float:
-    """The rate after `step` steps, for a group whose highest rate is `base`; `total_steps` are those of the schedule.
+    """The learning rate after `step` steps, for a group whose highest one is `base`; `total_steps` are those of the
+    schedule.
 
     `constant`: linear to `base` over the warm-up, then `base`. `warmup_cosine`: the same warm-up, then half a cosine
     that reaches lr_min after `total_steps`; beyond them it rises again, as in the published S4 code.

@@ -164,7 +164,7 @@ class Program:
         self.step_at, self._evaluate = step_at, evaluate
 
     def place(self, state: TrainState) -> TrainState:
-        """Puts the whole state on every device, where the steps want it."""
+        """Copies a state to every device, as the steps expect."""
         return jax.device_put(state, self.feeder.everywhere)
 
     def step(self, state: TrainState, feed: Feed, step: int) -> tuple[TrainState, Metrics]:
