@@ -1,7 +1,6 @@
 """Recipes as they were before the program was rebuilt, commit 8095910: losses, rates, order of examples, schedules.
 
-The records in tests/reference say what they hold under "about". `RECORDED=all` runs all recorded losses instead of a
-few, some 20 minutes on one core.
+The records in tests/reference say what they hold under "about".
 """
 
 import dataclasses
@@ -9,7 +8,6 @@ import hashlib
 import importlib
 import itertools
 import json
-import os
 import pathlib
 
 import jax
@@ -36,15 +34,8 @@ LOSSES, LABELS, ORDER, SCHEDULES = (
     json.loads((REFERENCE / f"{name}.json").read_text())
     for name in ("recipes_losses", "recipes_labels", "example_order", "schedules")
 )
-FEW = [
-    *("digits:s5", "lra/image:s5", "lra/listops:s5", "lra/text:s4d-lin", "lra/retrieval:s4-legs", "lra/text:s4-ptd"),
-    *("robustness:s4d-legs-frozen", "spoken_digits:dss", "lra/text:s5,published", "sinusoid:s4-fout"),
-]
 EVERY_DAY = ("digits:s5", "lra/retrieval:s4-legs")
-PAIRS = [
-    pytest.param(pair, marks=[] if pair in EVERY_DAY else pytest.mark.slow)
-    for pair in (LOSSES["runs"] if os.environ.get("RECORDED") == "all" else FEW)
-]
+PAIRS = [pytest.param(pair, marks=[] if pair in EVERY_DAY else pytest.mark.slow) for pair in LOSSES["runs"]]
 
 
 # ---- The program's own names are here and nowhere below.
