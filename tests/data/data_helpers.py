@@ -1,13 +1,20 @@
 """What the tests of data sets share."""
 
 import hashlib
+import tarfile
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 
 from s5jax.data import prepare as preparation
 from s5jax.data import store
 from s5jax.data.prepare import Request
+
+unpacks_tar = pytest.mark.skipif(
+    not hasattr(tarfile, "data_filter"), reason="Python before 3.11.4 has no tarfile.data_filter"
+)
+"""For tests that unpack tar files. What is said on such a Python is tested on every one, in test_official.py."""
 
 
 class Arrays(NamedTuple):

@@ -81,15 +81,29 @@ MAIN = tuple(name for name, case in CASES.items() if case.main)
 ONE_DIRECTION = ("s5", "s4d", "s4", "lru", "attention")
 
 
-def cases(keep=lambda case: True, everyday=MAIN):
-    """Cases by a condition, slow but for those named. One process runs all tests of a case: what one test has compiled
-    the others use."""
+def cases(keep=lambda case: True, everyday=MAIN, takes=""):
+    """Cases by a condition, and by arguments or functions that the mixer takes or has; slow except for those named. One
+    process runs all tests of a case: what one test has compiled the others use."""
     marked = []
     for name, case in CASES.items():
-        if keep(case):
+        if keep(case) and can(name, takes):
             marks = [pytest.mark.xdist_group(name)] + ([] if name in everyday else [pytest.mark.slow])
             marked.append(pytest.param(name, marks=marks))
     return pytest.mark.parametrize("name", marked)
+
+
+def can(name, words):
+    """Whether a mixer takes all these arguments, has these options and functions, by what it declares."""
+    declared = {
+        **dict.fromkeys(("rate", "one_rate", "a_rate_each"), lambda: able(name, "RATE") != "none"),
+        "mask": lambda: able(name, "MASK"),
+        "reset": lambda: able(name, "RESET"),
+        "state": lambda: able(name, "CAUSAL") and is_linear(CASES[name]),
+        "lengths": lambda: True,
+        "plain": lambda: "scan_method" in {field.name for field in dataclasses.fields(mixer_of(name).Options)},
+        "transfer_function": lambda: hasattr(mixer_of(name), "transfer_function"),
+    }
+    return all(declared[word]() for word in words.split())
 
 
 def is_two(case):
@@ -101,7 +115,8 @@ def is_linear(case):
 
 
 every_case = cases()
-costly = cases(everyday=("s5", "s5_two", "s4d", "s4d_two", "s4", "lru", "attention", "attention_two"))
+COSTLY = ("s5", "s5_two", "s4d", "s4d_two", "s4", "lru", "attention", "attention_two")
+costly = cases(everyday=COSTLY)
 causal_cases = cases(lambda case: not is_two(case))
 linear_cases = cases(is_linear, everyday=ONE_DIRECTION)
 FLOAT32, FLOAT64 = "float32", "float64"
@@ -489,13 +504,20 @@ def padded(x, lengths, filler=np.nan):
     return np.where(padding(lengths, x.shape[1])[..., None], np.float32(filler), x)
 
 
-@pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
 @every_case
-def test_apply_and_step_are_the_reference_at_any_rate(name, factor):
+def test_apply_and_step_are_the_reference(name):
+    check_apply_and_step(name, 1.0)
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+@cases(takes="rate")
+def test_apply_and_step_are_the_reference_at_another_rate(name, factor):
+    check_apply_and_step(name, factor)
+
+
+def check_apply_and_step(name, factor):
     mixer, params, options = make(name)
     x, start, rate = question(name, factor)
-    if rate is None and factor != 1:
-        pytest.skip("takes no rate")
     rate = rate if rate is None else rate * np.float32([1, 1.3])
     system, (within, _) = reference(name, params, options), tolerances(name, FLOAT32)
     (y, state), *from_start = every_way(mixer, options)(params, x, start, rate, FULL)
@@ -586,14 +608,17 @@ def test_a_sequence_of_no_length_keeps_the_state_that_came_in(name):
 # --- gradients ---
 
 
-@pytest.mark.parametrize("way", ["apply", pytest.param("step", marks=pytest.mark.slow)])
 @cases(everyday=(*ONE_DIRECTION, "s4d_two"))
-def test_gradients_are_those_of_the_reference_and_padding_has_none(name, way):
+def test_gradients_are_those_of_the_reference_and_padding_has_none(name):
     """Without a state: the way that training takes."""
-    if way == "step" and is_two(CASES[name]):
-        pytest.skip("has no recurrent mode")
-    only = ("lengths", "one_rate") if way == "apply" else ("one_rate",)
-    check_outputs_and_gradients(name, arguments_of(name, SHORT, L, only=only), FLOAT32, way, steps=slice(1))
+    arguments = arguments_of(name, SHORT, L, only=("lengths", "one_rate"))
+    check_outputs_and_gradients(name, arguments, FLOAT32, steps=slice(1))
+
+
+@cases(lambda case: not is_two(case), everyday=())
+def test_gradients_of_steps_are_those_of_the_reference(name):
+    arguments = arguments_of(name, SHORT, L, only=("one_rate",))
+    check_outputs_and_gradients(name, arguments, FLOAT32, "step", steps=slice(1))
 
 
 @both_precisions
@@ -619,16 +644,23 @@ def test_all_arguments_of_steps_at_once(name, precision):
     check_outputs_and_gradients(name, arguments, precision, "step")
 
 
+SOME = ("", *ALL, "one_rate", "a_rate_each", "mask reset", "rate reset", "rate lengths", "state mask")
+
+
 @both_precisions
 @pytest.mark.parametrize(
-    "only", ["", *ALL, "one_rate", "a_rate_each", "mask reset", "rate reset", "rate lengths", "state mask"]
+    ("name", "only"),
+    [
+        pytest.param(name, only, marks=pytest.mark.xdist_group(name))
+        for name in CASES
+        for only in SOME
+        if can(name, only)
+    ],
 )
-@every_case
 @pytest.mark.slow
 def test_an_argument_alone(name, only, precision):
     arguments = arguments_of(name, [17, 8, 0], 17, precision, only.split())
-    if len(only.split()) > len(arguments) - 1:
-        pytest.skip("takes no such argument")
+    assert len(arguments) == 1 + len(only.split())
     if "lengths" in arguments:
         arguments["lengths"] = arguments["lengths"].astype(np.uint8)
     check_outputs_and_gradients(name, arguments, precision)
@@ -682,10 +714,8 @@ def test_long_sequences(name):
     "only",
     [pytest.param(("lengths", "one_rate"), id="plain"), pytest.param(ALL, id="all", marks=pytest.mark.slow)],
 )
-@cases(is_linear, everyday=("s5", "s5_two"))
+@cases(is_linear, everyday=("s5", "s5_two"), takes="plain")
 def test_forward_mode_works_with_the_plain_method(name, only):
-    if "scan_method" not in {field.name for field in dataclasses.fields(mixer_of(name).Options)}:
-        pytest.skip("one method only")
     mixer, params, options = make(name, precision=FLOAT64, scan_method="plain")
     arguments = filled(arguments_of(name, [17, 8, 1], 17, FLOAT64, only), 0.0)
     inputs = {**params, **{n: v for n, v in arguments.items() if n in DIFFERENTIABLE}}
@@ -718,12 +748,10 @@ def test_forward_mode_works_with_the_plain_method(name, only):
 # --- sequences in a row ---
 
 
-@costly
+@cases(everyday=COSTLY, takes="reset")
 @both_precisions
 def test_sequences_in_a_row_equal_each_alone(name, precision):
     """Sequences of 1, 2 and 500 steps, in outputs and gradients."""
-    if not able(name, "RESET"):
-        pytest.skip("takes no reset")
     rows, only = [(1, 2, 500), (500, 2, 1)], ("lengths", "mask", "reset", "rate")
     row = filled(arguments_of(name, [ROW, ROW, 0, 0, 0, 0], precision=precision, only=only), 0.0)
     pieces = [(b, slice(sum(r[:i]), sum(r[: i + 1]))) for b, r in enumerate(rows) for i in range(len(r))]
@@ -947,11 +975,9 @@ def test_the_eigenvalues_are_those_of_the_dense_system(name):
         assert np.abs(expected - value).min() < 1e-5 * abs(value)
 
 
-@linear_cases
+@cases(is_linear, everyday=ONE_DIRECTION, takes="transfer_function")
 def test_transfer_function_is_a_dense_solve(name):
     mixer, params, options = make(name)
-    if not hasattr(mixer, "transfer_function"):
-        pytest.skip("has none")
     frequencies = np.array([[0.3 + 2j, 5j], [0.4, -0.2 - 7j]], np.complex64)
     G = jax.jit(lambda params, s: mixer.transfer_function(params, s, options))(params, frequencies)
     assert G.shape == (2, 2, H, H)

@@ -8,14 +8,13 @@ import zipfile
 
 import numpy as np
 import pytest
-from data_helpers import prepare
+from data_helpers import prepare, unpacks_tar
 
 from s5jax.data.prepare import find
 from s5jax.data.readers import official
 from s5jax.data.task import DataError
 
 RNG = np.random.default_rng(0)
-unpacks = pytest.mark.skipif(not hasattr(tarfile, "data_filter"), reason="Python before 3.11.4")
 
 
 def write_reviews(folder):
@@ -53,7 +52,7 @@ def test_folders_that_are_not_there_or_files(tmp_path):
         prepare("image", tmp_path / "data.tar")
 
 
-@unpacks
+@unpacks_tar
 def test_an_archive_beside_is_unpacked(tmp_path):
     tar(tmp_path / "aclImdb_v1.tar.gz")
     prepare("text", tmp_path)
@@ -72,7 +71,7 @@ def evil_tar(path, name):
         archive.addfile(member, io.BytesIO(b"bad"))
 
 
-@unpacks
+@unpacks_tar
 @pytest.mark.parametrize("name", ["../outside", "a/../../outside", "link"])
 def test_members_that_point_outside_are_refused(tmp_path, name):
     folder = tmp_path / "data"
@@ -93,7 +92,7 @@ def test_a_zip_stays_inside(tmp_path):
     assert not (tmp_path / "outside").exists()
 
 
-@unpacks
+@unpacks_tar
 def test_damaged_archives_and_what_is_there_already(tmp_path):
     archive = tmp_path / "aclImdb_v1.tar.gz"
     archive.write_bytes(gzip.compress(RNG.bytes(5000))[:3000])
@@ -106,7 +105,7 @@ def test_damaged_archives_and_what_is_there_already(tmp_path):
     assert (tmp_path / "good").read_text() == "mine" and not (tmp_path / "b").exists()
 
 
-@unpacks
+@unpacks_tar
 def test_an_archive_with_a_bit_flipped_is_refused(tmp_path):
     """Its contents still make sense: only the checksum at the end of the file shows it."""
     archive = tmp_path / "aclImdb_v1.tar.gz"
@@ -119,7 +118,7 @@ def test_an_archive_with_a_bit_flipped_is_refused(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"moved", "aclImdb_v1.tar.gz"}
 
 
-@unpacks
+@unpacks_tar
 def test_an_archive_of_something_else_is_reported(tmp_path):
     with tarfile.open(tmp_path / "lra_release.gz", "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("something/else"))

@@ -6,7 +6,7 @@ import tarfile
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from data_helpers import join, load, prepare
+from data_helpers import join, load, prepare, unpacks_tar
 from wav_files import SECOND, content, write
 
 from s5jax.data import store
@@ -65,7 +65,7 @@ def test_speech_commands_in_other_places(commands, tmp_path, place):
     assert speech_commands.find(speech_commands.FORMAT, Request(data_dir=other)) == other / place
 
 
-@pytest.mark.skipif(not hasattr(tarfile, "data_filter"), reason="Python before 3.11.4")
+@unpacks_tar
 def test_the_archive_of_speech_commands_gets_a_folder(commands, tmp_path):
     """The official one has its 36 folders at the top."""
     data_dir = tmp_path / "archived"
@@ -81,7 +81,7 @@ def test_the_archive_of_speech_commands_gets_a_folder(commands, tmp_path):
     assert sorted(path.name for path in data_dir.iterdir()) == [found.name, archive.name]
 
 
-@pytest.mark.skipif(not hasattr(tarfile, "data_filter"), reason="Python before 3.11.4")
+@unpacks_tar
 def test_half_an_archive_leaves_nothing(commands, tmp_path):
     data_dir = tmp_path / "archived"
     data_dir.mkdir()
