@@ -28,7 +28,7 @@ def random_keys(seed: int) -> RandomKeys:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What is constant during training. Numbers among it are arguments of the training step: see `hyper`."""
+    """What stays the same during training. `hyper` gives the numbers that are arguments of the training step."""
 
     config: Config
     task: Task
@@ -169,6 +169,6 @@ def _load(config: Config, blank: bool) -> Any:
     if blank:
         return module.load(store.blank(module.FORMAT), *options)
     name, data_dir = module.FORMAT.name, config.task.data_dir
-    facts = {"task": name, "sha256": store.fingerprint(data_dir, name)}
-    facts["origin"] = store.read_manifest(data_dir, name)["origin"]
+    manifest = store.read_manifest(data_dir, name)
+    facts = {"task": name, "sha256": store.fingerprint(manifest), "origin": manifest["origin"]}
     return dataclasses.replace(module.load(store.read(module.FORMAT, data_dir), *options), facts=facts)
