@@ -76,7 +76,7 @@ def _fused(block: list[_Instruction]) -> float:
             users[operand].append((i, place))
 
     def read(i: _Instruction) -> int:
-        """Of a value, by those that use it."""
+        """Bytes that the users of a value read of it."""
         total = i.bytes if i.root else 0
         for user, place in users[i.name]:
             if user.kind == "bitcast" or (user.kind in PARTS and not place):

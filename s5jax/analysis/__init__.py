@@ -1,1 +1,1 @@
-"""What one looks at afterwards."""
+"""Figures and tables of runs and models."""

@@ -40,18 +40,17 @@ class Trajectories:
 
     steps: Int[np.ndarray, " T"]
     layers: list[Layer]
-    """Those whose mixers have eigenvalues."""
+    """The blocks whose mixers have eigenvalues."""
     feature: int | None
-    """The one whose systems these are; `None` where one system serves all features, as in S5."""
+    """The feature whose systems these are; `None` where one system serves all features, as in S5."""
 
 
 def read(workdir: pathlib.Path, feature: int = 0) -> Trajectories:
     """What a run recorded with `config.evaluators.eigenvalues`.
 
     Args:
-      workdir: of the run, which may be going on.
-      feature: of mixers with a system for each feature, the one to look at; where features share copies of a system,
-        the copy that it uses.
+      workdir: the run's directory; the run may still be training.
+      feature: the feature to look at, in mixers with one system per feature.
 
     Raises:
       OSError: nothing was recorded, or a record is damaged.

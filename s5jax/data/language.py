@@ -12,7 +12,7 @@ from jaxtyping import Integer
 from s5jax.data.task import DataError, Split, Task
 
 UNKNOWN = "\ufffd"
-"""What a character outside the vocabulary is shown as: token 0."""
+"""The sign that stands for characters outside the vocabulary: token 0."""
 
 
 def language_task(

@@ -19,8 +19,8 @@ V is well-conditioned. A holds the eigenvalues, B is V^-1 times HiPPO's B, and C
 initial kernel is close to that of S4 with HiPPO-LegS.
 
 DSS is the discretisation "dss" (arXiv 2203.14343, proposition 1): zero-order hold with each mode's kernel divided by
-its sum over `dss_length` samples, a softmax over time. As published, its modes do not stand for conjugate pairs: y =
-Re(C x) + D u. DSS-exp is the discretisation "zoh" with B fixed at 1.
+its sum over `dss_length` samples, a softmax over time. As published, its modes do not stand for conjugate pairs:
+y = Re(C x) + D u. DSS-exp is the discretisation "zoh" with B fixed at 1.
 """
 
 import dataclasses

@@ -23,8 +23,9 @@ from s5jax.ssm import eigenbasis, hippo
 __all__ = ["TABLE", "Perturbed", "default_kappa", "perturb_then_diagonalize", "perturbed_legs"]
 
 TABLE = pathlib.Path(__file__).with_name("ptd_legs.npz")
-"""The optima for HiPPO-LegS with the default bound: by str(n), the vectors u (n,), w (n,) and s (n/2,) in a row.
-E = u w^T, and s has the norm of each eigenvector of the first half. `python projects/ptd/make_table.py` writes it."""
+"""The optima for HiPPO-LegS with the default bound: under the key str(n), the vectors u (n,), w (n,) and s (n/2,),
+concatenated. E = u w^T, and s holds the norms of the eigenvectors of the first half.
+`python projects/ptd/make_table.py` writes it."""
 
 MAX_REAL = -0.25
 """Default bound on the real parts of all eigenvalues of A + E."""
@@ -123,7 +124,7 @@ def perturb_then_diagonalize(
 
     Raises:
       ValueError: an argument is not as described.
-      perturbation.Unreachable: (a ValueError) no E was found within the bound; the message has the best reached.
+      perturbation.Unreachable: (a ValueError) no E was found within the bound; the message gives the best value.
     """
     A = _check_matrix(A)
     n = len(A)

@@ -1,8 +1,8 @@
-"""Checkpoints by orbax: the two newest and the best.
+"""Checkpoints by orbax: the two newest, and the best that each of these knows.
 
     checkpoints/<step>/             the state after that many steps, arrays by name, and its config and progress as JSON
     checkpoints/<step>/SEAL.json    checksums of the files, written when all of them are there
-    checkpoints/damaged/            what no longer agreed with its seal
+    checkpoints/damaged/            checkpoints that disagreed with their seals
 
 A checkpoint without a seal was never finished, and does not count. One that disagrees with its seal is not read: orbax
 would not notice every flipped bit, and logs a traceback for each array of a file that it cannot read.
@@ -30,7 +30,7 @@ from s5jax.train.step import TrainState
 from s5jax.train.workdir import differences, write_json
 
 SEAL = "SEAL.json"
-UNFINISHED = "it was never finished"
+UNFINISHED = "it was never finished, or is missing"
 
 _log = logging.getLogger(__name__)
 

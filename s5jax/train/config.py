@@ -1,4 +1,4 @@
-"""What a config says: frozen dataclasses, the schema of config files and of the command line.
+"""The schema of config files and of the command line, as frozen dataclasses.
 
 A field that a config leaves out has the default given here. `resolve.py` turns a config file into a `Config`.
 """
@@ -156,7 +156,7 @@ DURATIONS: dict[str, tuple[str, Unit]] = {
     for unit in get_args(Unit)
     if field.type is Duration
 }
-"""What the durations of `train` are called in a config: the name and the unit of each key."""
+"""The keys of durations in the config section `train`, with the name and the unit of each."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

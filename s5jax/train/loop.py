@@ -218,7 +218,6 @@ class _Window:
 def _catch_signals() -> Iterator[list[int]]:
     """Records SIGTERM and SIGINT so that the loop can save first; a SIGINT after that interrupts at once."""
     received: list[int] = []
-
     is_main = threading.current_thread() is threading.main_thread()  # no other thread may handle signals
     previous = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT) if is_main}
 
@@ -239,7 +238,7 @@ def _check_finite(step: int, values: dict[str, float]) -> None:
     advice = "A lower config.optim.lr or ssm_lr, or config.optim.clip_norm=1, may help, in a new workdir."
     for name, value in values.items():
         if not math.isfinite(value):
-            raise Diverged(f"step {step}: {name} is {value}. Stopped; the checkpoints of before are kept. {advice}")
+            raise Diverged(f"step {step}: {name} is {value}. Stopped; earlier checkpoints are kept. {advice}")
 
 
 def _judge(progress: dict[str, Any], step: int, values: dict[str, float], task: Task) -> None:

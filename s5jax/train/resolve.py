@@ -126,7 +126,7 @@ def resolve(values: ml_collections.ConfigDict | dict[str, Any]) -> Config:
     given: dict[str, Any] = {name: {} for name in model.pattern}
     given |= _by_name(_dict(values.get("mixers", {}), "config.mixers"), model.pattern)
     checked = {name: section("mixers", name, options) for name, options in given.items()}
-    values["mixers"] = {name: checked[name] for name in model.pattern}  # of a recipe's mixers those that are used
+    values["mixers"] = {name: checked[name] for name in model.pattern}  # only those that the pattern uses
     evaluators = _by_name(_dict(values.get("evaluators", {}), "config.evaluators"))
     values["evaluators"] = {name: section("evaluators", name, given) for name, given in evaluators.items()}
     if values.get("objective") is not None:

@@ -44,7 +44,7 @@ def _loss(
     given |= {name: batch[name] for name in PER_STEP if name in batch}
     if memory is None:
         outputs = model(batch["inputs"], batch.get("lengths"), key=key, **given)
-    else:  # the model's state after the batch before or, at the beginning of a text, a fresh one
+    else:  # the state after the previous batch or, at the beginning of a text, a new one
         fresh = jax.lax.stop_gradient(model.init_state(len(batch["inputs"])))
         memory = jax.tree.map(lambda new, old: jnp.where(hyper["fresh"], new, old), fresh, memory)
         outputs, memory = model.prefill(memory, batch["inputs"], batch.get("lengths"), key=key, **given)

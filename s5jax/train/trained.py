@@ -54,8 +54,8 @@ def load(workdir: pathlib.Path | str, which: Which = "best", data_dir: pathlib.P
     """The model of a run, from its best checkpoint or its newest.
 
     Args:
-      workdir: of the run.
-      which: checkpoint.
+      workdir: the run's directory.
+      which: the checkpoint to read.
       data_dir: where the prepared data are, if not where they were in training.
 
     Raises:
@@ -82,8 +82,8 @@ class LanguageModel(NamedTuple):
 
         Args:
           prompts: texts of at least one token.
-          tokens: to draw for each prompt.
-          seed: of the random draws.
+          tokens: number of tokens to draw for each prompt.
+          seed: seed of the random draws.
           temperature, top_p: see `models.generate.choose`.
 
         Raises:

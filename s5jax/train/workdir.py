@@ -1,9 +1,9 @@
-"""The directory of a run: what it holds besides checkpoints, and whose it is.
+"""The directory of a run: its files besides checkpoints and figures, and the config that it belongs to.
 
 config.json      the config as run, every field
 run.json         what it was started with: versions, commit, hashes of your own modules, device, parameter count;
                  how long it took; what had changed when it was resumed
-data.json        prepared data: their SHA-256, and where they are from
+data.json        the SHA-256 of prepared data or of a text; the origin of the data, or the vocabulary of the text
 metrics.jsonl    a line of metrics per report; holds nothing that depends on time or machine
 eigenvalues/     <step>.npz with the eigenvalues and step sizes of every mixer, where the config asks for them
 result.json      written last: the run is finished
@@ -74,7 +74,7 @@ def differences(old: Config, new: Config) -> str:
 
 
 def check_data(workdir: pathlib.Path, config: Config, task: Task) -> dict[str, Any] | None:
-    """Which data a run is made with, as data.json has it; `None` for data that come with the package.
+    """The data of a run, as in data.json; `None` for data that come with the package.
 
     Raises UserError if they are not those that it was started with.
     """
@@ -97,7 +97,7 @@ def record(workdir: pathlib.Path, config: Config, data: dict[str, Any] | None) -
 
 
 def read_config(workdir: pathlib.Path, data_dir: pathlib.Path | str | None = None) -> Config:
-    """The config that a run was started with, its data elsewhere if that is said; UserError if there is no run."""
+    """The config that a run was started with, with `data_dir` replaced if given; UserError if there is no run."""
     if not (workdir / "config.json").is_file():
         raise UserError(f"{workdir} is not a run's directory: it has no config.json")
     config = resolve(read_json(workdir / "config.json"))

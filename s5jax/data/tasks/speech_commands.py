@@ -29,7 +29,7 @@ FOLDERS = (FOLDER, f"SpeechCommands/{FOLDER}", "SpeechCommands")
 ARCHIVE = f"{FOLDER}.tar.gz"
 ADDRESS = f"http://download.tensorflow.org/data/{ARCHIVE}"
 SHA256 = "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58"
-"""Of the archive: tensorflow_datasets 4.9.10, datasets/speech_commands/checksums.tsv."""
+"""The sum of the archive, from tensorflow_datasets 4.9.10, datasets/speech_commands/checksums.tsv."""
 
 LISTS = {"val": "validation_list.txt", "test": "testing_list.txt"}
 
