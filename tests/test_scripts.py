@@ -16,6 +16,8 @@ from everyday import variants
 from benchmarks import lengths, measure, methods, recurrent
 from s5jax.mixers import s5
 
+BODE = "projects/ptd/bode.py"
+
 
 @pytest.fixture
 def call(monkeypatch, capsys):
@@ -25,8 +27,9 @@ def call(monkeypatch, capsys):
         monkeypatch.chdir(tiny.ROOT)
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
         capsys.readouterr()
+        path = script if "/" in script else f"scripts/{script}"
         with pytest.raises(SystemExit) as status, jax.numpy_dtype_promotion("standard"):
-            runpy.run_path(f"scripts/{script}", run_name="__main__")
+            runpy.run_path(path, run_name="__main__")
         return status.value.code, *capsys.readouterr()
 
     return run_script
@@ -126,7 +129,7 @@ def test_help_teaches(call):
         (("train.py", "--config=configs/digits.py:s6"), "'s6' is neither a model nor a flag"),
         (("evaluate.py",), "is not a run's directory"),
         (("stream.py",), "is not a run's directory"),
-        (("bode.py",), "is not a run's directory"),
+        ((BODE,), "is not a run's directory"),
         (("eigenvalues.py",), "is not a run's directory"),
     ],
 )
@@ -157,7 +160,7 @@ def test_a_stream_ends_in_the_parallel_answer(run, call, prefill):
 
 def test_the_bode_plot_of_a_run(run, call):
     workdir, _ = run
-    status, output, errors = call("bode.py", f"--workdir={workdir}", "--feature=3", "--input=1", "--checkpoint=latest")
+    status, output, errors = call(BODE, f"--workdir={workdir}", "--feature=3", "--input=1", "--checkpoint=latest")
     assert status == 0, errors
     assert "s5, layer 0, latest checkpoint, step 76" in output and "misfit" in output
     assert (workdir / "bode_layer0_feature3_input1.png").read_bytes().startswith(b"\x89PNG")
@@ -167,7 +170,7 @@ def test_the_bode_plot_of_a_run(run, call):
 
 def test_the_magnitudes_of_all_layers_of_a_run(run, call):
     workdir, _ = run
-    status, output, errors = call("bode.py", f"--workdir={workdir}", "--layer=all", "--feature=3", "--input=1")
+    status, output, errors = call(BODE, f"--workdir={workdir}", "--layer=all", "--feature=3", "--input=1")
     assert status == 0, errors
     assert "s5, all layers, best checkpoint" in output and "layer 0: largest |G| " in output
     assert (workdir / "bode_all_layers_feature3_input1.png").read_bytes().startswith(b"\x89PNG")
@@ -197,8 +200,8 @@ def test_eigenvalues_that_were_not_recorded(tmp_path, call):
         (("stream.py", "--example=360"), "--example: the test split has 0 to 359, got 360"),
         (("stream.py", "--example=-1"), "--example: the test split has 0 to 359, got -1"),
         (("stream.py", "--prefill=65"), "--prefill: prefill must lie in 0..64, the sequence's length; got 65"),
-        (("bode.py", "--layer=1"), "--layer: layers run from 0 to 0, or all; got 1"),
-        (("bode.py", "--feature=4"), "--feature, --input: features run from 0 to 3, got output 4"),
+        ((BODE, "--layer=1"), "--layer: layers run from 0 to 0, or all; got 1"),
+        ((BODE, "--feature=4"), "--feature, --input: features run from 0 to 3, got output 4"),
     ],
 )
 def test_what_a_run_does_not_have(run, call, arguments, message):
@@ -214,7 +217,7 @@ def test_a_layer_without_a_recurrent_mode_is_told(tmp_path, call, monkeypatch):
     (tmp_path / "config.json").write_text(json.dumps(config))
     for script, message in (
         ("stream.py", "s5 has no step, which"),
-        ("bode.py", "--layer=0: s5 has no transfer_function, which"),
+        (BODE, "--layer=0: s5 has no transfer_function, which"),
     ):
         status, _, errors = call(script, f"--workdir={tmp_path}")
         assert status == 1 and errors == f"error: {message} this needs\n"

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from s5jax.analysis import transfer
+from projects.ptd import transfer
 from s5jax.evaluators.stability import mixers_of, report_unstable
 from s5jax.train import launch
 from s5jax.train.config import UserError
@@ -11,9 +11,9 @@ from s5jax.train.trained import lacking, load
 from s5jax.train.workdir import read_config
 
 EXAMPLES = """examples:
-  python scripts/bode.py --workdir=runs/digits
-  python scripts/bode.py --workdir=runs/digits --layer=3 --feature=17 --input=4
-  python scripts/bode.py --workdir=runs/digits --layer=all
+  python projects/ptd/bode.py --workdir=runs/digits
+  python projects/ptd/bode.py --workdir=runs/digits --layer=3 --feature=17 --input=4
+  python projects/ptd/bode.py --workdir=runs/digits --layer=all
 
 Writes bode_layerI_featureF.png and .csv into the run's directory, or bode_all_layers_featureF.png, with the magnitudes
 only, and .csv. HiPPO's curve is that of HiPPO-LegS with as many states and the readout that comes closest; the misfit

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numerics import relative_error
 
-from s5jax.analysis import transfer
+from projects.ptd import transfer
 from s5jax.mixers import s4, s4d, s5
 from s5jax.ssm import hippo
 
