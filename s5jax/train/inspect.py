@@ -36,7 +36,7 @@ Kill a run at any moment and repeat the command: it goes on from the last checkp
 
 
 def dry_run(config: Config) -> str:
-    """The resolved config, all parameters with shape, group, rate and decay, and the memory of a training step."""
+    """The resolved config, all parameters with shape, group, lr and weight decay, and the memory of a training step."""
     with faults_told(config):
         try:
             task, note = load_task(config), []
@@ -148,7 +148,7 @@ def _config_lines(values: dict[str, Any], indent: str = "") -> list[str]:
 
 def _parameter_lines(experiment: Experiment, state: TrainState) -> list[str]:
     optimizer = experiment.optimizer
-    rows = [("parameter", "shape", "size", "group", "rate", "decay")]
+    rows = [("parameter", "shape", "size", "group", "lr", "weight_decay")]
     leaves = jax.tree_util.tree_leaves_with_path(state.params)
     for (path, leaf), number in zip(leaves, jax.tree.leaves(optimizer.labels), strict=True):
         group = optimizer.groups[number]

@@ -89,7 +89,7 @@ def group_labels(config: Config, params: Any) -> Any:
         raise UserError(f"config.optim.rules: {rules[min(unused)][0]!r} {fault}")
     for group in (groups_of(optim)[i] for i in sorted(used)):
         if 0 < group.lr < optim.lr_min:
-            raise UserError(f"config.optim.lr_min {optim.lr_min} exceeds {group.lr}, the rate of group {group.name}")
+            raise UserError(f"config.optim.lr_min {optim.lr_min} exceeds {group.lr}, the lr of group {group.name}")
     return labels
 
 

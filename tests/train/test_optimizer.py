@@ -95,10 +95,10 @@ def test_step_sizes_of_a_model_without_any_cannot_be_trained_globally():
 
 
 def test_the_least_rate_is_compared_with_the_rates_that_occur():
-    with pytest.raises(UserError, match=r"config\.optim\.lr_min 0\.002 exceeds 0\.001, the rate of group ssm"):
+    with pytest.raises(UserError, match=r"config\.optim\.lr_min 0\.002 exceeds 0\.001, the lr of group ssm"):
         labels_of(Optim(lr_min=0.002))
     labels_of(Optim(lr_min=0.002, grouping="plain"))
-    with pytest.raises(UserError, match=r"lr_min 0\.002 exceeds 0\.0001, the rate of group rule 1"):
+    with pytest.raises(UserError, match=r"lr_min 0\.002 exceeds 0\.0001, the lr of group rule 1"):
         labels_of(Optim(lr_min=0.002, grouping="plain", rules=((".*/seq/D", {"lr": 1e-4}),)))
 
 
