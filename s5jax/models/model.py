@@ -6,12 +6,15 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from s5jax.models.heads import Head
 from s5jax.models.options import Options
 from s5jax.models.stack import Stack
 from s5jax.ssm.sequence import Sequences
+
+Given = Any
+"""A jax or NumPy array, or nested lists."""
 
 
 class State(NamedTuple):
@@ -58,12 +61,12 @@ class Model(nnx.Module):
 
     def __call__(
         self,
-        inputs: Shaped[Array, "B ..."],
-        lengths: Integer[Array, "B ..."] | None = None,
+        inputs: Given,
+        lengths: Given = None,
         *,
-        mask: Bool[Array, "B ..."] | None = None,
-        reset: Bool[Array, "B ..."] | None = None,
-        rate: Float[Array, "..."] | float | None = None,
+        mask: Given = None,
+        reset: Given = None,
+        rate: Given = None,
         train: bool = False,
         key: PRNGKeyArray | None = None,
         dropout: Float[Array, ""] | float | None = None,
@@ -71,12 +74,36 @@ class Model(nnx.Module):
         """Outputs for values or token ids. `s5jax.mixers` explains lengths (B,), mask and reset (B, L), and rate.
 
         `train`: normalise by the statistics of this batch, and update the running statistics. `key`: random key of
-        dropout; default: no dropout. `dropout`: its probability; default: that of the options.
+        dropout, needed to train with dropout; default: no dropout. `dropout`: its probability; default: that of the
+        options.
+
+        Raises ValueError for arguments of a wrong shape or type, lengths outside 1..L, token ids outside the vocabulary
+        and rates that are negative or not finite. Where the values are not known, as under `jax.jit`, the outputs that
+        depend on them are NaN.
         """
-        fold = self.decoder.fold
-        sequences = Sequences(*map(fold, (lengths, mask, reset, rate)))
-        x, _ = self.encoder(fold(inputs), sequences, train=train, key=key, dropout=dropout)
-        return self.decoder.read(x, sequences)[0]
+        inputs, sequences = self._border(inputs, lengths=lengths, mask=mask, reset=reset, rate=rate)
+        x, _ = self.encoder(inputs, sequences, train=train, key=key, dropout=dropout)
+        return self._without_bad_lengths(self.decoder.read(x, sequences)[0], sequences, x.shape[1], 1)
+
+    def _border(self, inputs: Any, *, steps: bool = True, least: int = 1, **given: Any) -> tuple[Array, Sequences]:
+        """Checks the arguments if their values are known, and folds them; rates that are invalid become NaN."""
+        given = {name: value for name, value in given.items() if value is not None}
+        if not any(isinstance(value, jax.core.Tracer) for value in (inputs, *given.values())):
+            from s5jax.models import checks
+
+            checks.check(self, inputs, steps=steps, least=least, **given)
+        given = {name: self.decoder.fold(jnp.asarray(value)) for name, value in given.items()}
+        if "rate" in given:
+            given["rate"] = jnp.where(given["rate"] >= 0, given["rate"], jnp.nan)
+        return self.decoder.fold(jnp.asarray(inputs)), Sequences(**given)
+
+    def _without_bad_lengths(self, outputs: Array, sequences: Sequences, L: int, least: int) -> Array:
+        """The outputs, NaN for sequences whose length is outside least..L."""
+        if sequences.lengths is None:
+            return outputs
+        bad = (sequences.lengths < least) | (sequences.lengths > L)
+        bad = bad.reshape(-1, self.decoder.documents).any(1)
+        return jnp.where(bad.reshape(-1, *(1,) * (outputs.ndim - 1)), jnp.nan, outputs)
 
     def init_state(self, batch: int, *, max_length: int | None = None) -> State:
         """The initial state for a batch of sequences or pairs. Mixers with a cache need `max_length`, the number of
@@ -87,20 +114,19 @@ class Model(nnx.Module):
         return State(mixer_states, self.decoder.init_state(batch))
 
     def prefill(
-        self, state: State, inputs: Shaped[Array, "B ..."], lengths: Integer[Array, "B ..."] | None = None, **given: Any
+        self, state: State, inputs: Given, lengths: Given = None, **given: Any
     ) -> tuple[Float[Array, "B ..."], State]:
         """Processes L further samples in parallel, with the arguments of `__call__`; a sequence with length 0 keeps its
         state. Returns the outputs given all samples so far, and the next state."""
-        fold = self.decoder.fold
         training = {name: given.pop(name) for name in ("train", "key", "dropout") if name in given}
-        sequences = Sequences(fold(lengths), **{name: fold(value) for name, value in given.items()})
-        x, mixer_states = self.encoder(fold(inputs), sequences, state=state.mixers, **training)
+        inputs, sequences = self._border(inputs, least=0, lengths=lengths, **given)
+        x, mixer_states = self.encoder(inputs, sequences, state=state.mixers, **training)
         outputs, head_state = self.decoder.read(x, sequences, state.head)
-        return outputs, State(mixer_states, head_state)
+        return self._without_bad_lengths(outputs, sequences, x.shape[1], 0), State(mixer_states, head_state)
 
-    def discretize(self, rate: Float[Array, "..."] | float | None = None) -> Any:
+    def discretize(self, rate: Given = None) -> Any:
         """The discretised blocks for `step` and `rollout`, at a rate () or (B,), default 1. ValueError if a mixer is
-        bidirectional or takes no rate."""
+        bidirectional, or a rate is given and it takes none."""
         from s5jax.models import recurrent
 
         return recurrent.discretize(self.encoder, self.decoder.fold(rate))
@@ -108,18 +134,18 @@ class Model(nnx.Module):
     def step(
         self,
         state: State,
-        inputs: Shaped[Array, "B ..."],
+        inputs: Given,
         cells: Any | None = None,
         *,
-        mask: Bool[Array, "B ..."] | None = None,
-        reset: Bool[Array, "B ..."] | None = None,
-        rate: Float[Array, "..."] | float | None = None,
+        mask: Given = None,
+        reset: Given = None,
+        rate: Given = None,
     ) -> tuple[Float[Array, "B outputs"], State]:
         """Processes one sample, values (B, C) or token ids (B,). Returns the outputs (B, outputs) given all samples so
         far (with the head `step`: of this sample), and the next state.
 
-        `cells` are from `discretize`; by default they are computed in each call, which takes longer than the step
-        itself. A rate, () or (B,), is only for calls without cells.
+        `cells` are from `discretize`; by default they are computed in each call, which for a single sequence takes
+        longer than the step itself. A rate, () or (B,), is only for calls without cells.
         """
         if cells is None:
             cells = self.discretize(rate)
@@ -127,14 +153,14 @@ class Model(nnx.Module):
             raise ValueError("rate is part of the cells; pass it to discretize(rate) instead")
         from s5jax.models import recurrent
 
-        inputs, mask, reset = map(self.decoder.fold, (inputs, mask, reset))
+        inputs, (_, mask, reset, _) = self._border(inputs, steps=False, mask=mask, reset=reset)
         x, mixer_states = recurrent.step(self.encoder, state.mixers, inputs, cells, mask=mask, reset=reset)
         mask, reset = (None if given is None else given[:, None] for given in (mask, reset))
         outputs, head_state = self.decoder.read(x[:, None], Sequences(mask=mask, reset=reset), state.head)
         return outputs[:, 0] if self.decoder.per_step else outputs, State(mixer_states, head_state)
 
     def rollout(
-        self, state: State, inputs: Shaped[Array, "B ..."], cells: Any | None = None
+        self, state: State, inputs: Given, cells: Any | None = None
     ) -> tuple[Float[Array, "B L outputs"], State]:
         """Applies `step` to inputs (B, L, C) or (B, L) in one loop. Returns the outputs after each step, (B, L,
         outputs), and the final state. `cells` are from `discretize`; default: those at rate 1."""

@@ -12,7 +12,7 @@ from s5jax.ssm.product import grouped
 
 
 class OneHot(nnx.Linear):
-    """A dense layer on one-hot vectors; an id out of range gives the bias alone."""
+    """A dense layer on one-hot vectors; an id out of range gives NaN."""
 
     def __call__(self, inputs: Shaped[Array, "B ..."], out_sharding: Any = None) -> Float[Array, "B ..."]:
         return add_bias(self, rows(self.kernel[...], inputs))
@@ -20,10 +20,10 @@ class OneHot(nnx.Linear):
 
 @jax.custom_jvp
 def rows(W: Float[Array, "H P"], k: Integer[Array, "*batch L"]) -> Float[Array, "*batch L P"]:
-    """Rows k of W, the product of one-hot vectors and W; zero where k is out of range."""
+    """Rows k of W, the product of one-hot vectors and W; NaN where k is out of range."""
     k = k.astype(jnp.int32)  # a narrow integer type may not hold len(W)
     valid = (k >= 0) & (k < len(W))
-    return jnp.where(valid[..., None], W[jnp.where(valid, k, 0)], 0)
+    return jnp.where(valid[..., None], W[jnp.where(valid, k, 0)], jnp.nan)
 
 
 @rows.defjvp

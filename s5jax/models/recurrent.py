@@ -3,7 +3,9 @@
 import functools
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Integer, Shaped
 
@@ -25,10 +27,14 @@ def init_state(stack: Stack, batch: int, *, max_length: int | None = None) -> tu
     return tuple(states)
 
 
-def discretize(stack: Stack, rate: Float[Array, "..."] | float | None = None) -> Cells:
+def discretize(stack: Stack, rate: Any = None) -> Cells:
     """The discretised blocks for `step`, computed once for many samples; see `Model.discretize`."""
     if rate is not None and jnp.ndim(rate) > 1:
         raise ValueError(f"a step takes a rate () or (B,), got one of shape {jnp.shape(rate)}")
+    if rate is not None:
+        if not isinstance(rate, jax.core.Tracer) and not (np.isfinite(rate).all() and (np.asarray(rate) >= 0).all()):
+            raise ValueError(f"rate must be finite and at least 0, got {rate}")
+        rate = jnp.where(jnp.asarray(rate) >= 0, rate, jnp.nan)
     cells = []
     for block in stack.blocks:
         mixers.check(block.mixer, block.mixer_options, rate=rate)

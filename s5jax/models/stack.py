@@ -60,6 +60,8 @@ class Stack(nnx.Module):
         if not options.mask_padding and state is None:
             sequences = sequences._replace(lengths=None, rate=gaps(sequences.rate, sequences.lengths))
         masks, probability = None, options.dropout if dropout is None else dropout
+        if train and key is None and not (isinstance(probability, int | float) and probability == 0):
+            raise ValueError("training with dropout needs a key; dropout=0.0 trains without dropout")
         if key is not None and (options.dropout or dropout is not None):
             inside = any(block.ability("DROPOUT") for block in self.layers)
             masks = dropout_masks(options, inputs.shape[0], key, probability, inside=inside)
@@ -104,6 +106,9 @@ class Stack(nnx.Module):
         if counted is not None:
             counted = counted.reshape(counted.shape + (1,) * (inputs.ndim - counted.ndim))
             inputs = jnp.where(counted, inputs, jnp.zeros((), inputs.dtype))
+        if self.options.encoder == "embedding":  # ids out of range become len, for which the table gives NaN
+            ids, size = inputs.astype(jnp.int32), self.encoder.num_embeddings
+            inputs = jnp.where((ids >= 0) & (ids < size), ids, size)
         return self.encoder(inputs)
 
     @property

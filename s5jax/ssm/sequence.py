@@ -29,7 +29,8 @@ class Sequences(NamedTuple):
         valid = None if self.lengths is None else valid_steps(self.lengths, L)
         if self.mask is None:
             return valid
-        return ~self.mask if valid is None else valid & ~self.mask
+        present = jnp.logical_not(self.mask)
+        return present if valid is None else valid & present
 
     def starts(self, L: int) -> Bool[Array, "B {L}"] | None:
         """True at valid steps where a new sequence starts; `None`: nowhere."""
@@ -71,7 +72,7 @@ def in_shape(
 def reset_state(
     state: Shaped[Array, "B ..."], reset: Bool[Array, "B L"] | None, lengths: Integer[Array, " B"] | None
 ) -> Shaped[Array, "B ..."]:
-    """The state before the first step, set to zero (also from NaN) where the first step is a valid reset."""
+    """The state before the first step, set to zero, even if it is NaN, where the first step is a valid reset."""
     if reset is None:
         return state
     first = reset[:, 0] if lengths is None else reset[:, 0] & (lengths > 0)

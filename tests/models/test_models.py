@@ -223,7 +223,9 @@ def test_dropout_is_tied_over_time_and_needs_a_key():
     assert abs(masks.mean() - 0.9) < 5 * (0.09 / masks.size) ** 0.5
     assert len(np.unique(masks.reshape(-1, 500), axis=0)) == 4 * 2 * 10  # each block, place and sequence has its own
     inputs = values(B, L, 2)
-    np.testing.assert_array_equal(model(inputs, train=True), model(inputs, train=True))
+    with pytest.raises(ValueError, match=r"training with dropout needs a key"):
+        model(inputs, train=True)
+    assert relative_error(model(inputs, train=True, dropout=0.0), model(inputs)) < 1e-6
     one, same, other = (model(inputs, train=True, key=jax.random.key(k)) for k in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert not np.allclose(one, other)

@@ -1,0 +1,102 @@
+"""What a model is given wrongly: an error where the values are known, NaN where they are not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_models import build, values
+
+B, L = 2, 6
+MASK = np.zeros((B, L), bool)
+
+
+@pytest.fixture(scope="module")
+def models():
+    one = {"depth": 1, "norm": "layer"}
+    tokens = {name: build("s5", input_size=5, encoder=name, **one) for name in ("one_hot", "embedding")}
+    return {"dense": build("s5", **one), "pair": build("s5", head="pair", **one), **tokens}
+
+
+X = values(B, L, 2)
+IDS = jnp.array([[0, 1, 2, 3, 4, 0]] * B)
+WRONG = [
+    ("dense", X[:, :, :1], {}, r"inputs must have the shape \(B, L, 2\), got \(2, 6, 1\)"),
+    ("dense", X[0], {}, r"inputs must have the shape \(B, L, 2\), got \(6, 2\)"),
+    ("pair", X, {}, r"inputs must have the shape \(B, 2, L, 2\), got \(2, 6, 2\)"),
+    ("one_hot", X, {}, r"inputs must have the shape \(B, L\), got"),
+    ("one_hot", IDS + 1, {}, r"token ids must lie in 0\.\.4, got 5"),
+    ("embedding", IDS - 1, {}, r"token ids must lie in 0\.\.4, got -1"),
+    ("embedding", IDS.astype(jnp.float32), {}, "inputs must be token ids, which are integers; got float32"),
+    ("dense", X, {"lengths": [0, 6]}, r"lengths must lie in 1\.\.6, got 0"),
+    ("dense", X, {"lengths": np.array([6, -2])}, r"lengths must lie in 1\.\.6, got -2"),
+    ("dense", X, {"lengths": jnp.array([7, 6])}, r"lengths must lie in 1\.\.6, got 7"),
+    ("dense", X, {"lengths": [6]}, r"lengths must have the shape \(2,\), got \(1,\)"),
+    ("dense", X, {"lengths": [6.0, 5.0]}, "lengths must be integers, got float64"),
+    ("dense", X, {"mask": MASK[:, :5]}, r"mask must have the shape \(2, 6\), got \(2, 5\)"),
+    ("dense", X, {"mask": MASK.astype(np.int32)}, "mask must be boolean, got int32"),
+    ("dense", X, {"reset": MASK[0]}, r"reset must have the shape \(2, 6\), got \(6,\)"),
+    ("dense", X, {"rate": -1.0}, "rate must be finite and at least 0"),
+    ("dense", X, {"rate": np.array([1, np.nan])}, "rate must be finite and at least 0"),
+    ("dense", X, {"rate": np.ones(3)}, r"rate must have the shape \(\), \(2,\) or \(2, 6\), got \(3,\)"),
+]
+
+
+@pytest.mark.parametrize(("name", "inputs", "given", "message"), WRONG)
+def test_a_wrong_argument_is_named(models, name, inputs, given, message):
+    with pytest.raises(ValueError, match=message):
+        models[name](inputs, **given)
+
+
+def test_what_is_padded_or_missing_may_be_anything(models):
+    ids, lengths, mask = np.array([[1, 2, 3, 4, 9, -1]] * B), [4, 4], MASK | (np.arange(L) == 1)
+    expected = models["one_hot"](IDS.at[:, :4].set(jnp.array([1, 0, 3, 4])), lengths, mask=mask)
+    np.testing.assert_array_equal(models["one_hot"](np.where(mask, 77, ids), lengths, mask=mask), expected)
+    rate = np.where(np.arange(L) < 4, 1.5, np.nan) * np.ones((B, 1))
+    assert np.isfinite(models["dense"](X, lengths, rate=jnp.asarray(rate, jnp.float32))).all()
+
+
+def test_one_sample_is_checked_too(models):
+    for name, sample, message in [
+        ("dense", X[:, 0, :1], r"\(B, 2\), got \(2, 1\)"),
+        ("one_hot", IDS[:, 4] + 1, "got 5"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            models[name].step(models[name].init_state(B), sample)
+    with pytest.raises(ValueError, match="rate must be finite and at least 0, got -1"):
+        models["dense"].discretize(-1.0)
+
+
+def test_a_sequence_of_which_nothing_came_may_have_the_length_0_in_prefill(models):
+    model = models["dense"]
+    _, before = model.prefill(model.init_state(B), X)
+    outputs, after = model.prefill(before, X, [0, 6])
+    assert np.isfinite(outputs).all()
+    np.testing.assert_array_equal(after.mixers[0][0], before.mixers[0][0])
+    with pytest.raises(ValueError, match=r"lengths must lie in 0\.\.6, got -1"):
+        model.prefill(before, X, [-1, 6])
+
+
+@pytest.mark.parametrize("lengths", [[0, 6], [-1, 6], [7, 6]])
+@pytest.mark.parametrize("name", ["dense", "pair"])
+def test_unknown_lengths_out_of_range_give_nan(models, name, lengths):
+    inputs, lengths = (
+        (X, jnp.array(lengths)) if name == "dense" else (jnp.stack([X, X], 1), jnp.array([lengths, [6, 6]]))
+    )
+    outputs = jax.jit(models[name])(inputs, lengths)
+    assert np.isnan(outputs[0]).all() and np.isfinite(outputs[1]).all()
+
+
+@pytest.mark.parametrize("name", ["one_hot", "embedding"])
+def test_unknown_ids_out_of_range_give_nan_from_then_on(models, name):
+    for wrong in (-1, 5, 300):
+        outputs = jax.jit(models[name])(IDS.at[0, 2].set(wrong))
+        assert np.isnan(outputs[0]).all() and np.isfinite(outputs[1]).all()
+        step, state = jax.jit(models[name].step), models[name].init_state(B)
+        for k in range(4):
+            outputs, state = step(state, jnp.where((k == 2) & (jnp.arange(B) == 0), wrong, IDS[:, k]))
+            assert np.isnan(outputs[0]).all() == (k >= 2) and np.isfinite(outputs[1]).all()
+
+
+def test_unknown_rates_that_are_negative_give_nan(models):
+    outputs = jax.jit(lambda rate: models["dense"](X, rate=rate))(jnp.array([-1.0, 2.0]))
+    assert np.isnan(outputs[0]).all() and np.isfinite(outputs[1]).all()
