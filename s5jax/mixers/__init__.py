@@ -5,11 +5,12 @@
     apply(params, x, options, *, lengths, mask, reset, rate, state, key, dropout) -> (y, state)
 
 `width` is H; `depth` (blocks of the model) and `length` (steps of the training sequences) are for mixers whose initial
-parameters depend on them; params is a pytree of real arrays. x and y are (B, L, H), L >= 1. The other arguments:
+parameters depend on them; params are nested dicts of real arrays. x and y are (B, L, H), L >= 1. The other arguments:
 
-    lengths (B,)     number of valid steps; outputs at valid steps do not depend on the padding. Default: L
+    lengths (B,)     number of valid steps; outputs at valid steps do not depend on what is in the padding. Default: L
     mask (B, L)      true where a sample is missing: its input is ignored, and time goes on. Default: false
-    reset (B, L)     true where a new sequence starts. In `apply` NaN and infinity may survive it. Default: false
+    reset (B, L)     true where a new sequence starts. In `apply`, NaN or infinity from before it may
+                     still affect what comes after it. Default: false
     rate             factor on the step size, (), (B,) or (B, L): sample k comes rate[k] step sizes after sample k - 1;
                      2 for inputs at half the sampling rate of training. The backward direction uses, at sample k, the
                      rate of sample k + 1, and 1 at the last step of a sequence. Default: 1
@@ -21,7 +22,7 @@ parameters depend on them; params is a pytree of real arrays. x and y are (B, L,
 Optional functions (the recurrent mode needs `init_state` and `step`; x_k and y_k are (B, H)):
 
     init_state(params, options, batch, *, max_length) -> state    a pytree; `max_length`: samples that a cache holds
-    discretize(params, options, *, rate) -> cell                  rate () or (B,); default: cell is params
+    discretize(params, options, *, rate) -> cell                  rate () or (B,); without it the cell is params
     step(cell, state, x_k, options, *, mask, reset) -> (y_k, state)    mask and reset (B,)
     kernel(params, L, options, *, rate)       impulse response, (directions, H, L), or (directions, output, input, L)
     eigenvalues(params, options)              of A (S4: of its diagonal part), complex, in 1/time
@@ -44,7 +45,8 @@ ABILITIES |= {"OWN_RESIDUAL": False, "DROPOUT": False, "GROUPS": {}}
 """The constants of mixers, with their defaults. All except `GROUPS` may be functions of the options.
 
 `CAUSAL`: outputs depend on current and earlier inputs only. `RATE`: "none"; "scalar", one factor per sequence; or
-"step", one per step. `PADDING`: "exact", or "zeros" if outputs depend on the amount of padding. `MASK`, `RESET`: these
+"step", one per step. `PADDING`: "exact" if outputs at valid steps do not depend on
+the padding, "zeros" if they depend on the number of padded steps. `MASK`, `RESET`: these
 arguments are supported. `OWN_RESIDUAL`: the mixer takes `skip` and adds it itself. `DROPOUT`: it uses `key` and
 `dropout`. `GROUPS`: named sets of parameters, as regular expressions that match a parameter's whole name."""
 

@@ -18,8 +18,9 @@ M samples, a ring buffer with position p in slot p mod M. The state is
     k, v (B, M, heads, D)   valid (B, M): may be attended to   count (B,): samples since the sequence started
 
 With a window, M is at most the window. If M equals the window, a sequence may have any length below 2^31; otherwise
-`cache` specifies what happens after M samples. A full cache, and a position beyond the table, raise ValueError if the
-count is known; if it is traced, as under `jax.jit`, these outputs are NaN.
+`cache` specifies what happens after M samples. A full cache, or a position beyond the table of learned
+positions, raises ValueError if this is known at trace time. Otherwise, as under `jax.jit`, the outputs at such
+positions are NaN.
 """
 
 import dataclasses
@@ -181,8 +182,9 @@ def step(
 
 
 def _beyond(params, options, state, position, valid, known):
-    """True at valid steps beyond the position table or the cache. Raises ValueError if this is known at trace time:
-    more than a limit of `known` valid steps, or concrete positions beyond it."""
+    """True at valid steps beyond the position table or the cache. Raises ValueError if such steps are known at
+    trace time: `known`, a number of steps that are certainly valid, exceeds a limit, or the positions are concrete and
+    one is beyond it."""
     limits = {}
     if options.positions == "learned":
         limits["a sequence is longer than the table of {} positions"] = params["positions"].shape[0]

@@ -140,7 +140,8 @@ def kernel(
 
 
 def eigenvalues(params: Params, options: Options = Options()) -> Complex[Array, " N"]:
-    """log(lambda), in 1/sample: the eigenvalues of the continuous-time system with lambda at step size 1."""
+    """log(lambda), in 1/sample: the eigenvalues of the continuous-time system that has the multiplier lambda at step
+    size 1."""
     return jax.lax.complex(-jnp.exp(params["nu_log"]), jnp.exp(params["theta_log"]))
 
 

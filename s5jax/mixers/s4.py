@@ -65,7 +65,7 @@ class Options:
     D_init: parameters.FeedthroughInit = "normal"
     """Initialisation of D: standard normal, or zero."""
     dt_min: float = 0.001
-    """Smallest initial step size, in units of 1/A; step sizes are drawn log-uniformly from [dt_min, dt_max]."""
+    """Smallest initial step size, in the time unit of A. Step sizes are drawn log-uniformly from dt_min to dt_max."""
     dt_max: float = 0.1
     """Largest initial step size."""
     bidirectional: bool = False
@@ -172,10 +172,10 @@ def _dense(d: Complex[Array, "H N"], us: Complex[Array, "R H N"], ws: Complex[Ar
 def kernel(params: Params, L: int, options: Options, *, rate: Rate | None = None) -> Float[Array, "directions H {L}"]:
     """K_l = C A_bar^l B_bar of each direction, without D, for L >= 1 lags and a rate (), default 1.
 
-    With l = q T + t, K is the product of the rows C (A_bar^T)^q and the columns A_bar^t B_bar. Both are computed by
-    repeated squaring of A_bar, H dense 2N x 2N matrices: about log2 L squarings, and O(H N L) for the product. The
-    published generating function (arXiv 2111.00396, section 3) needs the same powers, unless C is stored for one
-    length, and its Cauchy product is slow on a CPU.
+    With l = q m + t and m about sqrt(L), K is the product of the rows C A_bar^(q m) and the columns A_bar^t B_bar.
+    Both are computed by repeated squaring of A_bar, H dense 2N x 2N matrices: about log2 L squarings, and O(H N L) for
+    the product. The published generating function (arXiv 2111.00396, section 3) needs the same powers, unless C is
+    stored for one length, and its Cauchy product is slow on a CPU.
 
     Powers are kept as M_l = I - A_bar^l, with M_2l = 2 M_l - M_l^2, so that slow modes, for which A_bar^l is close to
     I, keep their digits.
@@ -213,7 +213,7 @@ def apply(
     """See `s5jax.mixers`. A missing sample is an input of zero; `key` and `dropout` are not used.
 
     Computed as a convolution. With a state, a `reset`, or a rate per sequence or step it is computed step by step, and
-    the backward pass stores all states, (B, L, H, N) complex.
+    all states, (B, L, H, N) complex, are stored for the backward pass.
     """
     if state is not None and options.bidirectional:
         raise ValueError("a mixer with two directions cannot start from a state")

@@ -85,7 +85,7 @@ class Options:
     D_init: parameters.FeedthroughInit = "normal"
     """Initialisation of D: standard normal, or zero."""
     dt_min: float = 0.001
-    """Smallest initial step size, in units of 1/A; step sizes are drawn log-uniformly from [dt_min, dt_max]."""
+    """Smallest initial step size, in the time unit of A. Step sizes are drawn log-uniformly from dt_min to dt_max."""
     dt_max: float = 0.1
     """Largest initial step size."""
     dt_per_state: bool = False
@@ -96,8 +96,8 @@ class Options:
     dss_length: int = 0
     """Number of samples over which `dss` normalises each mode, the training length; 0 with other discretisations."""
     bandlimit: float = 0.0
-    """Set C to zero for modes whose phase advances by bandlimit * pi or more per step at rate 1 (1: the Nyquist
-    frequency); 0: keep all modes."""
+    """Set C to zero for modes whose phase advances by bandlimit * pi or more per step at rate 1. 0: keep all modes;
+    with 1, the limit is the Nyquist frequency."""
     bidirectional: bool = False
     """Read the sequence in both directions; there is no recurrent mode then."""
     backward_skips_current: bool = True
@@ -195,7 +195,7 @@ def _readouts(params: Params, options: Options) -> list[Complex[Array, "H N"]]:
 
 
 def time_step(params: Params, options: Any) -> Float[Array, "H M"]:
-    """The step sizes, in units of 1/A: (H, 1), or (H, N) with `dt_per_state`."""
+    """The step sizes, in the time unit of A: (H, 1), or (H, N) with `dt_per_state`."""
     return jnp.exp(params["log_step"])
 
 

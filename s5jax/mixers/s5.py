@@ -60,7 +60,7 @@ class Options:
     D_init: parameters.FeedthroughInit = "normal"
     """Initialisation of D: standard normal, or zero."""
     dt_min: float = 0.001
-    """Smallest initial step size, in units of 1/Lambda; step sizes are drawn log-uniformly from [dt_min, dt_max]."""
+    """Smallest initial step size, in the time unit of Lambda. They are drawn log-uniformly from dt_min to dt_max."""
     dt_max: float = 0.1
     """Largest initial step size."""
     bidirectional: bool = False
@@ -196,15 +196,15 @@ def eigenvalues(params: Params, options: Options = Options()) -> Complex[Array, 
 
 
 def time_step(params: Params, options: Options = Options()) -> Float[Array, "P 1"]:
-    """The step sizes Delta, in units of 1/Lambda."""
+    """The step sizes Delta, in the time unit of Lambda."""
     return jnp.exp(params["log_step"])
 
 
 def transfer_function(
     params: Params, s: Complex[Array, "*frequencies"], options: Options = Options()
 ) -> Complex[Array, "*frequencies H H"]:
-    """G(s) of the map u -> Re(C x) + D u: the readouts C of a mode and of its conjugate are half of C, or all of it
-    with `conj_sym`. The step sizes have no effect."""
+    """G(s) of the map u -> Re(C x) + D u, a sum over the stored modes and their conjugates, with the readouts C/2 and
+    conj(C)/2 or, with `conj_sym`, C and conj(C). The step sizes have no effect."""
     pole, (_, B, Cs) = eigenvalues(params, options), _system(params, options)
     pole, B = jnp.concatenate([pole, pole.conj()]), jnp.concatenate([B, B.conj()])
     Cs = [jnp.concatenate([C, C.conj()], axis=1) / 2 for C in Cs]

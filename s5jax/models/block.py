@@ -42,9 +42,10 @@ class Block(nnx.Module):
     `none`: dropout(x); `gelu`: g; `full_glu`: out1(g) sigma(out2(g)); `half_glu1`: g sigma(out2(g));
     `half_glu2`: x sigma(out2(g)). The last three are followed by a second dropout.
 
-    A branch f computes x + f(norm(x)) with `prenorm`, otherwise norm(x + f(x)). The second branch, if `mlp` > 0, has
-    f(x) = mlp_out(gelu(mlp_in(x))) and the norm mlp_norm. `mixer` is the name of the mixer and its options, `length`
-    the number of steps of the training sequences.
+    With input u, a branch f gives u + f(norm(u)) with `prenorm`, otherwise norm(u + f(u)); the first one without "u +"
+    if not `residual`, or if the mixer adds it itself. The second branch, if `mlp` > 0, has the norm mlp_norm and
+    f(u) = mlp_out(gelu(mlp_in(u))). `mixer` is a pair, the mixer's name and its options; `length` is the number of
+    steps of the training sequences.
     """
 
     def __init__(self, options: Options, mixer: tuple[str, Any], length: int, *, rngs: nnx.Rngs):

@@ -35,7 +35,7 @@ class Options:
     bn_momentum: float = 0.95
     """Momentum of batch norm: running = momentum * running + (1 - momentum) * batch (PyTorch's is 1 - momentum)."""
     mlp: int = 0
-    """Width of the MLP after each mixer, which has its own norm, as a multiple of d_model; 0: no MLP."""
+    """Width of the MLP after each mixer, as a multiple of d_model; 0: no MLP. The MLP has its own norm."""
     dropout: float = 0.0
     """Probability that a feature is dropped, at all steps of a sequence at once."""
     pooling: Literal["mean", "last"] = "mean"

@@ -35,7 +35,7 @@ def diagonal_scan(
 
     Raises:
       ValueError: L = 0, the dtypes differ, or the method is unknown.
-      TypeError: in forward mode, unless the method is "plain".
+      TypeError: under forward-mode differentiation (`jax.jvp`, `jax.linearize`), unless the method is "plain".
     """
     *batch, L, P = b.shape
     if L == 0:

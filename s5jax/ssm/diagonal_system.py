@@ -5,7 +5,7 @@ traffic dominates the cost:
 
 - All arithmetic is real, on states packed as (re, im). A real output then takes two real products instead of the four
   of a complex one, and no array with a time axis is complex.
-- States are multiplied by C as they are computed and are not stored; the backward pass recomputes them. For a long
+- States are multiplied by C block by block and not kept; the backward pass recomputes them. For a long
   sequence they are computed block by block, and only the states at block boundaries are stored, from which the
   backward pass restarts. One loop runs both directions, each from its own end, so that only one loop is compiled.
 - The adjoint of the recurrence is the reversed recurrence with the conjugate multiplier. The same loop accumulates the
@@ -28,7 +28,7 @@ from s5jax.ssm.product import product, weight_gradient
 from s5jax.ssm.sequence import Rate, backward_gaps, end_before, gaps, in_shape, reset_state
 
 BLOCKS = {"cpu": (2**26, 2**19)}
-"""For each platform (threshold, block size), counted in real numbers of the state array; a larger array is computed in
+"""For each platform (threshold, block size), in real numbers. A state array of more than the threshold is computed in
 blocks of about the block size. On a CPU, loops over more than 256 MiB (float32) are far slower, and a block of 2 MiB
 fits into a cache. On other platforms both are 1 GiB."""
 
@@ -38,8 +38,8 @@ System = tuple[
     list[Complex[Array, "H P"]],
 ]
 """(discretize, B, Cs). `discretize(gap)` maps the time between samples, in step sizes and of shape (), (B,) or (B, L),
-to the multipliers a and the factors gamma of B; it is called once per direction, with that direction's gaps. `Cs` holds
-C of the forward and, if there are two directions, of the backward direction."""
+to the multipliers a and the factors gamma of B. `Cs` holds C of the forward and, if there are two directions, of the
+backward direction."""
 
 
 def apply(
@@ -54,7 +54,7 @@ def apply(
     """A mixer's `apply` without the feedthrough D u, on inputs u that `sequence.clean` has cleaned, in the parameters'
     dtype.
 
-    A state, a reset or a rate with axes takes the path that stores all states, (B, L, P); otherwise see `response`.
+    With a state, a reset or a rate that is not a scalar, all states (B, L, P) are stored; otherwise see `response`.
     ValueError: a state is given to a system with two directions.
     """
     discretize, B, Cs = system
@@ -145,7 +145,7 @@ def _response(a: Array, b: Array, C: Array, reverse: tuple[bool, ...], size: int
 def _block(
     a: Array, b: Array, start: Array, i: Array, reverse: tuple[bool, ...], size: int, chunk: int
 ) -> tuple[Array, list[Array]]:
-    """The states of the i-th block that each direction processes, and the index of that block in the sequence."""
+    """For each direction, the states of the i-th block that it processes, and the place of that block."""
     places = [b.shape[1] // size - 1 - i if r else i for r in reverse]
     return scan.run(a, jnp.stack([_get_block(b, p, size) for p in places], 2), start, reverse, chunk)[0], places
 

@@ -17,8 +17,11 @@ from s5jax.ssm.scan import reverse_mode_only
 def convolve(
     u: Float[Array, "*batch L H"], K: Float[Array, "directions H L"], *, skip_current: bool = True, plain: bool = False
 ) -> Float[Array, "*batch L H"]:
-    """y_k = sum_l K[0]_l u_{k-l}, with K's dtype, one kernel per feature; with two directions + K[1]_l u_{k+l+1}, as
-    published for S4, or, without `skip_current`, + K[1]_l u_{k+l}, as published for S5."""
+    """y (..., L, H), of K's dtype, from one kernel per feature.
+
+    With one direction y_k = sum_l K[0]_l u_{k-l}. With two, the sum also has K[1]_l u_{k+l+1}, as published for S4, or,
+    without `skip_current`, K[1]_l u_{k+l}, as published for S5.
+    """
     if len(K) == 1:
         return _multiply(u, K[0], plain)
     forward, back, L = K[0], K[1], u.shape[-2]

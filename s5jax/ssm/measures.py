@@ -13,9 +13,10 @@ Measure = Literal["legs", "legt", "fout"]
 
 
 def legt(n: int) -> NPLR:
-    """The translated Legendre measure: a sliding window of length 2, in Legendre polynomials. Returns as `legs`.
+    """The translated Legendre measure: a sliding window of length 2, in Legendre polynomials. Returns A, B and P,
+    with two rows of P.
 
-    2 A[i, j] = -sqrt((2i+1)(2j+1)) times (-1)^(i-j) above the diagonal; 2 B[i] = sqrt(2i+1)
+    2 A[i, j] = -sqrt((2i+1)(2j+1)), and above the diagonal (-1)^(i-j) times this; 2 B[i] = sqrt(2i+1)
     (arXiv 2008.07669, theorem 1, made symmetric in scale, with a window of 2); P is of rank 2, sqrt(i + 1/2) at odd i
     in its first row, at even i in its second (arXiv 2111.00396, appendix C.1).
     """
@@ -31,7 +32,7 @@ def fout(n: int) -> NPLR:
 
     A = S - B B^T, where S rotates states (2k, 2k+1), the cosine and the sine, at pi k for k = 0, 1, ...; B is sqrt(2)
     at cosines, 1 at the constant, 0 at sines; P = B, rank 1. S has a double eigenvalue 0: the constant, and the sine of
-    frequency 0, which no input reaches. Returns as `legs`.
+    frequency 0, which no input reaches. Returns A, B and P as `legs` does.
     """
     frequency = np.stack([np.zeros(n // 2 + 1), np.arange(n // 2 + 1)], axis=-1).ravel()[1:n]
     B = np.zeros(n)

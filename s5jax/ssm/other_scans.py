@@ -1,4 +1,4 @@
-"""What the methods "chunked", "associative" and "plain" of `scan` need besides its loop, on packed arrays."""
+"""The parts of the methods "chunked", "associative" and "plain" that are not in `scan`, on packed arrays."""
 
 import jax
 import jax.numpy as jnp

@@ -51,7 +51,8 @@ def check_share(options: Any, *names: str) -> None:
 def check_kappa(init: str, kappa: float) -> None:
     """Raises ValueError unless kappa is 0 or, with init=ptd-conjugate, at least 1."""
     if kappa != 0 and not (kappa >= 1 and init == "ptd-conjugate"):
-        raise ValueError(f"ptd_kappa bounds a condition number, with init=ptd-conjugate: 1 or more, or 0; got {kappa}")
+        fault = "must be 0 (the default bound) or, with init=ptd-conjugate, at least 1: it bounds a condition number"
+        raise ValueError(f"ptd_kappa {fault}; got {kappa}")
 
 
 def check_step_sizes(dt_min: float, dt_max: float) -> None:
@@ -61,7 +62,7 @@ def check_step_sizes(dt_min: float, dt_max: float) -> None:
 
 
 def log_step(key: PRNGKeyArray, shape: tuple[int, ...], dt_min: float, dt_max: float) -> Float[Array, "..."]:
-    """Initial natural logs of the step sizes, uniform in [log dt_min, log dt_max); dt in units of 1/A. Float32."""
+    """Initial natural logs of the step sizes (time unit of A), uniform in [log dt_min, log dt_max). Float32."""
     return jax.random.uniform(key, shape, jnp.float32, np.log(dt_min), np.log(dt_max))
 
 

@@ -78,8 +78,8 @@ DECAY: dict[RealTransform, tuple[Callable[[Array], Array], Callable[[np.ndarray]
     "sigmoid": (jax.nn.sigmoid, lambda rate: np.log(rate) - np.log1p(-rate)),
     "none": (lambda raw: raw, lambda rate: rate),
 }
-"""By transform: the decay rate from the stored parameter, and back. `relu` adds 1e-4 in the first direction only, as
-published."""
+"""By transform: the decay rate from the stored parameter, and back. `relu` adds 1e-4 to the rate, and the way back
+does not subtract it, as published."""
 
 
 def decay_rate(raw: Float[Array, "*shape"], transform: RealTransform) -> Float[Array, "*shape"]:
@@ -104,7 +104,7 @@ InitB = Literal["of_init", "constant", "random", "alternating", "unit_cw", "unit
 
 def initial_A(key: PRNGKeyArray, copies: int, options: Any) -> Complex[np.ndarray, "{copies} N"]:
     """The diagonal of S4D's initial A of each copy, in 1/time, one mode of each conjugate pair (arXiv 2206.11893,
-    section 4). The options are those of S4D, which document the formulas; the key is for those drawn at random."""
+    section 4). `options` are S4D's, whose docstrings give the formulas; `key` is for what is drawn at random."""
     size, N = options.state_size, options.state_size // 2
     real_key, imag_key = jax.random.split(key)
     n = np.tile(np.arange(N, dtype=np.float64), (copies, 1))

@@ -1,9 +1,9 @@
 """The optimiser behind `ptd.perturb_then_diagonalize`, for what its table does not hold. Float64 NumPy.
 
 It minimises kappa(V) + gamma ||E||_F / ||A||_2 (arXiv 2310.01698, eq. 4) over real matrices E of low rank such that all
-eigenvalues of A + E = V diag(Lambda) V^-1 come in conjugate pairs. L-BFGS finds the optimum; a solver of the equations
-that hold there then makes it exact to rounding. Eigenvalues and eigenvectors have derivatives in closed form: with
-F_jk = 1 / (Lambda_k - Lambda_j), zero for j = k,
+eigenvalues of A + E = V diag(Lambda) V^-1 come in conjugate pairs. L-BFGS finds the optimum. For up to FEW unknowns, a
+solver of the equations that hold there then makes it exact to rounding. Eigenvalues and eigenvectors have derivatives
+in closed form: with F_jk = 1 / (Lambda_k - Lambda_j), zero for j = k,
 
     d Lambda = diag(V^-1 dE V),    dV = V (F * (V^-1 dE V)),
 
@@ -123,7 +123,7 @@ class Objective:
 
 
 def descend(objective: Objective, x: Float[np.ndarray, " x"], gamma: float) -> Float[np.ndarray, " x"]:
-    """The minimum by L-BFGS, restarted until a restart gains nothing, because L-BFGS stops after one short step."""
+    """The minimum by L-BFGS. L-BFGS stops after one short step, so it is restarted until a restart gains nothing."""
     options = {"maxiter": 3000, "maxfun": 6000, "maxcor": 50, "ftol": 1e-11, "gtol": 1e-9}
     value = objective(x, gamma)[0]
     while True:
@@ -138,8 +138,8 @@ def search(
 ) -> tuple[Float[np.ndarray, " x"], float | None]:
     """The minimum x, and the gamma for which a term, kappa (0) or the size of E (1), is just below its limit.
 
-    If no such gamma is found (a kappa below about 2 has many minima), gamma is `None`, and x is the minimum within the
-    limit with the least other term, or else the one closest to the limit.
+    If no such gamma is found (there are many minima if kappa is limited to less than about 2), gamma is `None`. x is
+    then the point found within the limit whose other term is least or, if none is within it, the point closest to it.
     """
     # kappa rises with gamma and the size falls, about as gamma^0.4 and gamma^-0.6.
     log_gamma = min(math.log(3 * limit * max(limit - 1, 1e-3) if term == 0 else 0.19 / limit**2), 8.0)
@@ -196,8 +196,8 @@ def polish(
 
 
 def starts(A: Float[np.ndarray, "n n"], bound: Bound, limit: float, max_real: float) -> list[Float[np.ndarray, "n n"]]:
-    """Starting values of E: all of the difference between A and a normal matrix with conjugate modes, and before it a
-    fraction of it, within the bound if possible."""
+    """Starting values of E. Let W be a normal matrix with conjugate modes, minus A. First comes a fraction of W, within
+    the bound if possible, and then W itself."""
     unit, rng = np.linalg.norm(A, 2), np.random.default_rng(0)
     shift = np.linalg.eigvalsh((A + A.T) / 2)[-1]
     if shift >= max_real:

@@ -3,9 +3,9 @@
     A + E = V diag(Lambda) V^-1,    kappa(V) small and E small
 
 (Yu, Nigmetov, Morozov, Mahoney, Erichson 2023, arXiv 2310.01698, eq. 4). HiPPO-LegS itself cannot be diagonalized
-accurately: kappa(V) grows as 2^n. S4D and S5 diagonalize its normal part instead, whose transfer function has spikes
-that HiPPO's lacks; with E small, that of A + E has none. The optimal E for the usual sizes is in `ptd_legs.npz`;
-`perturbation` computes the others.
+accurately: kappa(V) grows exponentially with n. S4D and S5 diagonalize its normal part instead, whose transfer function
+has spikes that HiPPO's lacks; with E small, that of A + E has none. The optimal E for the usual sizes is in
+`ptd_legs.npz`; `perturbation` computes the others.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ class Perturbed:
     """A + E = V diag(Lambda) V^-1. Unpacks as (Lambda, V, E).
 
     The first n/2 modes have negative imaginary parts; the others are their exact conjugates in the same order.
-    ||V||_F^2 is n, and the first entry of each column that is not zero is real and positive.
+    ||V||_F^2 is n, and the first non-zero entry of each column is real and positive.
     """
 
     A: Float[np.ndarray, "n n"]
@@ -124,7 +124,7 @@ def perturb_then_diagonalize(
 
     Raises:
       ValueError: an argument is not as described.
-      perturbation.Unreachable: (a ValueError) no E was found within the bound; the message gives the best value.
+      perturbation.Unreachable: (a ValueError) no E was found, or none within the bound.
     """
     A = _check_matrix(A)
     n = len(A)

@@ -63,7 +63,7 @@ class Experiment:
         """The numbers of a training step that determine no shape, so that changing one compiles nothing.
 
         `lr` and `weight_decay` of each of the optimizer's groups; `clip_norm`, `average`, `dropout` with the run's
-        `key`, where these are not zero; and those of the objective.
+        `key`, where these are not zero; those of the objective; `fresh`, true where carried states begin anew.
         """
         fresh = {"fresh": np.bool_(step % self.steps_per_epoch == 0)} if self.config.train.carry_state else {}
         return {"lr": self.rates(step), **self._constants, **fresh}
@@ -90,7 +90,8 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     if getattr(module, "CAUSAL", False):
         for name, mixer in config.mixers.items():
             if not mixers.ability(mixers.find(mixer.module), "CAUSAL", mixer.options):
-                raise UserError(f"objective {task.objective} needs a causal model, but {name} reads in both directions")
+                fault = f"needs a causal model, but {name} reads in both directions"
+                raise UserError(f"objective {objective.module} {fault}")
     of_mixers = {name: (mixer.module, mixer.options) for name, mixer in config.mixers.items()}
     head: Any = "pair" if task.pairs else "step" if task.per_step else "sequence"
     with explained(f"config.mixers, with model.d_model {config.model.d_model}"):

@@ -1,4 +1,4 @@
-"""Checkpoints by orbax: the two newest, and the best that each of these knows.
+"""Checkpoints by orbax: the two newest, and for each of them the one that was the best when it was saved.
 
     checkpoints/<step>/             the state after that many steps, arrays by name, and its config and progress as JSON
     checkpoints/<step>/SEAL.json    checksums of the files, written when all of them are there
@@ -51,7 +51,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     def save(self, state: TrainState, progress: dict[str, Any]) -> None:
         """Copies the state and writes it in the background, with the progress and the config as JSON.
 
-        Then deletes all checkpoints but the two newest and the best that each of these knows.
+        Then deletes all others but the one before, and the checkpoints that were the best when these two were saved.
         """
         self.wait()
         # Copies, since the next steps reuse the state's buffers and go on with the progress while these are written.
@@ -129,9 +129,9 @@ def load(directory: pathlib.Path, like: TrainState) -> TrainState:
     stored: Any = ocp.metadata(directory).metadata
     there, here = ({name: x.shape for name, x in leaves.items()} for leaves in (stored, host))
     for name in here | there:
-        shape, wanted = there.get(name, "none"), here.get(name, "none")
+        shape, wanted = there.get(name, "missing"), here.get(name, "unknown")
         if shape != wanted:
-            raise UserError(f"checkpoint {directory}, {name}: its shape is {shape}, but {wanted} is needed here")
+            raise UserError(f"checkpoint {directory}, {name}: {shape} in the checkpoint, {wanted} to this model")
     arrays = ocp.load(directory, host)
     return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in host])
 

@@ -34,7 +34,7 @@ class Duration:
     unit: Unit = "epochs"
 
     def key(self, name: str) -> str:
-        """Its name in a config, which ends in its unit: `warmup_steps`, `warmup_epochs`; `epochs` for `duration`."""
+        """The field's name in a config, which ends in the unit (`warmup_steps`); for `duration` the unit alone."""
         return self.unit if name == "duration" else f"{name}_{self.unit}"
 
     def steps(self, steps_per_epoch: int, batch_size: int) -> int:
@@ -82,9 +82,9 @@ class Optim:
     b1: float | None = None
     """Decay of the running mean of the gradient. None: optax's default, 0.9 for adam and adamw."""
     b2: float | None = None
-    """Decay of the running mean of its square. None: optax's default, 0.999 for adam and adamw."""
+    """Decay of the running mean of the squared gradient. None: optax's default, 0.999 for adam and adamw."""
     eps: float | None = None
-    """Added to the root of that mean. None: optax's default, 1e-8 for adam and adamw."""
+    """Added to the root of the running mean of the squared gradient. None: optax's default, 1e-8 for adam and adamw."""
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Further arguments of the optimizer: {'momentum': 0.9}."""
     grouping: Literal["standard", "BandCdecay", "BfastandCdecay", "noBCdecay", "only_C", "plain"] = "standard"
@@ -135,8 +135,8 @@ class Train:
     buckets: int = 0
     """Largest number of lengths that padded batches are cut to, so that short sequences cost less; 0: no cutting."""
     carry_state: bool = False
-    """Start each batch from the state at the end of the one before, and each epoch anew; the gradient stops there.
-    Evaluation does the same. Only for tasks whose sequences are consecutive pieces of a text."""
+    """Start each batch from the state at the end of the one before, through which no gradient flows, and each epoch
+    from a new state. Evaluation does the same. Only for tasks whose sequences are consecutive pieces of a text."""
     resident_gib: float = 8.0
     """Splits whose inputs take at most this many GiB are kept on every device; larger ones are streamed from disk."""
 

@@ -1,4 +1,4 @@
-"""The evaluators that a config names: checks them before a run, says which are due, and collects what they report."""
+"""Checks the evaluators that a config names before a run, says which are due, and collects what they report."""
 
 import math
 from typing import Any
@@ -29,7 +29,7 @@ def due(config: Config, step: int, *, evaluating: bool, ending: bool) -> list[st
 
 
 def report(names: list[str], context: Context, state: Any) -> dict[str, float]:
-    """What these evaluators report. Raises UserError if it is not finite numbers."""
+    """What these evaluators report. Raises UserError unless they are finite numbers by name."""
     values: dict[str, float] = {}
     for name in names:
         section = context.config.evaluators[name]

@@ -27,7 +27,7 @@ EXAMPLES = """examples:
   python scripts/train.py --config=configs/digits.py:s5 --dry_run
   python scripts/train.py --config=configs/digits.py:s5 --workdir=runs/mine --config.model.pattern="('mine.mixer',)"
 
-After the colon stands a model of the file's table and, with commas between, flags: `debug` shrinks a recipe to
+The colon is followed by a model of the file's table and by flags, separated by commas: `debug` shrinks a recipe to
 seconds on a CPU. With --config=FILE, --help lists the models and flags of that file.
 Modules of your own, a mixer or a task, have names with dots and are found from the current folder.
 Kill a run at any moment and repeat the command: it goes on from the last checkpoint, to the same result.
@@ -86,7 +86,7 @@ def describe_recipe(file_and_arg: str | None) -> str:
 
 
 def describe_fields() -> str:
-    """All fields of a config with defaults, choices and meaning, of all mixers, objectives, evaluators and tasks."""
+    """All fields of a config with their defaults, choices and meaning, and all options of mixers, tasks and so on."""
     lines = [
         "fields, set by --config.SECTION.FIELD=VALUE, with the defaults for what a config file leaves out",
         "(--dry_run shows what a file sets):",

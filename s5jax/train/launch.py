@@ -21,7 +21,7 @@ def add_workdir(parser: argparse.ArgumentParser) -> None:
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    what = "best: by the task's judge on the validation split (default); latest: the newest"
+    what = "best: by the task's metric on the validation split (default); latest: the newest"
     parser.add_argument("--checkpoint", choices=("best", "latest"), default="best", help=what)
 
 

@@ -13,7 +13,7 @@ from s5jax.train.config import Config, UserError
 
 
 class Writer(contextlib.AbstractContextManager["Writer"]):
-    """Writes to all sinks, as a context manager, from the step at which the run starts or resumes.
+    """A context manager that writes to all sinks, from the step at which the run starts or resumes.
 
     Metrics of later steps, which a killed run may have left, are removed from metrics.jsonl; they will be written
     again.

@@ -44,8 +44,8 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
     Every report is a function of the config and the step: a run that was killed and resumed gives, on the CPU bit for
     bit, what it would have given uninterrupted.
 
-    The time to the first step is reported from `started` on, the program's start by `time.perf_counter()`. Returns what
-    result.json holds: steps, and the objective's metrics on the validation and test splits.
+    The time to the first step is measured from `started`, the value of `time.perf_counter()` at the program's start.
+    Returns what result.json holds: steps, best_step, and the objective's metrics on the validation and test splits.
 
     Raises:
       UserError: the workdir is another config's, or the config cannot be run.

@@ -1,7 +1,7 @@
 """Lists the modules that a config can name, and explains in a line what is wrong with one.
 
-Foreign modules come from outside the package; their names have dots. A run with adamw, without rules, without foreign
-modules and without a mistake does not import this file.
+Foreign modules come from outside the package; their names have dots. A run with the default optimizer and objective,
+without foreign modules and without a mistake, does not import this file.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ def known(kind: str) -> list[str]:
 
 
 def refusal(kind: str, name: Any, error: Exception | None) -> UserError:
-    """Why `resolve.load_module` cannot give a module: it is not one, or importing it raised an exception."""
+    """Why `resolve.load_module` cannot give a module: it has no such function, or importing it raised an exception."""
     package, entry = PACKAGES[kind]
     where = {"mixers": "config.model.pattern", "task": "config.task.name"}.get(kind, f"config.{kind}")
     there = f"there are {', '.join(known(kind))}"
@@ -49,7 +49,7 @@ def refusal(kind: str, name: Any, error: Exception | None) -> UserError:
         return UserError(f"{where}: {name} has no function {entry}; {there}")
     path = name if "." in name else f"{package}.{name}"
     if isinstance(error, ModuleNotFoundError) and error.name and f"{path}.".startswith(f"{error.name}."):
-        return UserError(f"{where}: {name!r} does not exist; {there}, and with dots any module")
+        return UserError(f"{where}: {name!r} does not exist; {there}, and any module whose name has dots")
     return UserError(f"{where}: {name} cannot be imported: {fault_of(error)}")
 
 

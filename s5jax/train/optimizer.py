@@ -37,8 +37,8 @@ GROUPINGS: dict[str, Rules] = {
     "plain": (),
 }
 """Rules by the published names of groupings. The first four are S5's: dynamics at `ssm_lr` without weight decay; B, C
-(and D in noBCdecay) as listed; all else at `lr` with weight decay. Our "only_C" trains only C of a mixer (arXiv
-2310.01698, section 5)."""
+(and D in noBCdecay) as listed; all else at `lr` with weight decay. Our "only_C" freezes all of a mixer
+except C (arXiv 2310.01698, section 5)."""
 
 
 class Group(NamedTuple):
@@ -85,7 +85,7 @@ def group_labels(config: Config, params: Any) -> Any:
     used = {*jax.tree.leaves(labels)}
     unused = {*range(len(optim.rules))} - used
     if unused:
-        fault = "matches no parameter that an earlier rule has left; without it --dry_run shows their names"
+        fault = "matches no parameter, or only ones of an earlier rule; remove it, and --dry_run lists all names"
         raise UserError(f"config.optim.rules: {rules[min(unused)][0]!r} {fault}")
     for group in (groups_of(optim)[i] for i in sorted(used)):
         if 0 < group.lr < optim.lr_min:
@@ -116,9 +116,9 @@ def rate_at(optim: Optim, step: int, warmup_steps: int, total_steps: int, base: 
     `constant`: linear to `base` over the warm-up, then `base`. `warmup_cosine`: the same warm-up, then half a cosine
     that reaches lr_min after `total_steps`; beyond them it rises again, as in the published S4 code.
 
-    `s5_published`: what the published S5 loop does. Step 0 runs at `base`, before any warm-up, and each later step at
-    the rate computed for the step before it, k: base (k + 1) / warmup while k < warmup, then a cosine of length
-    total - warmup in k itself, not k - warmup. The rate drops at the seam, and is lr_min for the last warmup steps.
+    `s5_published`: what the published S5 loop does. Step 0 runs at `base`. Each later step runs at the rate for
+    k = step - 1: base (k + 1) / warmup while k < warmup, and after that a cosine of length total - warmup, evaluated at
+    k instead of k - warmup. The rate therefore drops after the warm-up, and is lr_min for the last warmup - 1 steps.
     """
 
     def cosine(k: int) -> float:

@@ -112,7 +112,7 @@ class Feeder:
         yield from map(feed, order)
 
     def evaluation(self, name: str) -> Generator[tuple[Feed, Array]]:
-        """Every example of a split once: feeds, and which examples of each count."""
+        """Yields feeds with every example of a split once, and for each feed which of its examples count."""
         bucket, size = self.bucket(name), len(self._task.splits[name])
         if self._carried:
             index, counted = batches.lanes(size, self.batch_size, padded=True)

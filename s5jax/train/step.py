@@ -66,7 +66,7 @@ def train_step(
     """One update by the mean loss of a batch; `jax.vmap` over state, batch and hyper trains several seeds at once.
 
     Args:
-      batch: see `s5jax.objectives`; with `gather`, what that function makes the batch of, inside the compiled step.
+      batch: see `s5jax.objectives`; with `gather`, the argument from which gather(batch) makes it in the compiled step.
       objective: (outputs, batch, **hyper["objective"]) to sums and weights.
       micro_batches: number of parts of the batch whose gradients are computed one after the other, see `accumulate.py`.
 
@@ -102,7 +102,7 @@ def train_step(
 def eval_step(
     state: TrainState, batch: Batch, hyper: Hyper, *, graphdef: Any, objective: Any, **given: Any
 ) -> tuple[Metrics, Any]:
-    """The objective's metrics of a batch as sums and weights, with the averaged weights where there are any.
+    """The objective's metrics of a batch, each as (sum, weight), by the averaged parameters where there are any.
 
     Arguments as in `train_step`; `given` is for the model. Examples that are not `counted` have no effect. Also returns
     the model's state after the batch, if `state.memory` holds the state before it.

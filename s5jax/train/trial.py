@@ -44,7 +44,7 @@ def check(optim: Optim) -> None:
     if not parameters.pop("learning_rate", None):
         common = ["adamw", "adam", "lion", "sgd", "rmsprop", "radam", "adagrad"]
         close = difflib.get_close_matches(optim.name, common, 1)
-        hint = f"; did you mean {close[0]}?" if close else "; adamw, adam, lion and sgd are some"
+        hint = f"; did you mean {close[0]}?" if close else "; some that it has are adamw, adam, lion and sgd"
         raise UserError(f"config.optim.name: optax has no optimizer {optim.name!r}{hint}")
     for name in FIELDS:
         if name not in parameters and getattr(optim, name) is not None:

@@ -4,7 +4,7 @@ config.json      the config as run, every field
 run.json         what it was started with: versions, commit, hashes of your own modules, device, parameter count;
                  how long it took; what had changed when it was resumed
 data.json        the SHA-256 of prepared data or of a text; the origin of the data, or the vocabulary of the text
-metrics.jsonl    a line of metrics per report; holds nothing that depends on time or machine
+metrics.jsonl    a line of metrics per report; holds nothing that depends on time
 eigenvalues/     <step>.npz with the eigenvalues and step sizes of every mixer, where the config asks for them
 result.json      written last: the run is finished
 """
@@ -54,7 +54,7 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
         if (workdir / "config.json").exists():
             different = differences(read_config(workdir), config)
             if different:
-                raise UserError(f"workdir {workdir} belongs to another config; take another one, or {different}")
+                raise UserError(f"workdir {workdir} belongs to another config; take another workdir, or {different}")
         yield
 
 

@@ -67,9 +67,9 @@ def test_a_layer_that_does_not_fit_the_model_is_told():
         (
             "s4d-legs",
             "ptd_kappa=5",
-            "config.mixers.s4d: ptd_kappa bounds a condition number, with init=ptd-conjugate",
+            "config.mixers.s4d: ptd_kappa must be 0 (the default bound) or, with init=ptd-conjugate",
         ),
-        ("s5-ptd", "ptd_kappa=0.5", "config.mixers.s5: ptd_kappa bounds a condition number"),
+        ("s5-ptd", "ptd_kappa=0.5", "config.mixers.s5: ptd_kappa must be 0 (the default bound)"),
         ("s5", "init=ptd", "config.mixers.s5.init must be one of normal, ptd-conjugate; got 'ptd'"),
         ("dss", "dss_length=0", "config.mixers.s4d: discretization dss normalises over dss_length samples, at least 1"),
     ],
