@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("tasks", nargs="+", metavar="TASK", help="tasks to prepare, see below")
     parser.add_argument(
         "--data_dir",
-        type=pathlib.Path,
+        type=lambda text: pathlib.Path(text).expanduser(),
         default=pathlib.Path("data"),
         metavar="DIR",
         help="folder of the official files; stores go to DIR/prepared/TASK (default: data)",

@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("-h", "--help", action="store_true", help="show this text")
     what = "config file, and what its get_config() gets: MODEL,FLAG,..."
     parser.add_argument("--config", metavar="FILE[:ARG]", help=what)
-    parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="the run's folder: created, or resumed")
+    parser.add_argument("--workdir", metavar="DIR", help="the run's folder: created, or resumed")
     parser.add_argument("--dry_run", action="store_true", help="print config, parameters and memory; train nothing")
     arguments, overrides = parser.parse_known_args()
     try:
@@ -41,21 +41,29 @@ def main() -> int:
 
             print(dry_run(config))
             return 0
-        if arguments.workdir is None:
+        if not arguments.workdir:
             raise UserError("--workdir=DIR is missing: the folder for the run (--dry_run needs none)")
-        train(config, arguments.workdir, STARTED)
+        workdir = pathlib.Path(arguments.workdir).expanduser()
+        train(config, workdir, STARTED)
     except Interrupted as interruption:
         print(interruption, flush=True)
         return 128 + interruption.signum
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"error: {error}; what was saved before is intact, the same command goes on from there", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; what was saved before is kept", flush=True)
         return 130
     from s5jax.analysis.curves import plot_learning_curves  # matplotlib
 
-    print(f"learning curves: {plot_learning_curves(arguments.workdir)}")
+    try:
+        print(f"learning curves: {plot_learning_curves(workdir)}")
+    except OSError as error:
+        print(f"error: no learning curves: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

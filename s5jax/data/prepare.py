@@ -5,7 +5,9 @@ raise DataError where files are missing or damaged. `prepare` checks each part a
 beside the store. That folder takes the store's place at the end, so that there is never half a store.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import importlib
 import itertools
@@ -13,6 +15,7 @@ import json
 import os
 import pathlib
 import pkgutil
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -21,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 import s5jax
-from s5jax.data import store, tasks
+from s5jax.data import files, store, tasks
 from s5jax.data.readers import official
 from s5jax.data.store import Format
 from s5jax.data.summary import Summary, unexpected
@@ -112,6 +115,12 @@ def prepare(name: str, request: Request, *, force: bool = False, say: Callable[[
     task, goal = find(name), store.directory(request.data_dir, name)
     if request.data_dir.is_file():
         raise DataError(f"--data_dir={request.data_dir}: not a folder; unpack it if it is an archive")
+    for left in goal.parent.glob(f".{name}-*"):
+        with _locked(left) as alone:
+            if alone and any(left.iterdir()):  # the process that made it was killed
+                if (left / "replaced").exists() and not goal.exists():
+                    (left / "replaced").rename(goal)
+                shutil.rmtree(left)
     if goal.exists() and not (goal / "manifest.json").is_file():
         raise DataError(f"{goal}: not a store of s5jax; move it away")
     if goal.exists() and not force:
@@ -126,9 +135,7 @@ def prepare(name: str, request: Request, *, force: bool = False, say: Callable[[
     plan = _plan(task, request)
     say(f"{name}: {plan.origin}")
     goal.parent.mkdir(parents=True, exist_ok=True)
-    for left in goal.parent.glob(f".{name}-*"):
-        say(f"  {left} is left from a preparation that was killed: delete it, unless one is running")
-    with tempfile.TemporaryDirectory(dir=goal.parent, prefix=f".{name}-") as temporary:
+    with tempfile.TemporaryDirectory(dir=goal.parent, prefix=f".{name}-") as temporary, _locked(temporary):
         made, replaced = pathlib.Path(temporary, "store"), pathlib.Path(temporary, "replaced")
         made.mkdir()
         summaries = _count(task.FORMAT, plan.parts, name, made)
@@ -149,6 +156,20 @@ def prepare(name: str, request: Request, *, force: bool = False, say: Callable[[
     return goal
 
 
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path | str) -> Iterator[bool]:
+    """Locks a temporary folder, so that others leave it alone; false if another process has locked it."""
+    descriptor, alone = os.open(folder, os.O_RDONLY), True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another has it, or the file system has no locks
+        alone = False
+    try:
+        yield alone
+    finally:
+        os.close(descriptor)
+
+
 def check(name: str, request: Request) -> tuple[list[str], list[str]]:
     """Checks a store or, where there is none, the official files; returns lines of what was found and what is wrong.
 
@@ -163,14 +184,17 @@ def check(name: str, request: Request) -> tuple[list[str], list[str]]:
         summaries = _count(task.FORMAT, plan.parts, name)
         found = [f"no store in {where}; {plan.origin}", *(s.describe(split) for split, s in summaries.items())]
         return found, [] if request.subset else unexpected(task.FORMAT, summaries, plan.facts)
-    manifest, stored = store.read_manifest(request.data_dir, name), store.read(task.FORMAT, request.data_dir)
+    manifest, stored = (
+        store.read_manifest(request.data_dir, name),
+        store.read(task.FORMAT, request.data_dir, verify=False),
+    )
     summaries = _count(task.FORMAT, {split: [examples] for split, examples in stored.splits.items()}, str(where))
     found = [f"store {where}: {manifest['origin']}", *(s.describe(split) for split, s in summaries.items())]
     wrong = []
     for split, about in manifest["splits"].items():
         for field, expected in about["sha256"].items():
             file = where / f"{split}.{field}.npy"
-            if _sha256(file) != expected:
+            if store.sha256(file) != expected:
                 wrong.append(f"{file}: changed since it was written; prepare the task again with --force")
     if not request.subset and not manifest["request"]["sizes"]:
         wrong += unexpected(task.FORMAT, summaries, stored.facts)
@@ -233,10 +257,12 @@ def _write_manifest(
 ) -> None:
     splits = {}
     for split, summary in summaries.items():
-        digests = {file.name.split(".")[1]: _sha256(file) for file in sorted(folder.glob(f"{split}.*.npy"))}
+        digests = {file.name.split(".")[1]: store.sha256(file) for file in sorted(folder.glob(f"{split}.*.npy"))}
         splits[split] = {"examples": summary.examples, "classes": summary.classes.tolist(), "sha256": digests}
     bar = tqdm(plan.sources, "hashing", unit=" files", disable=None, leave=False)
-    sources = {str(path).removeprefix(f"{request.data_dir}/"): _sha256(path) for path in bar}  # relative_to is slow
+    sources = {
+        str(path).removeprefix(f"{request.data_dir}/"): store.sha256(path) for path in bar
+    }  # relative_to is slow
     if len(sources) > 20:
         together = hashlib.sha256(json.dumps(sorted(sources.items())).encode()).hexdigest()
         sources = {f"{len(sources)} files, names and SHA-256 together": together}
@@ -250,9 +276,8 @@ def _write_manifest(
         "facts": {**plan.facts, "statistics": {split: summary.statistics() for split, summary in summaries.items()}},
         "sources": sources,
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if blocks := {file.name: store.sha256_of_blocks(file) for file in sorted(folder.iterdir()) if store.is_large(file)}:
+        manifest["blocks"] = blocks
+    for path in (*folder.iterdir(), folder):
+        files.sync(path)
+    files.replace(folder / "manifest.json", json.dumps(manifest, indent=1))

@@ -90,7 +90,7 @@ class Stored(NamedTuple):
 
 def directory(data_dir: pathlib.Path | str, name: str) -> pathlib.Path:
     """The folder of a task's store."""
-    return pathlib.Path(data_dir) / "prepared" / name
+    return pathlib.Path(data_dir).expanduser() / "prepared" / name
 
 
 def read_manifest(data_dir: pathlib.Path | str, name: str) -> dict[str, Any]:
@@ -114,8 +114,10 @@ def read_manifest(data_dir: pathlib.Path | str, name: str) -> dict[str, Any]:
     return manifest
 
 
-def read(format: Format, data_dir: pathlib.Path | str) -> Stored:
-    """Reads the store of a task. Raises Unprepared if there is none, DataError if files are missing or cut off."""
+def read(format: Format, data_dir: pathlib.Path | str, *, verify: bool = True) -> Stored:
+    """Reads the store of a task. Raises Unprepared if there is none, DataError if files are missing or cut off, or if
+    they have changed since they were written (of files over 64 MiB a thousand blocks are compared). Without `verify`,
+    changes are not noticed."""
     manifest, splits = read_manifest(data_dir, format.name), {}
     again = f"run `python scripts/prepare_data.py {format.name} --data_dir={data_dir} --force`"
     for name, about in manifest["splits"].items():
@@ -128,8 +130,34 @@ def read(format: Format, data_dir: pathlib.Path | str) -> Stored:
                 raise DataError(f"{file}: cannot be read ({error}); {again}") from error
             if arrays[field].shape[:1] != (about["examples"],):
                 raise DataError(f"{file}: shape {arrays[field].shape} for {about['examples']} examples; {again}")
+            if verify:
+                large = is_large(file)
+                known = manifest.get("blocks", {}).get(file.name) if large else about["sha256"][field]
+                if known and known != (sha256_of_blocks if large else sha256)(file):
+                    raise DataError(f"{file}: changed since it was written; {again}")
         splits[name] = Split(**arrays)
     return Stored(splits, manifest["facts"])
+
+
+def is_large(path: pathlib.Path) -> bool:
+    """Whether only blocks of a file are compared when it is read."""
+    return path.stat().st_size > 2**26
+
+
+def sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_blocks(path: pathlib.Path, count: int = 1024, block: int = 4096) -> str:
+    """The SHA-256 of the size of a file and of blocks spread evenly over it, the first and the last among them."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for i in range(count):
+            file.seek(max(size - block, 0) * i // (count - 1))
+            digest.update(file.read(block))
+    return digest.hexdigest()
 
 
 def fingerprint(manifest: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from s5jax.data.files import sync
 from s5jax.train.config import Config, UserError
 from s5jax.train.optimizer import path_name
 from s5jax.train.resolve import resolve
@@ -60,8 +61,11 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         self._saving = self._thread.submit(self._write, int(host.step), _by_name(host), metadata)
 
     def _write(self, step: int, arrays: dict[str, Any], metadata: dict[str, Any]) -> None:
-        ocp.save(self.directory / str(step), arrays, custom_metadata=metadata, overwrite=True)
-        write_json(self.directory / str(step) / SEAL, _checksums(self.directory / str(step)))
+        directory = self.directory / str(step)
+        ocp.save(directory, arrays, custom_metadata=metadata, overwrite=True)
+        for path in (*directory.rglob("*"), directory, self.directory):
+            sync(path)
+        write_json(directory / SEAL, _checksums(directory))
         self._best = self._best[-1], metadata["progress"]["best_step"]
         for old in {*saved_steps(self.directory)[:-2]} - {*self._best}:
             (self.directory / str(old) / SEAL).unlink(missing_ok=True)  # if killed here, it counts as unfinished
@@ -84,7 +88,8 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         """
         faults = faults_in(self.directory)
         intact = [step for step, fault in faults.items() if fault is None]
-        if not intact and any(fault != UNFINISHED for fault in faults.values()):
+        # A run that was killed leaves at most one unfinished checkpoint without an intact one beside it.
+        if not intact and (len(faults) > 1 or any(fault != UNFINISHED for fault in faults.values())):
             raise UserError(f"no checkpoint in {self.directory} is intact; remove the run's directory to start over")
         for unfinished in self.directory.glob("*.orbax-checkpoint-tmp*"):  # of a process that was killed
             shutil.rmtree(unfinished)
@@ -101,6 +106,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         newest = self.directory / str(intact[-1])
         progress = progress_of(newest, self._config)
         if progress["best_step"] not in intact:
+            _log.warning("warning: checkpoint %s, the best, is missing or damaged", progress["best_step"])
             progress |= {"best_step": None, "best": None}
         self._best = None, progress["best_step"]
         return load(newest, like), progress

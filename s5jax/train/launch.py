@@ -17,7 +17,14 @@ def make_parser(doc: str | None, examples: str | None = None) -> argparse.Argume
 
 
 def add_workdir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, metavar="DIR", help="the run's directory")
+    parser.add_argument("--workdir", type=folder, required=True, metavar="DIR", help="the run's directory")
+
+
+def folder(text: str) -> pathlib.Path:
+    """The argument of an option that names a folder; ~ is the user's."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name of a folder is missing")
+    return pathlib.Path(text).expanduser()
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:

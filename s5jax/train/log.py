@@ -3,12 +3,14 @@
 import contextlib
 import datetime
 import json
+import os
 import pathlib
 import sys
 from typing import Any, TextIO
 
 import tqdm
 
+from s5jax.data import files
 from s5jax.train.config import Config, UserError
 
 
@@ -61,6 +63,10 @@ class Writer(contextlib.AbstractContextManager["Writer"]):
             pace = f"  {speed:.1f} steps/s  {left} left" if speed else ""
             self.say(f"step {step}/{self._total_steps}  {words}{pace}")
 
+    def sync(self) -> None:
+        """Waits until all that was written to metrics.jsonl is on disk."""
+        os.fsync(self._file.fileno())
+
     def summarize(self, result: dict[str, Any]) -> None:
         """The final result, for the sinks that show one."""
         for sink in self._sinks:
@@ -73,11 +79,9 @@ def _reopen(path: pathlib.Path, step: int) -> TextIO:
     whole = [line for line in lines if line.endswith("\n")]  # a killed process may have left half a line
     try:
         kept = [line for line in whole if json.loads(line)["step"] <= step]
-    except ValueError as error:
-        raise UserError(f"{path} has a line that is not JSON: {error}") from error
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(kept))
-    temporary.replace(path)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} has a line that is not a report: {error!r}; delete that line") from error
+    files.replace(path, "".join(kept))
     return path.open("a")
 
 

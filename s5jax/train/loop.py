@@ -152,6 +152,7 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
             stopping = bool(signals)  # read once: a later signal is handled after the next step
             if saving or stopping:
                 seconds = time.perf_counter() - begin
+                writer.sync()
                 checkpoints.save(state, {**progress, "window": window.read(), "seconds": seconds})
             lap += time.perf_counter() - pause
             if stopping and step < total_steps:

@@ -141,11 +141,19 @@ def read(workdir: pathlib.Path, which: Which, like: TrainState, config: Config) 
     directory = workdir.absolute() / "checkpoints"
     for _ in range(10):  # what is listed may be gone when it is read: then the run has something newer
         try:
-            intact = [step for step, fault in checkpoint.faults_in(directory).items() if fault is None]
+            faults = checkpoint.faults_in(directory)
+            intact = [step for step, fault in faults.items() if fault is None]
+            for step, fault in faults.items():
+                if fault not in (None, checkpoint.UNFINISHED) and step > max(intact, default=-1):
+                    hint = "move it away to use the one before it" if intact else "there is no other"
+                    raise UserError(f"checkpoint {directory / str(step)}, the newest, is damaged: {fault}; {hint}")
             if not intact:
                 break
             progress = checkpoint.progress_of(directory / str(intact[-1]), config)
             step = progress["best_step"] if which == "best" else intact[-1]
+            result = read_json(workdir / "result.json") if (workdir / "result.json").exists() else {}
+            if which == "best" and result.get("best_step", step) != step:
+                raise UserError(f"checkpoint {directory / str(result['best_step'])}, the best, is missing or damaged")
             if step is None:
                 raise UserError(f"{workdir} has not been evaluated yet, and so has no best checkpoint; take the latest")
             if step in intact:

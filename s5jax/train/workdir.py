@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 import subprocess
@@ -26,9 +27,18 @@ import jax
 from flax import traverse_util
 
 import s5jax
+from s5jax.data import files
 from s5jax.data.task import Task
 from s5jax.train.config import Config, UserError
 from s5jax.train.resolve import resolve
+
+KEYS = {
+    "config.json": {"task"},
+    "run.json": {"code", "versions"},
+    "data.json": {"sha256"},
+    "result.json": {"best_step"},
+}
+"""Keys that each file of a run has; `read_json` takes one without them for damaged."""
 
 DEPENDENCIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
 
@@ -42,15 +52,19 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = open(workdir / ".lock", "w")  # noqa: SIM115 (held until the run ends)
+        lock = os.open(workdir / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
     except OSError as error:
-        fault = "is a file, not a directory" if workdir.is_file() else f"cannot be written to: {error.strerror}"
+        fault = f"cannot be written to: {error.strerror} ({error.filename})"
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            fault = "is a link to nothing" if workdir.is_symlink() and not workdir.exists() else "is not a directory"
         raise UserError(f"workdir {workdir} {fault}") from error
-    with lock:
+    with open(lock):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"workdir {workdir} is in use by another process") from None
+        except OSError as error:
+            print(f"warning: {workdir} cannot be locked ({error.strerror}): train in it with one process only")
         if (workdir / "config.json").exists():
             different = differences(read_config(workdir), config)
             if different:
@@ -106,42 +120,49 @@ def read_config(workdir: pathlib.Path, data_dir: pathlib.Path | str | None = Non
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """A JSON object. Raises UserError if the file holds something else, or lacks a key that every such file has."""
     try:
-        return json.loads(path.read_text())
+        values = json.loads(path.read_text())
+        if not isinstance(values, dict) or not values.keys() >= KEYS.get(path.name, set()):
+            raise ValueError("it is not what a run writes")
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
+        hint = "delete it, and the same command writes it again"
+        raise UserError(f"{path} is damaged ({error}): {hint}") from error
+    return values
 
 
 def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
     """Replaces the file at once, so that no reader ever sees half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(values, indent=2) + "\n")
-    temporary.replace(path)
+    files.replace(path, json.dumps(values, indent=2) + "\n")
 
 
 def describe_run(workdir: pathlib.Path, config: Config, params: Any, num_devices: int) -> dict[str, Any]:
     """Writes run.json: what the run was started with and, under `resumed`, when it went on and what had changed then.
 
-    Returns it, and as `changed` the names of foreign modules that have changed since the start.
+    Returns it, and as `changed` what has changed since the start and may change results: the names of foreign modules,
+    and the number of cores.
     """
-    path, files = workdir / "run.json", {}
+    path, code = workdir / "run.json", {}
     if config.foreign_modules:
         from s5jax.train import modules
 
-        files = modules.files_of(config)
+        code = modules.files_of(config)
     ours = {"s5jax": s5jax.__version__, "python": platform.python_version()}
     run = {
         "started": now(),
         "parameters": sum(x.size for x in jax.tree.leaves(params)),
         "device": f"{num_devices} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "git_commit": _git_commit(),
-        "code": {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()},
+        "code": {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in code.items()},
         "versions": ours | {name: importlib.metadata.version(name) for name in DEPENDENCIES},
     }
     changed = []
     if path.exists():
         first = read_json(path)
         changed = [name for name, value in first["code"].items() if run["code"].get(name, value) != value]
+        if jax.default_backend() == "cpu" and first.get("cores", run["cores"]) != run["cores"]:
+            changed.append(f"the number of cores ({first['cores']}, now {run['cores']}), and with it rounding,")
         other = {name: value for name, value in run.items() if first.get(name) != value}
         run = {**first, "resumed": [*first.get("resumed", []), {"started": run["started"], **other}]}
     write_json(path, run)
@@ -154,7 +175,7 @@ def now() -> str:
 
 def _git_commit() -> str | None:
     """The commit of the code, with "-dirty" if files have changed since; `None` outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     here = pathlib.Path(__file__).parent
     try:
         return subprocess.check_output(command, cwd=here, text=True, stderr=subprocess.DEVNULL).strip()

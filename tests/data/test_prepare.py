@@ -156,9 +156,52 @@ def test_of_two_at_once_the_last_one_counts(tmp_path, toy):
     assert [path.name for path in (tmp_path / "prepared").iterdir()] == ["toy"]
 
 
-def test_what_a_killed_preparation_leaves_is_reported(tmp_path, toy):
-    (tmp_path / "prepared/.toy-abc").mkdir(parents=True)
-    assert any(".toy-abc is left from a preparation that was killed" in line for line in prepare("toy", tmp_path))
+def test_what_a_killed_preparation_leaves_is_deleted_and_an_old_store_comes_back(tmp_path, toy):
+    prepare("toy", tmp_path)
+    before = contents(tmp_path)
+    left = tmp_path / "prepared/.toy-abc"
+    (left / "store").mkdir(parents=True)
+    (tmp_path / "prepared/toy").rename(left / "replaced")  # killed between the two moves
+    assert any("is there already" in line for line in prepare("toy", tmp_path))
+    assert contents(tmp_path) == before
+    (left / "store").mkdir(parents=True)
+    prepare("toy", tmp_path, force=True)
+    assert contents(tmp_path).keys() == before.keys()
+
+
+def test_what_a_running_preparation_has_made_is_left_alone(tmp_path, toy):
+    left = tmp_path / "prepared/.toy-abc"
+    (left / "store").mkdir(parents=True)
+    with preparation._locked(left) as alone:
+        assert alone
+        prepare("toy", tmp_path)
+        assert (left / "store").exists()
+
+
+@pytest.mark.parametrize("field", ["inputs", "labels", "lengths"])
+@pytest.mark.parametrize("large", [False, True])
+def test_a_change_of_what_is_read_is_noticed(tmp_path, toy, monkeypatch, large, field):
+    monkeypatch.setattr(store, "is_large", lambda path: large)
+    prepare("toy", tmp_path)
+    store.read(FORMAT, tmp_path)
+    file = tmp_path / f"prepared/toy/test.{field}.npy"
+    whole = bytearray(file.read_bytes())
+    whole[-1] ^= 1
+    file.write_bytes(whole)
+    with pytest.raises(DataError, match=rf"test\.{field}\.npy: changed since it was written; run .* --force"):
+        store.read(FORMAT, tmp_path)
+    store.read(FORMAT, tmp_path, verify=False)
+
+
+def test_blocks_of_a_large_file_show_a_change_of_any_page(tmp_path):
+    file = tmp_path / "large"
+    file.write_bytes(bytes(40_000))
+    before = store.sha256_of_blocks(file)
+    for place in (0, 4096, 19_999, 39_999):
+        file.write_bytes(bytes(place) + b"x" + bytes(39_999 - place))
+        assert store.sha256_of_blocks(file) != before
+    file.write_bytes(bytes(40_001))
+    assert store.sha256_of_blocks(file) != before
 
 
 @pytest.mark.slow

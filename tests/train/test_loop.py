@@ -142,7 +142,7 @@ def test_a_workdir_serves_one_process_at_a_time(tmp_path):
 
 def test_what_is_no_directory_cannot_be_a_workdir(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="is a file, not a directory"):
+    with pytest.raises(UserError, match="is not a directory"):
         loop.train(tiny.config(), tmp_path / "file")
 
 

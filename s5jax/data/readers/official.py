@@ -6,6 +6,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from typing import Any
 
 from tqdm import tqdm
 
@@ -85,7 +86,7 @@ def unpack(archive: pathlib.Path, into: pathlib.Path, folder: str = ".") -> None
                     packed.extractall(target, bar(packed.infolist()))
             else:
                 with tarfile.open(archive) as tar:
-                    tar.extractall(target, bar(tar), filter="data")
+                    tar.extractall(target, bar(tar), filter=_without_links)
                     while tar.fileobj is not None and tar.fileobj.read(2**20):
                         pass  # up to the checksum at the end of a .gz
         except Exception as error:  # of tarfile, zipfile, zlib, lzma
@@ -99,6 +100,13 @@ def unpack(archive: pathlib.Path, into: pathlib.Path, folder: str = ".") -> None
                 raise DataError(f"{archive}: holds {member.name}, which is in {into} already; move one of them away")
         for member in members:
             member.rename(into / member.name)
+
+
+def _without_links(member: tarfile.TarInfo, folder: Any) -> tarfile.TarInfo:
+    """Refuses links: with them an archive could write outside the folder (CVE-2025-4517). Official ones have none."""
+    if member.issym() or member.islnk():
+        raise ValueError(f"{member.name} is a link, which could lead outside the folder")
+    return tarfile.data_filter(member, folder)
 
 
 def download(format: Format, data_dir: pathlib.Path) -> None:

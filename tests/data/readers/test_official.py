@@ -64,15 +64,16 @@ def evil_tar(path, name):
     with tarfile.open(path, "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("good"))
         member = tarfile.TarInfo(name)
-        if name == "link":
-            member.type, member.linkname = tarfile.SYMTYPE, "../../etc"
+        if "link" in name:
+            member.type = tarfile.LNKTYPE if name == "hard link" else tarfile.SYMTYPE
+            member.linkname = "good" if name == "link inside" else "../../etc"
         else:
             member.size = 3
         archive.addfile(member, io.BytesIO(b"bad"))
 
 
 @unpacks_tar
-@pytest.mark.parametrize("name", ["../outside", "a/../../outside", "link"])
+@pytest.mark.parametrize("name", ["../outside", "a/../../outside", "link", "hard link", "link inside"])
 def test_members_that_point_outside_are_refused(tmp_path, name):
     folder = tmp_path / "data"
     folder.mkdir()

@@ -1,0 +1,25 @@
+"""Writing files such that a crash or power failure leaves the old content or the new one, never a part of it."""
+
+import os
+import pathlib
+
+
+def replace(path: pathlib.Path, content: str) -> None:
+    """Writes a text file, or replaces the one there at once."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.unlink(missing_ok=True)
+    with temporary.open("x") as file:  # "x" follows no link that someone put there
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync(path.parent)
+
+
+def sync(path: pathlib.Path) -> None:
+    """Waits until a file, or which files a folder has, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
