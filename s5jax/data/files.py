@@ -5,15 +5,19 @@ import pathlib
 
 
 def replace(path: pathlib.Path, content: str) -> None:
-    """Writes a text file, or replaces the one there at once."""
+    """Writes a text file, or replaces the one there at once. OSError, with the path, leaves the old one as it was."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.unlink(missing_ok=True)
-    with temporary.open("x") as file:  # "x" follows no link that someone put there
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync(path.parent)
+    try:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("x") as file:  # "x" follows no link that someone put there
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def sync(path: pathlib.Path) -> None:

@@ -11,10 +11,14 @@ would not notice every flipped bit, and logs a traceback for each array of a fil
 import concurrent.futures
 import contextlib
 import copy
+import functools
 import json
 import logging
+import os
 import pathlib
+import re
 import shutil
+import sys
 import tempfile
 import zlib
 from typing import Any
@@ -41,6 +45,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
 
     def __init__(self, workdir: pathlib.Path, config: Config):
         self.directory, self._config = workdir.absolute() / "checkpoints", config
+        _hide_tracebacks()
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._saving: concurrent.futures.Future[None] | None = None
         self._best: tuple[int | None, int | None] = None, None  # of the second newest and of the newest checkpoint
@@ -62,7 +67,12 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
 
     def _write(self, step: int, arrays: dict[str, Any], metadata: dict[str, Any]) -> None:
         directory = self.directory / str(step)
-        ocp.save(directory, arrays, custom_metadata=metadata, overwrite=True)
+        try:
+            ocp.save(directory, arrays, custom_metadata=metadata, overwrite=True)
+        except Exception as error:  # orbax's, tensorstore's or the file system's
+            code = re.search(r"os_error_code='(\d+)'", str(error))
+            reason = os.strerror(int(code[1])) if code else str(error).partition("\n")[0]
+            raise OSError(f"{reason} ({directory})") from error
         for path in (*directory.rglob("*"), directory, self.directory):
             sync(path)
         write_json(directory / SEAL, _checksums(directory))
@@ -78,7 +88,8 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             if saving is not None:
                 saving.result()
         except OSError as error:
-            raise UserError(f"a checkpoint could not be written to {self.directory}: {error}") from error
+            fault = f"a checkpoint could not be written: {error}"
+            raise UserError(f"{fault}; those before it are intact, and the same command goes on from there") from error
 
     def restore_latest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest intact checkpoint, as host arrays, with its progress; `None` if there is none to start from.
@@ -117,6 +128,19 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         if fault is not None:
             raise UserError(f"checkpoint {self.directory / str(step)} cannot be read: {fault}")
         return load(self.directory / str(step), like)
+
+
+@functools.cache
+def _hide_tracebacks() -> None:
+    """Where a save fails, orbax logs, and tensorstore prints, up to a hundred tracebacks besides raising the error."""
+
+    def hook(fault: Any, print_all: Any = sys.unraisablehook) -> None:
+        if str(fault.exc_value) != "Event loop is closed":
+            print_all(fault)
+
+    sys.unraisablehook = hook
+    for name in ("absl", "asyncio", "concurrent.futures"):
+        logging.getLogger(name).addFilter(lambda record: record.levelno < logging.ERROR)
 
 
 def saved_steps(directory: pathlib.Path) -> list[int]:

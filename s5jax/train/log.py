@@ -33,7 +33,8 @@ class Writer(contextlib.AbstractContextManager["Writer"]):
 
     def __exit__(self, exception_type: type[BaseException] | None, *_: object) -> None:
         self._bar.close()
-        self._file.close()
+        with contextlib.suppress(OSError):  # each write was flushed, or raised this error already
+            self._file.close()
         for sink in self._sinks:
             sink.close(failed=exception_type is not None)
 
@@ -48,7 +49,10 @@ class Writer(contextlib.AbstractContextManager["Writer"]):
 
     def write(self, step: int, metrics: dict[str, Any], **timing: float) -> None:
         """Metrics after a number of steps; `timing`, which depends on the machine, goes to all but metrics.jsonl."""
-        print(json.dumps({"step": step, **metrics}), file=self._file, flush=True)
+        try:
+            print(json.dumps({"step": step, **metrics}), file=self._file, flush=True)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._file.name) from error
         for sink in self._sinks:
             sink.write(step, metrics | timing)
 
