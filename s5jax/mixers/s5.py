@@ -76,7 +76,7 @@ class Options:
 
     def __post_init__(self) -> None:
         parameters.check_choices(self)
-        parameters.check_least(self, 1, "state_size", "blocks")
+        parameters.check_between(self, 1, 2**14, "state_size", "blocks")
         if self.state_size % self.blocks:
             raise ValueError(f"state_size {self.state_size} is not divisible by blocks {self.blocks}")
         size = self.state_size // self.blocks

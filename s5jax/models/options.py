@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from s5jax.ssm.parameters import check_choices, check_least, check_share
+from s5jax.ssm.parameters import check_between, check_choices, check_least, check_share
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,8 @@ class Options:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_least(self, 1, "depth", "d_model")
+        check_between(self, 1, 1000, "depth")
+        check_between(self, 1, 2**16, "d_model")
         check_least(self, 0, "norm_epsilon", "mlp")
         check_share(self, "dropout", "bn_momentum")
         if not self.pattern:

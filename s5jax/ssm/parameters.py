@@ -41,6 +41,13 @@ def check_least(options: Any, least: int, *names: str) -> None:
             raise ValueError(f"{name} must be at least {least}, got {getattr(options, name)}")
 
 
+def check_between(options: Any, least: int, most: int, *names: str) -> None:
+    """Raises ValueError if one of these fields is outside least..most."""
+    for name in names:
+        if not least <= getattr(options, name) <= most:
+            raise ValueError(f"{name} must lie in {least}..{most}, got {getattr(options, name)}")
+
+
 def check_share(options: Any, *names: str) -> None:
     """Raises ValueError if one of these fields is not in [0, 1)."""
     for name in names:

@@ -14,9 +14,9 @@ from s5jax.ssm.parameters import pair, unpair, with_rank
 
 
 def check_state_size(n: int) -> None:
-    """Raises ValueError unless n is even and positive."""
-    if n < 2 or n % 2:
-        raise ValueError(f"state_size must be even, since states come in conjugate pairs, and at least 2; got {n}")
+    """Raises ValueError unless n is even and lies in 2..16384."""
+    if not 2 <= n <= 2**14 or n % 2:
+        raise ValueError(f"state_size must be even, since states come in conjugate pairs, in 2..16384; got {n}")
 
 
 def copies(n_ssm: int, d_model: int) -> int:

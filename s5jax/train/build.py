@@ -109,6 +109,8 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     durations = (train.duration, train.warmup, train.schedule)
     total_steps, warmup_steps, schedule_steps = (d.steps(steps_per_epoch, train.batch_size) for d in durations)
     schedule_steps = schedule_steps or total_steps
+    if total_steps >= 2**31:
+        raise UserError(f"config.train.{train.duration.key('duration')}: {total_steps} steps, more than 2^31 - 1")
     if warmup_steps >= min(total_steps, schedule_steps):
         steps = f"{total_steps} steps" if total_steps <= schedule_steps else f"{schedule_steps} steps of the schedule"
         warmup = f"config.train.{train.warmup.key('warmup')} {train.warmup.amount}"

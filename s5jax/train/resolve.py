@@ -44,7 +44,7 @@ def load_file(file: str) -> dict[str, Any]:
             sys.path.insert(0, str(directory.parent))
     try:
         names = runpy.run_path(file)
-    except Exception as error:  # the file is the user's
+    except (Exception, SystemExit) as error:  # the file is the user's
         from s5jax.train import modules
 
         raise UserError(f"config file {file} cannot be run: {modules.fault_of(error)}") from error
@@ -59,7 +59,7 @@ def load_config(file_and_arg: str) -> ml_collections.ConfigDict:
     get_config = load_file(file)["get_config"]
     try:
         config = get_config(arg) if arg else get_config()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = error if isinstance(error, ValueError) else f"get_config() failed: {type(error).__name__}: {error}"
         raise UserError(f"{file}: {reason}") from error
     if not isinstance(config, ml_collections.ConfigDict):
@@ -103,6 +103,8 @@ def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> Non
         value: Any = text
         with contextlib.suppress(ValueError, TypeError, SyntaxError):
             value = ast.literal_eval(text.title() if text.lower() in ("true", "false") else text)
+        if value == 0 and type(value) is float and re.match(r"[-+]?[0.]*[1-9]", text):
+            raise UserError(f"config.{name}: {shown(text)} is too small, it would be rounded to 0")
         assign(config, name, value)
     pattern = config.get("model", {}).get("pattern", models.Options.pattern)
     pattern = [pattern] if isinstance(pattern, str) else pattern
@@ -151,7 +153,7 @@ def _fields(cls: Any) -> list[str]:
 
 def _dict(values: Any, where: str) -> dict[str, Any]:
     if not isinstance(values, dict):
-        raise UserError(f"{where} is a section of fields, got {values!r}")
+        raise UserError(f"{where} is a section of fields, got {shown(values)}")
     return values
 
 
@@ -232,26 +234,36 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return build(hint, value, where)
     if origin is Literal:
         if value not in parts:
-            raise UserError(f"{where} must be one of {', '.join(map(str, parts))}; got {value!r}")
+            raise UserError(f"{where} must be one of {', '.join(map(str, parts))}; got {shown(value)}")
         return value
     if origin in (types.UnionType, typing.Union):
         for part in parts:
             with contextlib.suppress(UserError):
                 return _value(part, value, where)
-        raise UserError(f"{where} takes {str(hint).replace('typing.', '')}, got {value!r} ({type(value).__name__})")
+        raise UserError(
+            f"{where} takes {str(hint).replace('typing.', '')}, got {shown(value)} ({type(value).__name__})"
+        )
     if origin is tuple:
         if not isinstance(value, tuple | list):
             examples = {str: "('s5', 'attention')", float: "(1.0, 2.0)"}
             example = examples.get(parts[0], "(('@dynamics', {'lr': 0.001}),)")
-            raise UserError(f'{where} takes a tuple such as "{example}", got {value!r}')
+            raise UserError(f'{where} takes a tuple such as "{example}", got {shown(value)}')
         parts = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
         if len(parts) != len(value):
-            raise UserError(f"{where} takes {len(parts)} values, got {value!r}")
+            raise UserError(f"{where} takes {len(parts)} values, got {shown(value)}")
         return tuple(_value(part, v, f"{where}[{i}]") for i, (part, v) in enumerate(zip(parts, value, strict=True)))
     if origin is dict:
         return _dict(value, where)
-    if hint is float and type(value) is int and abs(value) < 2**53:
-        value = float(value)
-    if type(value) is not hint or (hint is float and not math.isfinite(value)):
-        raise UserError(f"{where} takes {hint.__name__}, got {value!r} ({type(value).__name__})")
+    if hint is float and type(value) is int:
+        value = float(value) if abs(value) < 10**300 else math.inf
+    if hint is float and (value in ("nan", "inf", "-inf") or (type(value) is float and not math.isfinite(value))):
+        raise UserError(f"{where} must be a finite number, got {value}")
+    if type(value) is not hint:
+        raise UserError(f"{where} takes {hint.__name__}, got {shown(value)} ({type(value).__name__})")
     return value
+
+
+def shown(value: Any) -> str:
+    """A value in an error message, cut if it is long."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:80]}... ({len(text)} characters)"
