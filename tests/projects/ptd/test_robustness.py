@@ -19,7 +19,6 @@ from s5jax.train import trained as trained_runs
 from s5jax.train.build import build
 from s5jax.train.trained import Trained
 
-
 SMALL = "projects/ptd/configs/robustness.py:s5"
 
 
@@ -85,13 +84,13 @@ def test_a_sinusoid_is_added_in_the_time_of_each_feature(trained, place):
     assert len(set(found)) > 1
 
 
-def test_no_disturbance_and_any_batch_size_give_the_accuracy_of_the_model(trained):
-    model, task = trained
+def test_no_disturbance_and_any_batch_size_give_the_accuracy_of_the_model(small):
+    model, task = small
     split = task.splits["test"]
     logits = jax.jit(model)(task.prepare(jnp.asarray(split.inputs)))
     expected = np.mean(np.asarray(logits).argmax(-1) == split.labels)
     for kind, size in (("white", 100), ("pink", 360), ("sinusoid", 77)):
-        (found,) = disturbance.accuracy(*trained, [Disturbance(kind, 0.0)], batch_size=size)
+        (found,) = disturbance.accuracy(*small, [Disturbance(kind, 0.0)], batch_size=size)
         assert found == pytest.approx(expected, abs=1.5 / 360)
 
 
