@@ -41,28 +41,30 @@ PARTS = [(), ("weights",), ("lengths", "counted"), ("weights", "lengths", "count
 
 def check(objective, outputs, batch, expected, gradient):
     """Sums and weights in both precisions, the gradient of the loss, and sums over random parts of the batch."""
+    order = np.random.default_rng(1).permutation(B)
+
+    @jax.jit
+    def everything(x, batch):
+        def loss(x):
+            metrics = objective(x, batch)
+            return metrics["loss"][0], metrics
+
+        parts = [
+            objective(x[index], {name: v[index] for name, v in batch.items()})
+            for index in np.split(order, [1, 1 + B // 2])
+        ]
+        return *jax.grad(loss, has_aux=True)(x), jax.tree.map(lambda *sums: sum(sums), *parts)
+
     for double, tolerance in ((True, 1e-12), (False, 1e-5)):
         with double_precision(double):
-            kind = jnp.float64 if double else jnp.float32
-            x = jnp.asarray(outputs, kind)
-            given = {name: jnp.asarray(v, kind if v.dtype == np.float64 else v.dtype) for name, v in batch.items()}
-
-            def loss(x, given=given):
-                metrics = objective(x, given)
-                return metrics["loss"][0], metrics
-
-            grad, metrics = jax.grad(loss, has_aux=True)(x)
+            kind = np.float64 if double else np.float32
+            given = {name: np.asarray(v, kind if v.dtype == np.float64 else v.dtype) for name, v in batch.items()}
+            grad, metrics, together = everything(np.asarray(outputs, kind), given)
             assert metrics.keys() == expected.keys()
             assert all(v.dtype == kind for pair in metrics.values() for v in pair)
             for name, pair in expected.items():
                 np.testing.assert_allclose(metrics[name], pair, rtol=tolerance, atol=tolerance, err_msg=name)
             assert relative_error(grad, gradient) < 10 * tolerance
-            order = np.random.default_rng(1).permutation(B)
-            parts = [
-                objective(x[index], {name: v[index] for name, v in given.items()})
-                for index in np.split(order, [1, 1 + B // 2])
-            ]
-            together = jax.tree.map(lambda *sums: sum(sums), *parts)
             np.testing.assert_allclose(jax.tree.leaves(together), jax.tree.leaves(metrics), rtol=tolerance, atol=1e-7)
 
 
@@ -150,10 +152,9 @@ def test_gaussian(per_step, parts):
     expected = {"loss": (surprise(outputs), weight.sum()), "mse": (mse, weight.sum())}
     batch["labels"][weight == 0] = np.nan
     gradient = differences(surprise, outputs)
-    analytic = jax.grad(lambda x, b: gaussian.objective(x, b)["loss"][0])
+    analytic = jax.jit(jax.grad(lambda x, b: gaussian.objective(x, b)["loss"][0]))
     with double_precision():
-        given = {name: jnp.asarray(value) for name, value in batch.items()}
-        exact = np.asarray(analytic(jnp.asarray(outputs), given))
+        exact = np.asarray(analytic(outputs, batch))
     assert relative_error(exact, gradient) < 1e-8
     check(gaussian.objective, outputs, batch, expected, exact)
 
@@ -211,9 +212,11 @@ def test_nan_and_labels_that_do_not_count_do_not_matter_to_a_classification(per_
     spoiled = {**batch, "labels": jnp.where(counts, labels, -100)}
     smoothed = {"label_smoothing": 0.1, "class_weights": jnp.arange(1.0, CLASSES + 1)}
 
+    @jax.jit
+    @jax.value_and_grad
     def loss(outputs, batch):
         return classification.objective(outputs, batch, **smoothed)["loss"][0]
 
-    expected = jax.value_and_grad(loss)(outputs, batch)
-    actual = jax.value_and_grad(loss)(jnp.where(counts[..., None], outputs, jnp.nan), spoiled)
+    expected = loss(outputs, batch)
+    actual = loss(jnp.where(counts[..., None], outputs, jnp.nan), spoiled)
     jax.tree.map(np.testing.assert_array_equal, actual, expected)

@@ -37,7 +37,7 @@ numbers = itertools.count()
 
 
 @pytest.fixture
-def probe(tmp_path, monkeypatch):
+def probe(without_model, tmp_path, monkeypatch):
     """A config with an evaluator that reports a value, in a module that no other test has imported."""
 
     def make(value, *fields):

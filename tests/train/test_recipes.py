@@ -81,7 +81,7 @@ def test_mistakes_in_a_mixer(model, field, message):
     assert message in str(error.value)
 
 
-def test_unstable_modes_are_reported(tmp_path, capsys):
+def test_unstable_modes_are_reported(without_model, tmp_path, capsys):
     """A mode that grows is named at each evaluation, with what keeps it from growing; training goes on."""
     fields = ("--config.mixers.s4d.real_transform=none", "--config.optim.ssm_lr=1.0", "--config.train.epochs=2")
     loop.train(tiny.config(*fields, recipe="configs/digits.py:s4d-lin"), tmp_path / "run")

@@ -11,7 +11,6 @@ import tiny
 from s5jax.data.task import Split
 from s5jax.train import resolve as configs
 from s5jax.train.build import build as build_experiment
-from s5jax.train.build import load_task
 from s5jax.train.program import Program
 
 RECIPES = (
@@ -25,7 +24,7 @@ def build(recipe: str, *overrides: str):
     values = configs.load_config(f"{tiny.ROOT}/configs/{recipe}")
     configs.override(values, overrides)
     config = configs.resolve(values)
-    return config, load_task(config, blank=True)
+    return config, tiny.load_blank_task(config)
 
 
 @pytest.mark.parametrize(
@@ -79,9 +78,8 @@ def shrunk(recipe: str, model: str):
     return config, dataclasses.replace(task, splits=splits, length=24)
 
 
-FEW = {("lra/listops", "s5"), ("lra/image", "s5")}
-# Each other recipe with one model, in turn; the step of every pair is a slow test.
-TRACED = [(recipe, MODELS[i % len(MODELS)]) for i, recipe in enumerate(RECIPES) if (recipe, "s5") not in FEW]
+# Each recipe with one model, in turn; the step of every pair is a slow test.
+TRACED = [(recipe, MODELS[i % len(MODELS)]) for i, recipe in enumerate(RECIPES)]
 
 
 @pytest.mark.parametrize(("recipe", "model"), TRACED)
@@ -96,10 +94,9 @@ def test_each_recipe_with_each_model_can_be_traced(recipe, model):
     assert metrics["loss"][0].shape == ()
 
 
-STEPS = [pytest.param(r, m, marks=[] if (r, m) in FEW else pytest.mark.slow) for r in RECIPES for m in MODELS]
-
-
-@pytest.mark.parametrize(("recipe", "model"), STEPS)
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_each_recipe_with_each_model_takes_a_step(recipe, model):
     """A real step changes every trained parameter, and nothing is lost on the way: loss and gradient are finite."""
     config, task = shrunk(recipe, model)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 from flax import nnx
 from numerics import load_case, relative_error
 
@@ -107,7 +108,7 @@ class Remembering:
 
 
 # All cases with both methods take long.
-QUICK = {("retrieval", "sequential"), ("postnorm_ln", "associative")}
+QUICK = {("retrieval", "sequential"), ("postnorm_ln", "sequential")}
 BOTH = [
     pytest.param(case, method, marks=[] if (case, method) in QUICK else pytest.mark.slow)
     for case in CASES
@@ -126,7 +127,7 @@ def test_six_recorded_steps(case, method):
         return model(batch["inputs"], batch.get("lengths"))
 
     logits = evaluate(state, batches[0])
-    assert relative_error(jax.nn.log_softmax(logits), data["eval_logp0"]) < 1e-4
+    assert relative_error(scipy.special.log_softmax(np.float64(logits), -1), data["eval_logp0"]) < 1e-4
 
     optimizer = Remembering(experiment.optimizer)
     state = state._replace(opt_state=optimizer.init(state.params))

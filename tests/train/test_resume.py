@@ -1,6 +1,8 @@
 """A run that is killed, at any step and by any means, ends as if it had not been."""
 
+import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -14,6 +16,7 @@ from orbax.checkpoint import v1 as ocp
 from s5jax.train import loop
 
 LONGER = (
+    tiny.DROPOUT,
     "--config.optim.average=0.9",
     "--config.optim.micro_batches=2",
     "--config.train.epochs=10",
@@ -49,6 +52,8 @@ def uninterrupted(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("uninterrupted")
     with jax.numpy_dtype_promotion("standard"):
         train(workdir)
+    # Processes of their own start with a copy of what is compiled.
+    shutil.copytree(os.environ["JAX_COMPILATION_CACHE_DIR"], tiny.cache_of_processes.name, dirs_exist_ok=True)
     return workdir
 
 

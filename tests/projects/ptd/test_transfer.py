@@ -59,7 +59,7 @@ def test_s5_from_one_feature_to_another():
 
 
 def test_features_that_are_not_there_or_not_connected():
-    options = s4.Options(state_size=2)
+    options = s4.Options(state_size=4)
     params = s4.init(jax.random.key(0), 3, options)
     with pytest.raises(ValueError, match="features run from 0 to 2, got output 3 and input 3"):
         transfer.bode(s4, options, params, params, output=3)
@@ -69,7 +69,7 @@ def test_features_that_are_not_there_or_not_connected():
 
 def test_numbers_and_figure(tmp_path):
     options = s4.Options(state_size=4)
-    params = s4.init(jax.random.key(0), 2, options)
+    params = s4.init(jax.random.key(0), 3, options)
     result = transfer.bode(s4, options, params, params)
     transfer.write_bode({0: result}, tmp_path / "bode.csv", numbered=False)
     header, *rows = csv.reader((tmp_path / "bode.csv").read_text().splitlines())
