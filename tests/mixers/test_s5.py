@@ -335,9 +335,10 @@ def test_any_shape_and_method_and_gradient(L, H, P, B, bidirectional, block, met
     assert abs(error) < 1e-5 * L * np.linalg.norm(du) * np.linalg.norm(shift)
 
 
-def test_inputs_of_double_precision(monkeypatch):
+@variants([False], bidirectional=[True, False])
+def test_inputs_of_double_precision(bidirectional, monkeypatch):
     monkeypatch.setitem(diagonal_system.BLOCKS, "cpu", (0, 64))
-    options = s5.Options(state_size=4, bidirectional=True)
+    options = s5.Options(state_size=4, bidirectional=bidirectional)
     params = initial(3, options)
     u = np.random.default_rng(0).normal(size=(2, 40, 3))
     gradient = jax.jit(jax.grad(lambda params, u: jnp.sum(jnp.sin(s5.apply(params, u, options)[0])), (0, 1)))
