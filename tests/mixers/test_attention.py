@@ -370,7 +370,7 @@ def test_dropout():
     assert relative_error(dropped(key, 0.0), whole) < 1e-6
     assert relative_error(dropped(key, 0.5), whole) > 0.1
     np.testing.assert_array_equal(dropped(key, 0.5), dropped(key, 0.5))
-    many = jax.jit(jax.vmap(dropped, (0, None)))(jax.random.split(jax.random.key(0), 1000), 0.3)
+    many = jax.jit(jax.vmap(dropped, (0, None)))(jax.random.split(key, 1000), 0.3)
     assert relative_error(many.mean(0), whole) < 0.05  # inverse scaling keeps the mean
     all_gone = dropped(key, 1.0)
     np.testing.assert_array_equal(all_gone, np.broadcast_to(params["o_bias"], x.shape))
@@ -403,6 +403,7 @@ def test_seeds_in_one_program(variant):
         assert relative_error(stepped[s], expected) < 1e-5
 
 
+@pytest.mark.slow  # every day `apply` and `step` in test_contract
 def test_export_with_symbolic_batch():
     options = Options(window=4)
     params, x = draw(options, (3, 6), np.float32)
