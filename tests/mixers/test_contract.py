@@ -428,7 +428,9 @@ def test_what_a_mixer_declares(name):
 # --- values ---
 
 
-@pytest.mark.parametrize("size", [(8, 50), *(pytest.param(n, marks=pytest.mark.slow) for n in [(16, 1), (2, 131)])])
+@pytest.mark.parametrize(
+    "size", [(8, 50), *(pytest.param(n, marks=pytest.mark.slow) for n in [(16, 50), (8, 1), (2, 131)])]
+)
 @cases(is_linear, everyday=("s5", "s4"))
 @hypothesis.settings(max_examples=5, derandomize=True, deadline=None, database=None)
 @hypothesis.given(Delta=strategies.floats(1e-4, 0.3), seed=strategies.integers(0, 2**16))
