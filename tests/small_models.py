@@ -51,6 +51,11 @@ def values(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
+def quick_key(seed):
+    """For dropout: the masks of a program compile in a third of the time that the usual random generator takes."""
+    return jax.random.key(seed, impl="rbg")
+
+
 def split(model):
     """Definition, parameters and batch statistics of a model, as trees."""
     graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)

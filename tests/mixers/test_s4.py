@@ -17,9 +17,14 @@ INITS = ("legs", "legt", "fout")
 H, STATES = 2, 16
 
 
-def initial(init="legs", features=H, seed=0, **options):
+def initial(init="legs", features=H, **options):
     options = s4.Options(**{"state_size": STATES, "init": init, "rank": 2, **options})
-    return s4.init(jax.random.key(seed), features, options), options
+    return dict(drawn(features, options)), options
+
+
+@functools.cache
+def drawn(features, options):
+    return jax.tree.map(np.asarray, s4.init(jax.random.key(0), features, options))
 
 
 @functools.cache
@@ -44,7 +49,7 @@ def dense_A(params, options):
     return dense.system(s4, one, options).A
 
 
-@variants([1, 127], L=[1, 2, 3, 127, 128, 300])
+@variants([127], L=[1, 2, 3, 127, 128, 300])
 def test_kernels_of_any_length_and_step_size_are_the_dense_ones(L):
     for init in INITS:
         params, options = initial(init)
@@ -72,9 +77,9 @@ def undamped(length):
     turns = np.array([[2.5], [3.0]]) / length  # bilinear: tan(pi turn) = Delta frequency / 2
     log_step = np.log(2 * np.tan(np.pi * turns) / np.asarray(params["A_imag"])[0, 2])
     return params | {
-        "A_real": jnp.zeros_like(params["A_real"]),
-        "P": params["P"].at[:, :, 2].set(0),
-        "log_step": jnp.asarray(log_step, jnp.float32),
+        "A_real": np.zeros_like(params["A_real"]),
+        "P": np.where(np.arange(params["P"].shape[2])[:, None] == 2, np.float32(0), params["P"]),
+        "log_step": log_step.astype(np.float32),
     }, options
 
 
@@ -146,7 +151,7 @@ def test_B_is_bounded_in_its_imaginary_part():
     )
 
 
-@pytest.mark.parametrize("n_ssm", [0, 2, 4])
+@variants([0, 2], n_ssm=[0, 2, 4])
 def test_legs_and_fout_take_turns(n_ssm):
     params, _ = initial("legs_fout", 4, n_ssm=n_ssm, rank=1)
     copies = n_ssm or 4
@@ -167,10 +172,11 @@ def test_feature_h_uses_copy_h_mod_S():
     assert relative_error(kernel(options, 5)(params, 1.0), dense_kernels({**params, **own}, 5, options)) < 1e-5
 
 
-def test_further_ranks_start_small_and_can_train():
+@variants([2], rank=[2, 3])
+def test_further_ranks_start_small_and_can_train(rank):
     """At zero their gradient would be zero for ever."""
-    (params, options), (least, _) = initial("legs", 8, rank=3), initial("legs", 8, rank=1)
-    assert params["P"].shape == (3, 8, STATES // 2, 2)
+    (params, options), (least, _) = initial("legs", 8, rank=rank), initial("legs", 8, rank=1)
+    assert params["P"].shape == (rank, 8, STATES // 2, 2)
     np.testing.assert_array_equal(params["P"][:1], least["P"])
     assert 0.005 < np.std(params["P"][1:]) < 0.02
     _, gradient = kernel_with_gradient(options, 5)(params, np.ones((1, 8, 5), np.float32))
@@ -180,7 +186,8 @@ def test_further_ranks_start_small_and_can_train():
 @pytest.mark.parametrize("transform", ["exp", "softplus", "sigmoid", "none", "relu"])
 def test_every_transform_starts_from_the_same_rates(transform):
     params, options = initial("legs", real_transform=transform)
-    np.testing.assert_allclose(s4.eigenvalues(params, options).real, -0.5 - 1e-4 * (transform == "relu"), rtol=1e-5)
+    rates = np.asarray(jax.jit(s4.eigenvalues, static_argnums=1)(params, options)).real
+    np.testing.assert_allclose(rates, -0.5 - 1e-4 * (transform == "relu"), rtol=1e-5)
 
 
 # --- what cannot be ---

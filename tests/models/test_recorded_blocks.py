@@ -1,5 +1,7 @@
 """Blocks with a mixer against what published code computed: S4 and S4D with their gate, LRU's whole layer."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,11 +73,12 @@ def test_s4_blocks(kind, direction):
     block = block_of(options, mixer, params)
 
     @jax.jit
-    def weighted_sum(x):
+    @functools.partial(jax.grad, has_aux=True)
+    def gradient(x):
         y = block(params, x)
         return jnp.sum(y * data["w"]), y
 
-    grad, y = jax.grad(weighted_sum, has_aux=True)(jnp.asarray(data["x"]))
+    grad, y = gradient(data["x"])
     assert relative_error(y, data["y"]) < 1e-4
     assert relative_error(grad, data["grad_x"]) < 1e-4
     if "y_recurrent" in data:
@@ -112,12 +115,12 @@ def test_lru_layers(order, double):
         block = block_of(options, ("lru", lru.Options(state_size=meta["N"])), params)
 
         @jax.jit
-        def weighted_sum(params, u):
+        @functools.partial(jax.grad, argnums=(0, 1), has_aux=True)
+        def gradient(params, u):
             y = block(params, u[None])[0]
             return jnp.sum(y * jnp.asarray(data["w"], kind)), y
 
-        u = jnp.asarray(data["u"], kind)
-        (grads, grad_u), y = jax.grad(weighted_sum, argnums=(0, 1), has_aux=True)(params, u)
+        (grads, grad_u), y = gradient(params, jnp.asarray(data["u"], kind))
         assert y.dtype == kind
         assert relative_error(y, data["y"]) < (1e-10 if double else 1e-5)
         errors = jax.tree.map(relative_error, {**grads, "u": grad_u}, {**renamed(data["grad"]), "u": data["grad_u"]})

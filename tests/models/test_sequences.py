@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from numerics import relative_error
-from small_models import build, differentiated, split, values
+from small_models import build, differentiated, quick_key, split, values
 
 from s5jax.models.recurrent import Pooled
 from s5jax.ssm.sequence import Sequences
@@ -48,7 +48,8 @@ def in_a_row(timed):
 @pytest.mark.parametrize(
     ("pattern", "timed"),
     [
-        (("s5-two", "lru"), True),
+        (("s5-two",), True),
+        pytest.param(("s5-two", "lru"), True, marks=pytest.mark.slow),
         pytest.param(("attention", "s4d-two"), False, marks=pytest.mark.slow),
         pytest.param(("s5", "s4d-two", "s4d-scan"), True, marks=pytest.mark.slow),
         pytest.param(("attention-two", "s4"), False, marks=pytest.mark.slow),
@@ -76,9 +77,16 @@ def test_three_sequences_in_a_row_are_each_alone(pattern, timed):
     assert relative_error(outputs[:2], outputs[jnp.array([4, 7])]) < 1e-5
 
 
-@pytest.mark.parametrize("pooling", ["mean", pytest.param("last", marks=pytest.mark.slow)])
-def test_three_sequences_in_a_row_sample_by_sample(pooling):
-    model = build("s5", "lru", pooling=pooling)
+@pytest.mark.parametrize(
+    ("pattern", "pooling"),
+    [
+        (("lru",), "mean"),
+        pytest.param(("s5", "lru"), "mean", marks=pytest.mark.slow),
+        pytest.param(("s5", "lru"), "last", marks=pytest.mark.slow),
+    ],
+)
+def test_three_sequences_in_a_row_sample_by_sample(pattern, pooling):
+    model = build(*pattern, pooling=pooling)
     prefill, step = nnx.jit(type(model).prefill), nnx.jit(type(model).step)
     batch = in_a_row(True)
     arguments = {name: batch[name][:2] for name in ("inputs", "mask", "reset", "rate")}
@@ -91,14 +99,17 @@ def test_three_sequences_in_a_row_sample_by_sample(pooling):
     np.testing.assert_array_equal(state.head.steps, end.head.steps)
     errors = jax.tree.map(relative_error, state.mixers, end.mixers)
     assert max(jax.tree.leaves(errors)) < 1e-5, errors
-    third = {name: jnp.asarray(batch[name][4:5]) for name in ("inputs", "lengths", "mask", "rate")}
-    assert relative_error(read[:1], model(**third)) < 1e-5  # the last sequence of the first row
+    third = {name: batch[name][4:5] for name in ("inputs", "lengths", "mask", "rate")}
+    assert (
+        relative_error(read[:1], nnx.jit(type(model).__call__)(model, **third)) < 1e-5
+    )  # the last sequence of the first row
 
 
 @pytest.mark.parametrize(
     ("pattern", "timed"),
     [
-        (("attention", "s4d-two"), False),
+        (("lru",), True),
+        pytest.param(("attention", "s4d-two"), False, marks=pytest.mark.slow),
         pytest.param(("s5-two", "lru"), True, marks=pytest.mark.slow),
         pytest.param(("s4",), True, marks=pytest.mark.slow),
     ],
@@ -106,7 +117,7 @@ def test_three_sequences_in_a_row_sample_by_sample(pooling):
 def test_nothing_depends_on_what_is_missing(pattern, timed):
     """Not a bit of outputs, statistics and gradients; those of what is missing are zero."""
     model = build(*pattern, dropout=0.1)
-    arguments = {**in_a_row(timed), "key": jax.random.key(0)}
+    arguments = {**in_a_row(timed), "key": quick_key(0)}
     inputs, _ = arguments.pop("inputs"), arguments.pop("weights")
     gradients = differentiated(model, train=True)
     spoiled = gradients(split(model)[1], inputs, values(8, 3), arguments)
@@ -124,10 +135,11 @@ def test_nothing_depends_on_what_is_missing(pattern, timed):
 
 def test_missing_tokens():
     model, rng = build("s5", encoder="one_hot", input_size=5), np.random.default_rng(0)
-    tokens, mask = jnp.asarray(rng.integers(0, 5, (3, L))), jnp.asarray(rng.random((3, L)) < 0.5)
-    expected = model(tokens, mask=mask)
-    np.testing.assert_array_equal(model(jnp.where(mask, -7, tokens), mask=mask), expected)
-    assert relative_error(model(tokens), expected) > 1e-3
+    tokens, mask = rng.integers(0, 5, (3, L)).astype(np.int32), rng.random((3, L)) < 0.5
+    run = jax.jit(lambda tokens, mask: model(tokens, mask=mask))
+    expected = run(tokens, mask)
+    np.testing.assert_array_equal(run(np.where(mask, -7, tokens).astype(np.int32), mask), expected)
+    assert relative_error(run(tokens, np.zeros_like(mask)), expected) > 1e-3
 
 
 @pytest.mark.parametrize("case", ["all", "missing and reset"])
