@@ -116,7 +116,7 @@ def test_help_teaches(call):
     assert status == 0 and "--config=configs/lra/listops.py:MODEL: s5, s5-ptd, " in output and "flags, " in output
     for text in (
         "optim.b2=",
-        "Decay of the running mean of its square.",
+        "Decay of the running mean of the squared gradient.",
         "train.warmup_epochs=1  (or train.warmup_s",
     ):
         assert text in output

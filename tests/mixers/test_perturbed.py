@@ -103,9 +103,9 @@ def test_s4_ptd_is_the_same_with_a_b_that_does_not_train():
     ("layer", "options", "message"),
     [
         (s5, {"ptd_kappa": 6.0}, "ptd_kappa .* got 6"),
-        (s5, {"init": "ptd-conjugate", "ptd_kappa": 0.5}, "ptd_kappa .* 1 or more, or 0; got 0.5"),
+        (s5, {"init": "ptd-conjugate", "ptd_kappa": 0.5}, "ptd_kappa must be 0 .* at least 1: .*; got 0.5"),
         (s4d, {"ptd_kappa": 6.0}, "ptd_kappa .* got 6"),
-        (s4d, {"init": "ptd-conjugate", "ptd_kappa": 0.5}, "ptd_kappa .* 1 or more, or 0; got 0.5"),
+        (s4d, {"init": "ptd-conjugate", "ptd_kappa": 0.5}, "ptd_kappa must be 0 .* at least 1: .*; got 0.5"),
     ],
 )
 def test_wrong_options_are_named(layer, options, message):

@@ -25,7 +25,7 @@ def test_product_and_gradients(shape):
 def test_rows_and_gradient():
     rng = np.random.default_rng(0)
     W, k, g = rng.normal(size=(4, 3)), np.array([[0, 3, 3, 1], [2, -1, 4, 0]]), rng.normal(size=(2, 4, 3))
-    expected, dW = np.zeros((2, 4, 3)), np.zeros((4, 3))
+    expected, dW = np.full((2, 4, 3), np.nan), np.zeros((4, 3))
     for at, row in np.ndenumerate(k):
         if 0 <= row < 4:
             expected[at] = W[row]
