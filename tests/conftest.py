@@ -29,14 +29,9 @@ def pytest_addoption(parser):
     parser.addoption("--record-costs", action="store_true", help="write down what the recipes' steps cost now")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """One process runs the everyday tests of a file: they share what it has compiled, and the file's fixtures. Quick
-    files come last, so that no process waits long for the others."""
+    """Quick files come last, so that no process waits long for the others."""
     items.sort(key=lambda item: item.path.relative_to(TESTS).parts[0] in QUICK)
-    for item in items:
-        if not item.get_closest_marker("slow") and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(TESTS).as_posix()))
 
 
 @pytest.fixture(autouse=True)

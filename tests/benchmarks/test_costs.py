@@ -51,7 +51,6 @@ def excess(now, before):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["image", "text", "pathfinder", "listops"])
-@pytest.mark.xdist_group("costs")
 def test_a_training_step_costs_no_more_than_it_did(name, request):
     now = costs(name)
     recorded = json.loads(FILE.read_text()) if FILE.exists() else {}

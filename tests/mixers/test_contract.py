@@ -83,13 +83,11 @@ ONE_DIRECTION = ("s5", "s4d", "s4", "lru", "attention")
 
 
 def cases(keep=lambda case: True, everyday=MAIN, takes=""):
-    """Cases by a condition, and by arguments or functions that the mixer takes or has; slow except for those named. One
-    process runs all tests of a case: what one test has compiled the others use."""
+    """Cases by a condition, and by arguments or functions that the mixer takes or has; slow except for those named."""
     marked = []
     for name, case in CASES.items():
         if keep(case) and can(name, takes):
-            marks = [pytest.mark.xdist_group(name)] + ([] if name in everyday else [pytest.mark.slow])
-            marked.append(pytest.param(name, marks=marks))
+            marked.append(pytest.param(name, marks=() if name in everyday else pytest.mark.slow))
     return pytest.mark.parametrize("name", marked)
 
 
@@ -668,12 +666,7 @@ SOME = ("", *ALL, "one_rate", "a_rate_each", "mask reset", "rate reset", "rate l
 @both_precisions
 @pytest.mark.parametrize(
     ("name", "only"),
-    [
-        pytest.param(name, only, marks=pytest.mark.xdist_group(name))
-        for name in CASES
-        for only in SOME
-        if can(name, only)
-    ],
+    [(name, only) for name in CASES for only in SOME if can(name, only)],
 )
 @pytest.mark.slow
 def test_an_argument_alone(name, only, precision):

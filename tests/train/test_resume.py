@@ -27,8 +27,6 @@ LONGER = (
 )
 STEPS = 10 * (1257 // 64)
 
-pytestmark = pytest.mark.xdist_group("resume")  # on one worker, that the uninterrupted run is made once
-
 
 def final_arrays(workdir):
     with ocp.training.Checkpointer(workdir / "checkpoints") as checkpoints:
