@@ -624,7 +624,7 @@ def test_a_sequence_of_no_length_keeps_the_state_that_came_in(name):
 # --- gradients ---
 
 
-@cases(everyday=("s5", "s4d", "s4", "s4d_two"))
+@cases(everyday=("s5", "s4d", "s4"))
 def test_gradients_are_those_of_the_reference_and_padding_has_none(name):
     """Without a state: the way that training takes."""
     arguments = arguments_of(name, SHORT, L, only=("lengths", "one_rate"))
@@ -677,7 +677,7 @@ def test_an_argument_alone(name, only, precision):
     check_outputs_and_gradients(name, arguments, precision)
 
 
-@costly
+@cases(everyday=("s5_two", "s4d", "s4"))
 def test_all_arguments_over_many_steps(name):
     """Values, and the derivative in one direction: blocks of steps, and what crosses from one to the next."""
     params, options = make(name, precision=FLOAT64)[1:]
@@ -759,7 +759,7 @@ def test_forward_mode_works_with_the_plain_method(name, only):
 # --- sequences in a row ---
 
 
-@cases(everyday=COSTLY, takes="reset")
+@cases(everyday=("s5", "s4d_two", "s4", "attention"), takes="reset")
 @both_precisions
 def test_sequences_in_a_row_equal_each_alone(name, precision):
     """Sequences of 1, 2 and 500 steps, in outputs and gradients."""

@@ -30,7 +30,7 @@ def compiled(mixer, options):
     return jax.jit(lambda params, x, **arguments: mixer.apply(params, x, options, **arguments))
 
 
-@variants([("s5-two", (1, L)), ("s4", (B, 1))], name=LINEAR, shape=[(1, L), (B, 1)])
+@variants([("s4", (B, 1))], name=LINEAR, shape=[(1, L), (B, 1)])
 def test_a_rate_and_a_reset_broadcast(name, shape):
     mixer, options, params, x = made(name)
     rate = np.random.default_rng(0).uniform(0.5, 2, shape).astype(np.float32)

@@ -83,7 +83,7 @@ def undamped(length):
     }, options
 
 
-@pytest.mark.parametrize("case", [*INITS, "undamped"])
+@variants(["legs", "undamped"], case=[*INITS, "undamped"])
 def test_gradients_are_those_of_the_dense_system(case):
     L = 100
     params, options = undamped(L) if case == "undamped" else initial(case, real_transform="none")

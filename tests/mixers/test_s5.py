@@ -335,7 +335,8 @@ def test_any_shape_and_method_and_gradient(L, H, P, B, bidirectional, block, met
     assert abs(error) < 1e-5 * L * np.linalg.norm(du) * np.linalg.norm(shift)
 
 
-@variants([False], bidirectional=[True, False])
+@pytest.mark.slow
+@pytest.mark.parametrize("bidirectional", [True, False])
 def test_inputs_of_double_precision(bidirectional, monkeypatch):
     monkeypatch.setitem(diagonal_system.BLOCKS, "cpu", (0, 64))
     options = s5.Options(state_size=4, bidirectional=bidirectional)

@@ -88,7 +88,7 @@ def test_unknown_lengths_out_of_range_give_nan(models, name, lengths):
 
 @pytest.mark.parametrize("name", ["one_hot", "embedding"])
 def test_unknown_ids_out_of_range_give_nan_from_then_on(models, name):
-    for wrong in (-1, 5, 300):
+    for wrong in (-1, 5):
         outputs = jax.jit(models[name])(IDS.at[0, 2].set(wrong))
         assert np.isnan(outputs[0]).all() and np.isfinite(outputs[1]).all()
         step, state = jax.jit(models[name].step), models[name].init_state(B)

@@ -280,6 +280,7 @@ def test_impossible_options(options):
         Options(**options)
 
 
+@pytest.mark.slow
 def test_a_model_that_is_only_read_can_be_transformed_as_it_is():
     model, inputs = build("leaky"), values(B, L, 2)
     expected = model(inputs)

@@ -93,7 +93,7 @@ def test_s4_blocks(kind, direction):
         assert relative_error(jnp.moveaxis(ys, 0, 1), data["y_recurrent"]) < 1e-4
 
 
-@variants([("prenorm", True), ("postnorm", False)], order=["prenorm", "postnorm"], double=[False, True])
+@variants([("prenorm", True)], order=["prenorm", "postnorm"], double=[False, True])
 def test_lru_layers(order, double):
     """Layer norm, LRU, tanh GELU, the gate of two maps, residual sum: outputs, and gradients of everything."""
     meta, data = load_case(f"lru_layer_{order}")

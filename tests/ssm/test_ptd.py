@@ -250,7 +250,8 @@ def run_processes(directory, n, kappa, environments):
     return [list(np.load(file).values()) for file in files]
 
 
-@variants([5.0], kappa=[6.0, 5.0])
+@pytest.mark.slow
+@pytest.mark.parametrize("kappa", [6.0, 5.0])
 def test_results_are_the_same_on_any_machine(kappa, tmp_path):
     """From the table and from the optimiser: the same bits with two threads, 1e-11 with the kernels of another CPU."""
     one, two, other = run_processes(

@@ -40,6 +40,7 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path, name, content):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_what_was_damaged_is_written_again_by_the_same_command(tmp_path):
     result = loop.train(CONFIG, tmp_path)
     for name in ("config.json", "run.json", "result.json"):

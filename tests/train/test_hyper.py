@@ -63,9 +63,8 @@ def test_a_run_traces_its_step_once(without_model, tmp_path, monkeypatch):
     loop.train(tiny.config("--config.train.epochs=2", "--config.num_devices=1"), tmp_path)
 
 
-@pytest.mark.parametrize(
-    "recipe", ["configs/digits.py:s5", pytest.param("configs/digits.py:s4d-lin", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["configs/digits.py:s5", "configs/digits.py:s4d-lin"])
 def test_three_seeds_are_one_program(recipe):
     """With an axis in front of state, batch and hyper they are what three runs are, over fifty steps in float64."""
     smaller = "--config.mixers.s5.bidirectional=false" if recipe.endswith(":s5") else "--config.model.depth=2"

@@ -35,7 +35,7 @@ LOSSES, LABELS, ORDER, SCHEDULES = (
     json.loads((REFERENCE / f"{name}.json").read_text())
     for name in ("recipes_losses", "recipes_labels", "example_order", "schedules")
 )
-EVERY_DAY = ("digits:s5", "lra/retrieval:s4-legs")
+EVERY_DAY = ("digits:s5",)
 PAIRS = [pytest.param(pair, marks=[] if pair in EVERY_DAY else pytest.mark.slow) for pair in LOSSES["runs"]]
 
 

@@ -108,7 +108,7 @@ class Remembering:
 
 
 # All cases with both methods take long.
-QUICK = {("retrieval", "sequential"), ("postnorm_ln", "sequential")}
+QUICK = {("postnorm_ln", "sequential")}
 BOTH = [
     pytest.param(case, method, marks=[] if (case, method) in QUICK else pytest.mark.slow)
     for case in CASES

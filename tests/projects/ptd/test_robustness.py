@@ -159,6 +159,7 @@ def test_without_residual_nothing_leads_around_an_ssm():
     np.testing.assert_allclose(after, logits, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_in_a_model_of_several_mixers_only_the_ssms_are_disturbed():
     pattern = "--config.model.pattern=('s5', 'attention')"
     heads = "--config.mixers.attention.heads=2"
