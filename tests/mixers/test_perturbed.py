@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dense import exponential
-from everyday import variants
 from numerics import relative_error
 
 from s5jax.mixers import s4d, s5
@@ -70,7 +69,8 @@ def test_s5_ptd_has_the_same_outputs_with_all_modes_as_with_half_of_them():
     assert relative_error(apply(carried, u, full)[0], apply(params, u, half)[0]) < 1e-5
 
 
-@variants([20.0], kappa=[0.0, 20.0])
+@pytest.mark.slow
+@pytest.mark.parametrize("kappa", [0.0, 20.0])
 def test_the_kernel_of_s4_ptd_is_that_of_the_dense_system(kappa):
     n, H, L = 16, 4, 100
     A, B, _ = hippo.legs(n)

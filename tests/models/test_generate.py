@@ -58,6 +58,7 @@ def test_the_likelihood_by_single_steps_is_the_parallel_one(pattern):
     np.testing.assert_allclose(by_steps, parallel, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_key_draws_the_same_text():
     model, prompt, one = language_model("s5"), np.array([[3]], np.int32), np.array([1], np.int32)
 

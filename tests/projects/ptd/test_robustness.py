@@ -145,6 +145,7 @@ def test_the_frozen_protocol_trains_nothing_of_an_ssm_but_C(model):
     assert all(np.asarray(u).any() for u in others)
 
 
+@pytest.mark.slow
 def test_without_residual_nothing_leads_around_an_ssm():
     """With C zero, no output depends on the input."""
     model, _ = untrained("projects/ptd/configs/robustness.py:s4d-legs-frozen")

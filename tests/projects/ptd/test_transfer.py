@@ -3,6 +3,7 @@ import csv
 import jax
 import numpy as np
 import pytest
+from everyday import variants
 from numerics import relative_error
 
 from projects.ptd import transfer
@@ -82,7 +83,7 @@ def test_numbers_and_figure(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bode.csv", "bode.png"]
 
 
-@pytest.mark.parametrize("depth", [1, 2, 5])  # 5: in a grid with an empty corner
+@variants([5], depth=[1, 2, 5])  # 5: in a grid with an empty corner
 def test_numbers_and_figure_of_all_layers(tmp_path, depth):
     options = s4d.Options(state_size=4, init="inv")
     layers = [s4d.init(jax.random.key(k), 2, options) for k in range(depth)]
