@@ -265,6 +265,7 @@ def test_a_split_of_which_nothing_counts_has_no_metrics(tmp_path, monkeypatch):
     task = experiment.task
     train = dataclasses.replace(task.splits["train"], weights=None)
     monkeypatch.setattr(loop, "load_task", lambda _: dataclasses.replace(task, splits={**task.splits, "train": train}))
+    monkeypatch.setattr(program, "train_step", tiny.train_step)
     with pytest.raises(UserError, match="nothing of the validation split of task digits counts: all its weights are 0"):
         loop.train(tiny.config(), tmp_path)
 
