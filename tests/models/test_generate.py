@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from everyday import variants
 from small_models import build, quick_key
 

@@ -256,7 +256,6 @@ def test_weights_of_sequences_do_not_stand_in_the_way_of_a_stride():
     assert made.evaluate(made.place(state), "val", stride=2)["accuracy"] < 1
 
 
-@pytest.mark.slow
 def test_a_split_of_which_nothing_counts_has_no_metrics(tmp_path, monkeypatch):
     """In testing, where labels may be secret; in validation that is told, and not as a loss that diverged."""
     experiment, state = weighted(np.zeros)
