@@ -43,7 +43,7 @@ def main() -> int:
             return 0
         if not arguments.workdir:
             raise UserError("--workdir=DIR is missing: the folder for the run (--dry_run needs none)")
-        workdir = pathlib.Path(arguments.workdir).expanduser()
+        workdir = pathlib.Path(os.path.expanduser(arguments.workdir))
         train(config, workdir, STARTED)
     except Interrupted as interruption:
         print(interruption, flush=True)
@@ -52,7 +52,8 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"error: {error}; what was saved before is intact, the same command goes on from there", file=sys.stderr)
+        advice = "" if arguments.dry_run else "; what was saved before is intact, the same command goes on from there"
+        print(f"error: {error}{advice}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; what was saved before is kept", flush=True)

@@ -1,5 +1,6 @@
 """Writing files such that a crash or power failure leaves the old content or the new one, never a part of it."""
 
+import errno
 import os
 import pathlib
 
@@ -14,10 +15,10 @@ def replace(path: pathlib.Path, content: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        sync(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
+    sync(path.parent)
 
 
 def sync(path: pathlib.Path) -> None:
@@ -25,5 +26,8 @@ def sync(path: pathlib.Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP, errno.EBADF)):
+            raise  # some file systems cannot sync folders
     finally:
         os.close(descriptor)

@@ -116,7 +116,8 @@ def prepare(name: str, request: Request, *, force: bool = False, say: Callable[[
     if request.data_dir.is_file():
         raise DataError(f"--data_dir={request.data_dir}: not a folder; unpack it if it is an archive")
     for left in goal.parent.glob(f".{name}-*"):
-        with _locked(left) as alone:
+        # What another process has finished meanwhile is gone, and what belongs to another user stays.
+        with contextlib.suppress(FileNotFoundError, PermissionError), _locked(left, wait=False) as alone:
             if alone and any(left.iterdir()):  # the process that made it was killed
                 if (left / "replaced").exists() and not goal.exists():
                     (left / "replaced").rename(goal)
@@ -135,7 +136,7 @@ def prepare(name: str, request: Request, *, force: bool = False, say: Callable[[
     plan = _plan(task, request)
     say(f"{name}: {plan.origin}")
     goal.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=goal.parent, prefix=f".{name}-") as temporary, _locked(temporary):
+    with tempfile.TemporaryDirectory(dir=goal.parent, prefix=f".{name}-") as temporary, _locked(temporary, wait=True):
         made, replaced = pathlib.Path(temporary, "store"), pathlib.Path(temporary, "replaced")
         made.mkdir()
         summaries = _count(task.FORMAT, plan.parts, name, made)
@@ -157,11 +158,11 @@ def prepare(name: str, request: Request, *, force: bool = False, say: Callable[[
 
 
 @contextlib.contextmanager
-def _locked(folder: pathlib.Path | str) -> Iterator[bool]:
+def _locked(folder: pathlib.Path | str, *, wait: bool) -> Iterator[bool]:
     """Locks a temporary folder, so that others leave it alone; false if another process has locked it."""
     descriptor, alone = os.open(folder, os.O_RDONLY), True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError:  # another has it, or the file system has no locks
         alone = False
     try:

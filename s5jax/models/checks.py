@@ -21,14 +21,15 @@ def check(model: Any, inputs: Any, *, steps: bool = True, least: int = 1, **give
     good = inputs.ndim == len(axes) and all(a in ("B", "L", str(n)) for a, n in zip(axes, inputs.shape, strict=True))
     _require(good, f"inputs must have the shape ({', '.join(axes)}), got {inputs.shape}")
     batch, time = inputs.shape[:documents], inputs.shape[: documents + steps]
-    counted = np.ones(time, bool)
+    valid = counted = np.ones(time, bool)
     if (lengths := given.get("lengths")) is not None:
         lengths = np.asarray(lengths)
         _require(lengths.dtype.kind in "iu", f"lengths must be integers, got {lengths.dtype}")
         _require(lengths.shape == batch, f"lengths must have the shape {batch}, got {lengths.shape}")
         outside = lengths[(lengths < least) | (lengths > time[-1])]
         _require(not outside.size, f"lengths must lie in {least}..{time[-1]}, got {outside[:1].sum()}")
-        counted = np.arange(time[-1]) < lengths[..., None]
+        valid = np.arange(time[-1]) < lengths[..., None]
+        counted = valid if model.encoder.options.mask_padding or not least else counted
     for name in ("mask", "reset"):
         if (flags := given.get(name)) is not None:
             flags = np.asarray(flags)
@@ -39,7 +40,7 @@ def check(model: Any, inputs: Any, *, steps: bool = True, least: int = 1, **give
         rate = np.asarray(rate)
         fits = any(_broadcasts(rate, shape) for shape in ((), batch, time))
         _require(fits, f"rate must have the shape (), {batch} or {time}, got {rate.shape}")
-        used = np.broadcast_to(rate, time)[counted] if steps and rate.ndim == len(time) else rate
+        used = np.broadcast_to(rate, time)[valid] if steps and rate.ndim == len(time) else rate
         _require(np.isfinite(used).all() and (used >= 0).all(), "rate must be finite and at least 0")
     if tokens:
         _require(inputs.dtype.kind in "iu", f"inputs must be token ids, which are integers; got {inputs.dtype}")

@@ -78,8 +78,8 @@ class Model(nnx.Module):
         options.
 
         Raises ValueError for arguments of a wrong shape or type, lengths outside 1..L, token ids outside the vocabulary
-        and rates that are negative or not finite. Where the values are not known, as under `jax.jit`, the outputs that
-        depend on them are NaN.
+        and rates that are negative or not finite. Where the values are not known, as under `jax.jit`, the outputs of
+        this call that depend on them are NaN.
         """
         inputs, sequences = self._border(inputs, lengths=lengths, mask=mask, reset=reset, rate=rate)
         x, _ = self.encoder(inputs, sequences, train=train, key=key, dropout=dropout)
@@ -92,16 +92,22 @@ class Model(nnx.Module):
             from s5jax.models import checks
 
             checks.check(self, inputs, steps=steps, least=least, **given)
-        given = {name: self.decoder.fold(jnp.asarray(value)) for name, value in given.items()}
+        inputs, given = jnp.asarray(inputs), {name: jnp.asarray(value) for name, value in given.items()}
+        batch, time = inputs.shape[: self.decoder.documents], inputs.shape[: self.decoder.documents + steps]
+        for name in [name for name in ("mask", "reset") if name in given]:
+            given[name] = jnp.broadcast_to(given[name].astype(bool), time)
         if "rate" in given:
-            given["rate"] = jnp.where(given["rate"] >= 0, given["rate"], jnp.nan)
-        return self.decoder.fold(jnp.asarray(inputs)), Sequences(**given)
+            rate = jnp.where(given["rate"] >= 0, given["rate"], jnp.nan)
+            shape = {len(batch): batch, len(time): time}.get(rate.ndim, ())
+            given["rate"] = jnp.broadcast_to(rate, shape)
+        return self.decoder.fold(inputs), Sequences(**{name: self.decoder.fold(value) for name, value in given.items()})
 
     def _without_bad_lengths(self, outputs: Array, sequences: Sequences, L: int, least: int) -> Array:
         """The outputs, NaN for sequences whose length is outside least..L."""
         if sequences.lengths is None:
             return outputs
-        bad = (sequences.lengths < least) | (sequences.lengths > L)
+        lengths = sequences.lengths.astype(jnp.int32)  # a narrow integer type may not hold L
+        bad = (lengths < least) | (lengths > L)
         bad = bad.reshape(-1, self.decoder.documents).any(1)
         return jnp.where(bad.reshape(-1, *(1,) * (outputs.ndim - 1)), jnp.nan, outputs)
 
@@ -129,7 +135,7 @@ class Model(nnx.Module):
         bidirectional, or a rate is given and it takes none."""
         from s5jax.models import recurrent
 
-        return recurrent.discretize(self.encoder, self.decoder.fold(rate))
+        return recurrent.discretize(self.encoder, None if rate is None else self.decoder.fold(jnp.asarray(rate)))
 
     def step(
         self,
@@ -153,7 +159,7 @@ class Model(nnx.Module):
             raise ValueError("rate is part of the cells; pass it to discretize(rate) instead")
         from s5jax.models import recurrent
 
-        inputs, (_, mask, reset, _) = self._border(inputs, steps=False, mask=mask, reset=reset)
+        inputs, (_, mask, reset, _) = self._border(inputs, steps=False, mask=mask, reset=reset, rate=rate)
         x, mixer_states = recurrent.step(self.encoder, state.mixers, inputs, cells, mask=mask, reset=reset)
         mask, reset = (None if given is None else given[:, None] for given in (mask, reset))
         outputs, head_state = self.decoder.read(x[:, None], Sequences(mask=mask, reset=reset), state.head)
@@ -164,7 +170,11 @@ class Model(nnx.Module):
     ) -> tuple[Float[Array, "B L outputs"], State]:
         """Applies `step` to inputs (B, L, C) or (B, L) in one loop. Returns the outputs after each step, (B, L,
         outputs), and the final state. `cells` are from `discretize`; default: those at rate 1."""
-        cells = self.discretize() if cells is None else cells
+        inputs, cells = jnp.asarray(inputs), self.discretize() if cells is None else cells
+        if not isinstance(inputs, jax.core.Tracer):
+            from s5jax.models import checks
+
+            checks.check(self, inputs)
 
         def advance(state: State, sample: Array) -> tuple[State, Array]:
             outputs, state = self.step(state, sample, cells)

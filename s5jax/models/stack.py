@@ -60,7 +60,7 @@ class Stack(nnx.Module):
         if not options.mask_padding and state is None:
             sequences = sequences._replace(lengths=None, rate=gaps(sequences.rate, sequences.lengths))
         masks, probability = None, options.dropout if dropout is None else dropout
-        if train and key is None and not (isinstance(probability, int | float) and probability == 0):
+        if train and key is None and (isinstance(probability, jax.core.Tracer) or float(probability)):
             raise ValueError("training with dropout needs a key; dropout=0.0 trains without dropout")
         if key is not None and (options.dropout or dropout is not None):
             inside = any(block.ability("DROPOUT") for block in self.layers)
@@ -103,6 +103,8 @@ class Stack(nnx.Module):
         self, inputs: Shaped[Array, "B ..."], counted: Bool[Array, "B ..."] | None = None
     ) -> Float[Array, "B ..."]:
         """Applies the encoder, after setting inputs to zero where `counted` is false; NaN there has no effect."""
+        if self.options.encoder != "dense" and not jnp.issubdtype(inputs.dtype, jnp.integer):
+            raise ValueError(f"inputs must be token ids, which are integers; got {inputs.dtype}")
         if counted is not None:
             counted = counted.reshape(counted.shape + (1,) * (inputs.ndim - counted.ndim))
             inputs = jnp.where(counted, inputs, jnp.zeros((), inputs.dtype))

@@ -117,7 +117,8 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         newest = self.directory / str(intact[-1])
         progress = progress_of(newest, self._config)
         if progress["best_step"] not in intact:
-            _log.warning("warning: checkpoint %s, the best, is missing or damaged", progress["best_step"])
+            if progress["best_step"] is not None:
+                _log.warning("warning: checkpoint %s, the best, is missing or damaged", progress["best_step"])
             progress |= {"best_step": None, "best": None}
         self._best = None, progress["best_step"]
         return load(newest, like), progress
@@ -140,7 +141,14 @@ def _hide_tracebacks() -> None:
 
     sys.unraisablehook = hook
     for name in ("absl", "asyncio", "concurrent.futures"):
-        logging.getLogger(name).addFilter(lambda record: record.levelno < logging.ERROR)
+        logging.getLogger(name).addFilter(_is_not_of_orbax)
+
+
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
+    return record.levelno < logging.ERROR or not any(
+        name in record.pathname + trace for name in ("orbax", "tensorstore")
+    )
 
 
 def saved_steps(directory: pathlib.Path) -> list[int]:

@@ -24,7 +24,7 @@ def folder(text: str) -> pathlib.Path:
     """The argument of an option that names a folder; ~ is the user's."""
     if not text:
         raise argparse.ArgumentTypeError("the name of a folder is missing")
-    return pathlib.Path(text).expanduser()
+    return pathlib.Path(os.path.expanduser(text))
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:

@@ -138,22 +138,27 @@ def read(workdir: pathlib.Path, which: Which, like: TrainState, config: Config) 
 
     Raises UserError if there is none, it is damaged, or it belongs to another config.
     """
-    directory = workdir.absolute() / "checkpoints"
+    directory, seen = workdir.absolute() / "checkpoints", None
     for _ in range(10):  # what is listed may be gone when it is read: then the run has something newer
         try:
             faults = checkpoint.faults_in(directory)
             intact = [step for step, fault in faults.items() if fault is None]
-            for step, fault in faults.items():
-                if fault not in (None, checkpoint.UNFINISHED) and step > max(intact, default=-1):
-                    hint = "move it away to use the one before it" if intact else "there is no other"
-                    raise UserError(f"checkpoint {directory / str(step)}, the newest, is damaged: {fault}; {hint}")
+            newer = {step: fault for step, fault in faults.items() if step > max(intact, default=-1)}
+            damaged = {step: fault for step, fault in newer.items() if fault != checkpoint.UNFINISHED}
+            if damaged and damaged == seen:  # not just one that the run was deleting
+                (step, fault), hint = max(damaged.items()), "move it away to use the one before it"
+                raise UserError(f"checkpoint {directory / str(step)}, the newest, is damaged: {fault}; {hint}")
+            if damaged:
+                seen = damaged
+                time.sleep(0.1)
+                continue
             if not intact:
                 break
             progress = checkpoint.progress_of(directory / str(intact[-1]), config)
-            step = progress["best_step"] if which == "best" else intact[-1]
-            result = read_json(workdir / "result.json") if (workdir / "result.json").exists() else {}
-            if which == "best" and result.get("best_step", step) != step:
-                raise UserError(f"checkpoint {directory / str(result['best_step'])}, the best, is missing or damaged")
+            result = read_json(workdir / "result.json") if (workdir / "result.json").exists() else progress
+            step = result["best_step"] if which == "best" else intact[-1]
+            if step not in intact and result is not progress:
+                raise UserError(f"checkpoint {directory / str(step)}, the best, is missing or damaged")
             if step is None:
                 raise UserError(f"{workdir} has not been evaluated yet, and so has no best checkpoint; take the latest")
             if step in intact:

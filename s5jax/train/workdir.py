@@ -45,8 +45,8 @@ DEPENDENCIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "
 
 @contextlib.contextmanager
 def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
-    """Locks the directory for this process and checks that it belongs to this config. `record` then writes the config
-    down.
+    """Locks the directory for this process and checks that it belongs to this config, or to none since it has no
+    checkpoint. `record` then writes the config down.
 
     Raises UserError if it belongs to another config, or is in use by another process.
     """
@@ -65,24 +65,25 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
             raise UserError(f"workdir {workdir} is in use by another process") from None
         except OSError as error:
             print(f"warning: {workdir} cannot be locked ({error.strerror}): train in it with one process only")
-        if (workdir / "config.json").exists():
-            different = differences(read_config(workdir), config)
-            if different:
+        if (workdir / "config.json").exists() and (different := differences(read_config(workdir), config)):
+            if any((workdir / "checkpoints").glob("*")) or (workdir / "result.json").exists():
                 raise UserError(f"workdir {workdir} belongs to another config; take another workdir, or {different}")
+            for name in ("data.json", "run.json"):  # of a run that ended before its first checkpoint
+                (workdir / name).unlink(missing_ok=True)
         yield
 
 
 def differences(old: Config, new: Config) -> str:
     """The fields in which two configs differ, in words; "" if there are none.
 
-    `task.data_dir` and `train.resident_gib` are ignored.
+    `task.data_dir`, `train.resident_gib` and `log` are ignored, because the numbers do not depend on them.
     """
     plain = (json.loads(json.dumps(config.to_dict())) for config in (old, new))
     there, now = (traverse_util.flatten_dict(values, sep=".") for values in plain)
     lines = [
         f"\n  config.{name}: {there.get(name)!r} there, {now.get(name)!r} now"
         for name in sorted({*there, *now} - {"task.data_dir", "train.resident_gib"})
-        if there.get(name) != now.get(name)
+        if there.get(name) != now.get(name) and not name.startswith("log.")
     ]
     return "make these fields agree:" + "".join(lines) if lines else ""
 
@@ -126,7 +127,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         if not isinstance(values, dict) or not values.keys() >= KEYS.get(path.name, set()):
             raise ValueError("it is not what a run writes")
     except ValueError as error:
-        hint = "delete it, and the same command writes it again"
+        hint = "delete it, and the command that trains writes it again"
         raise UserError(f"{path} is damaged ({error}): {hint}") from error
     return values
 

@@ -172,7 +172,7 @@ def test_what_a_killed_preparation_leaves_is_deleted_and_an_old_store_comes_back
 def test_what_a_running_preparation_has_made_is_left_alone(tmp_path, toy):
     left = tmp_path / "prepared/.toy-abc"
     (left / "store").mkdir(parents=True)
-    with preparation._locked(left) as alone:
+    with preparation._locked(left, wait=True) as alone:
         assert alone
         prepare("toy", tmp_path)
         assert (left / "store").exists()

@@ -55,6 +55,52 @@ def test_what_is_padded_or_missing_may_be_anything(models):
     assert np.isfinite(models["dense"](X, lengths, rate=jnp.asarray(rate, jnp.float32))).all()
 
 
+def test_one_flag_or_rate_may_serve_all_samples(models):
+    """Or all sequences: each array is broadcast before it is counted."""
+    mask, rate = np.zeros((B, L), bool), np.array([[1.5], [2.0]], np.float32)
+    np.testing.assert_array_equal(models["dense"](X, mask=mask[:, :1]), models["dense"](X, mask=mask))
+    np.testing.assert_array_equal(models["dense"](X, rate=rate), models["dense"](X, rate=np.tile(rate, (1, L))))
+    pairs, mask = jnp.stack([X, X[::-1]], 1), np.arange(L) == 1
+    whole = np.broadcast_to(mask, (B, 2, L))
+    np.testing.assert_array_equal(models["pair"](pairs, mask=mask[None, None]), models["pair"](pairs, mask=whole))
+
+
+def test_lengths_of_a_narrow_integer_type_are_compared_as_numbers(models):
+    """256 is 0 in eight bits."""
+    x = values(1, 256, 2)
+    outputs = jax.jit(models["dense"])(x, jnp.array([200], jnp.uint8))
+    np.testing.assert_array_equal(outputs, jax.jit(models["dense"])(x, jnp.array([200])))
+
+
+def test_flags_of_integers_are_flags_under_jit(models):
+    mask = np.arange(B * L).reshape(B, L) % 3 == 0
+    run = jax.jit(lambda mask: models["dense"](X, mask=mask))
+    np.testing.assert_array_equal(run(2 * mask.astype(np.int32)), run(mask))
+
+
+def test_a_rate_counts_where_a_sample_is_missing(models):
+    mask, rate = np.arange(L) == 3, np.where(np.arange(L) == 3, -1.0, 1.0)
+    with pytest.raises(ValueError, match="rate must be finite and at least 0"):
+        models["dense"](X, mask=np.tile(mask, (B, 1)), rate=np.tile(rate, (B, 1)))
+
+
+def test_lists_are_arrays(models):
+    model, state = models["dense"], models["dense"].init_state(B)
+    outputs, _ = model.rollout(state, X.tolist(), model.discretize([1.0, 2.0]))
+    expected, _ = model.rollout(state, X, model.discretize(jnp.array([1.0, 2.0])))
+    np.testing.assert_array_equal(outputs, expected)
+    with pytest.raises(ValueError, match=r"inputs must have the shape \(B, L, 2\), got"):
+        model.rollout(state, X[:, :, :1])
+    with pytest.raises(ValueError, match=r"rate must have the shape \(\), \(2,\)"):
+        model.step(state, X[:, 0], rate=np.ones(3))
+
+
+def test_ids_that_are_not_integers_are_refused_under_jit(models):
+    for name in ("one_hot", "embedding"):
+        with pytest.raises(ValueError, match="inputs must be token ids, which are integers; got float32"):
+            jax.jit(models[name])(IDS.astype(jnp.float32))
+
+
 def test_one_sample_is_checked_too(models):
     for name, sample, message in [
         ("dense", X[:, 0, :1], r"\(B, 2\), got \(2, 1\)"),

@@ -35,7 +35,7 @@ def saved(state, tmp_path):
 @pytest.mark.parametrize("content", ["", "{", "[1]", "{}", "null", "\0\0", '{"steps": 3}'])
 def test_a_damaged_file_is_named_with_what_to_do(tmp_path, name, content):
     (tmp_path / name).write_text(content)
-    with pytest.raises(UserError, match=rf"/{name} is damaged \(.*\): delete it, and the same command") as error:
+    with pytest.raises(UserError, match=rf"/{name} is damaged \(.*\): delete it, and the command that trains") as error:
         workdir.read_json(tmp_path / name)
     assert "\n" not in str(error.value)
 
@@ -116,6 +116,24 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, capsys, code
     monkeypatch.setattr("fcntl.flock", refuse)
     with workdir.claim(tmp_path, CONFIG):
         assert capsys.readouterr().out.startswith(f"warning: {tmp_path} cannot be locked ({os.strerror(code)})")
+
+
+def test_fields_that_change_no_number_may_differ(state, saved):
+    other = tiny.config("--config.train.steps=9", "--config.train.warmup_steps=2", "--config.log.every_steps=7")
+    assert workdir.differences(CONFIG, other) == ""
+    with Checkpoints(saved, other) as checkpoints:
+        assert int(checkpoints.restore_latest(state)[0].step) == 4
+
+
+def test_a_workdir_without_a_checkpoint_belongs_to_no_config(tmp_path):
+    other = tiny.config("--config.optim.lr=0.5")
+    workdir.record(tmp_path, CONFIG, {"sha256": "of other data"})
+    with workdir.claim(tmp_path, other):
+        workdir.record(tmp_path, other, None)
+        assert not (tmp_path / "data.json").exists()
+    (tmp_path / "checkpoints/3").mkdir(parents=True)
+    with pytest.raises(UserError, match="belongs to another config"), workdir.claim(tmp_path, CONFIG):
+        pass
 
 
 def test_a_link_to_nothing_is_called_so(tmp_path):

@@ -90,6 +90,8 @@ def unpack(archive: pathlib.Path, into: pathlib.Path, folder: str = ".") -> None
                     while tar.fileobj is not None and tar.fileobj.read(2**20):
                         pass  # up to the checksum at the end of a .gz
         except Exception as error:  # of tarfile, zipfile, zlib, lzma
+            if isinstance(error, DataError):
+                raise DataError(f"{archive}: {error}") from error
             if isinstance(error, OSError) and error.errno is not None:  # no space, no permission
                 raise
             reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
@@ -105,7 +107,7 @@ def unpack(archive: pathlib.Path, into: pathlib.Path, folder: str = ".") -> None
 def _without_links(member: tarfile.TarInfo, folder: Any) -> tarfile.TarInfo:
     """Refuses links: with them an archive could write outside the folder (CVE-2025-4517). Official ones have none."""
     if member.issym() or member.islnk():
-        raise ValueError(f"{member.name} is a link, which could lead outside the folder")
+        raise DataError(f"{member.name} is a link, which could lead outside the folder: unpack it by hand")
     return tarfile.data_filter(member, folder)
 
 

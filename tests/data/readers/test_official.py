@@ -78,7 +78,7 @@ def test_members_that_point_outside_are_refused(tmp_path, name):
     folder = tmp_path / "data"
     folder.mkdir()
     evil_tar(folder / "aclImdb_v1.tar.gz", name)
-    with pytest.raises(DataError, match=r"aclImdb_v1\.tar\.gz: cannot be unpacked \(.*outside"):
+    with pytest.raises(DataError, match=r"aclImdb_v1\.tar\.gz: .*outside"):
         prepare("text", folder)
     assert not (tmp_path / "outside").exists()
     assert [path.name for path in folder.iterdir()] == ["aclImdb_v1.tar.gz"]
