@@ -335,6 +335,7 @@ def test_a_workdir_from_before_a_field_existed_is_the_same_config_s(tmp_path):
     stored = config.to_dict()
     del stored["model"]["residual"], stored["evaluators"]
     workdir.write_json(tmp_path / "config.json", stored)
+    (tmp_path / "checkpoints/1").mkdir(parents=True)
     with workdir.claim(tmp_path, config):
         pass
     other = workdir.claim(tmp_path, dataclasses.replace(config, seed=1))

@@ -342,6 +342,7 @@ def test_a_task_of_ones_own_may_read_prepared_data(tmp_path, monkeypatch):
 def test_data_may_lie_elsewhere_when_a_run_is_resumed(tmp_path):
     with loop.workdirs.claim(tmp_path, tiny.config()):
         loop.workdirs.record(tmp_path, tiny.config(), None)
+    (tmp_path / "checkpoints/1").mkdir(parents=True)
     with loop.workdirs.claim(
         tmp_path, tiny.config("--config.task.data_dir=elsewhere", "--config.train.resident_gib=1")
     ):

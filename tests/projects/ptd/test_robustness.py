@@ -187,7 +187,7 @@ def test_the_command(small, tmp_path, call, monkeypatch):
     configs = {
         "a/mine-0": tiny.config(recipe=SMALL),
         "a/mine-1": tiny.config("--config.seed=1", recipe=SMALL),
-        "b/mine": tiny.config("--config.log.every_steps=5", recipe=SMALL),
+        "b/mine": tiny.config("--config.optim.lr=0.5", recipe=SMALL),
     }
 
     def load(workdir):
