@@ -1,6 +1,7 @@
 """Prepares the data of a task: turns official files, a TFDS directory or generated examples into a store."""
 
 import argparse
+import os
 import pathlib
 import signal
 import sys
@@ -36,7 +37,7 @@ def main() -> int:
     parser.add_argument("tasks", nargs="+", metavar="TASK", help="tasks to prepare, see below")
     parser.add_argument(
         "--data_dir",
-        type=lambda text: pathlib.Path(text).expanduser(),
+        type=folder,
         default=pathlib.Path("data"),
         metavar="DIR",
         help="folder of the official files; stores go to DIR/prepared/TASK (default: data)",
@@ -47,7 +48,7 @@ def main() -> int:
     )
     parser.add_argument(
         "--tfds_dir",
-        type=lambda text: pathlib.Path(text).expanduser(),
+        type=folder,
         metavar="DIR",
         help="read a data set that TensorFlow Datasets has prepared there, such as ~/tensorflow_datasets",
     )
@@ -104,6 +105,10 @@ def run(arguments: argparse.Namespace, request: Request) -> int:
         print("\n  ".join([f"{task}: {found[0]}", *found[1:], *verdict]))
         failed |= bool(wrong)
     return int(failed)
+
+
+def folder(text: str) -> pathlib.Path:
+    return pathlib.Path(os.path.expanduser(text))
 
 
 def positive(text: str) -> int:

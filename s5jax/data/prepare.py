@@ -122,6 +122,8 @@ def prepare(name: str, request: Request, *, force: bool = False, say: Callable[[
                 if (left / "replaced").exists() and not goal.exists():
                     (left / "replaced").rename(goal)
                 shutil.rmtree(left)
+            elif not alone:
+                say(f"{left}: another preparation is running, or was killed: then delete it")
     if goal.exists() and not (goal / "manifest.json").is_file():
         raise DataError(f"{goal}: not a store of s5jax; move it away")
     if goal.exists() and not force:
@@ -185,10 +187,8 @@ def check(name: str, request: Request) -> tuple[list[str], list[str]]:
         summaries = _count(task.FORMAT, plan.parts, name)
         found = [f"no store in {where}; {plan.origin}", *(s.describe(split) for split, s in summaries.items())]
         return found, [] if request.subset else unexpected(task.FORMAT, summaries, plan.facts)
-    manifest, stored = (
-        store.read_manifest(request.data_dir, name),
-        store.read(task.FORMAT, request.data_dir, verify=False),
-    )
+    manifest = store.read_manifest(request.data_dir, name)
+    stored = store.read(task.FORMAT, request.data_dir, verify=False)
     summaries = _count(task.FORMAT, {split: [examples] for split, examples in stored.splits.items()}, str(where))
     found = [f"store {where}: {manifest['origin']}", *(s.describe(split) for split, s in summaries.items())]
     wrong = []
@@ -261,9 +261,8 @@ def _write_manifest(
         digests = {file.name.split(".")[1]: store.sha256(file) for file in sorted(folder.glob(f"{split}.*.npy"))}
         splits[split] = {"examples": summary.examples, "classes": summary.classes.tolist(), "sha256": digests}
     bar = tqdm(plan.sources, "hashing", unit=" files", disable=None, leave=False)
-    sources = {
-        str(path).removeprefix(f"{request.data_dir}/"): store.sha256(path) for path in bar
-    }  # relative_to is slow
+    folder_name = f"{request.data_dir}/"
+    sources = {str(path).removeprefix(folder_name): store.sha256(path) for path in bar}  # relative_to is slow
     if len(sources) > 20:
         together = hashlib.sha256(json.dumps(sorted(sources.items())).encode()).hexdigest()
         sources = {f"{len(sources)} files, names and SHA-256 together": together}

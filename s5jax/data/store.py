@@ -7,6 +7,7 @@ DATA_DIR/prepared/<task>/manifest.json
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -90,7 +91,7 @@ class Stored(NamedTuple):
 
 def directory(data_dir: pathlib.Path | str, name: str) -> pathlib.Path:
     """The folder of a task's store."""
-    return pathlib.Path(data_dir).expanduser() / "prepared" / name
+    return pathlib.Path(os.path.expanduser(data_dir)) / "prepared" / name
 
 
 def read_manifest(data_dir: pathlib.Path | str, name: str) -> dict[str, Any]:

@@ -45,10 +45,10 @@ ABILITIES |= {"OWN_RESIDUAL": False, "DROPOUT": False, "GROUPS": {}}
 """The constants of mixers, with their defaults. All except `GROUPS` may be functions of the options.
 
 `CAUSAL`: outputs depend on current and earlier inputs only. `RATE`: "none"; "scalar", one factor per sequence; or
-"step", one per step. `PADDING`: "exact" if outputs at valid steps do not depend on
-the padding, "zeros" if they depend on the number of padded steps. `MASK`, `RESET`: these
-arguments are supported. `OWN_RESIDUAL`: the mixer takes `skip` and adds it itself. `DROPOUT`: it uses `key` and
-`dropout`. `GROUPS`: named sets of parameters, as regular expressions that match a parameter's whole name."""
+"step", one per step. `PADDING`: "exact" if outputs at valid steps do not depend on the padding, "zeros" if they depend
+on the number of padded steps. `MASK`, `RESET`: these arguments are supported. `OWN_RESIDUAL`: the mixer takes `skip`
+and adds it itself. `DROPOUT`: it uses `key` and `dropout`. `GROUPS`: named sets of parameters, as regular expressions
+that match a parameter's whole name."""
 
 
 def find(name: str) -> ModuleType:

@@ -146,9 +146,7 @@ def _hide_tracebacks() -> None:
 
 def _is_not_of_orbax(record: logging.LogRecord) -> bool:
     trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
-    return record.levelno < logging.ERROR or not any(
-        name in record.pathname + trace for name in ("orbax", "tensorstore")
-    )
+    return record.levelno < logging.ERROR or not re.search("orbax|tensorstore", record.pathname + trace)
 
 
 def saved_steps(directory: pathlib.Path) -> list[int]:

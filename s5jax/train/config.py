@@ -198,8 +198,7 @@ class Config:
 
     def __post_init__(self) -> None:
         models.check_least(self, 0, "num_devices")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must lie in 0..{2**32 - 1}, got {self.seed}")
+        models.check_between(self, 0, 2**32 - 1, "seed")
 
     @property
     def foreign_modules(self) -> set[str]:

@@ -146,7 +146,10 @@ def read(workdir: pathlib.Path, which: Which, like: TrainState, config: Config) 
             newer = {step: fault for step, fault in faults.items() if step > max(intact, default=-1)}
             damaged = {step: fault for step, fault in newer.items() if fault != checkpoint.UNFINISHED}
             if damaged and damaged == seen:  # not just one that the run was deleting
-                (step, fault), hint = max(damaged.items()), "move it away to use the one before it"
+                (step, fault), hint = (
+                    max(damaged.items()),
+                    "move it away to use the one before it" if intact else "there is no other",
+                )
                 raise UserError(f"checkpoint {directory / str(step)}, the newest, is damaged: {fault}; {hint}")
             if damaged:
                 seen = damaged

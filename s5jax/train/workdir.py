@@ -68,7 +68,7 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
         if (workdir / "config.json").exists() and (different := differences(read_config(workdir), config)):
             if any((workdir / "checkpoints").glob("*")) or (workdir / "result.json").exists():
                 raise UserError(f"workdir {workdir} belongs to another config; take another workdir, or {different}")
-            for name in ("data.json", "run.json"):  # of a run that ended before its first checkpoint
+            for name in ("data.json", "run.json", "wandb_id"):  # of a run that ended before its first checkpoint
                 (workdir / name).unlink(missing_ok=True)
         yield
 
