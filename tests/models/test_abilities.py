@@ -69,6 +69,7 @@ def test_a_mixer_with_its_own_residual(prenorm):
     assert relative_error(model.rollout(model.init_state(B), inputs)[0], expected) < 1e-5
 
 
+@pytest.mark.slow
 def test_dropout_inside_a_mixer():
     model = build("noisy", "leaky", depth=4, d_model=50, norm="none", activation="none", residual=False, head="step")
     inputs = values(B, L, 2)

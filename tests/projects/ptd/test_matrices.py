@@ -6,6 +6,7 @@ import pytest
 from projects.ptd import matrices, methods
 
 
+@pytest.mark.slow
 def test_what_is_drawn_and_printed(tmp_path):
     found = matrices.compare(8)
     assert list(found) == list(methods.METHODS)

@@ -79,6 +79,7 @@ def test_a_seed_is_a_random_start(method):
         assert relative_error(found.V @ np.diag(found.Lambda) @ np.linalg.inv(found.V), A + found.E) < 1e-12
 
 
+@pytest.mark.slow
 def test_bounds_are_met():
     A = hippo.legs(8)[0]
     assert 0.98 * 4.0 <= diagonalize(A, "dense", 4.0).kappa <= 4.0

@@ -112,6 +112,7 @@ def test_frequencies_hold_the_spikes_of_the_normal_part():
     assert np.abs(omega - 325.4263).min() < 1e-3
 
 
+@pytest.mark.slow
 def test_tables_and_figures_of_a_sweep(small, tmp_path):
     model, task = small
     found = robustness.sweep("mine", [model, model], task, [0.1, 3.0], place="data", count=2)

@@ -68,6 +68,7 @@ def test_features_that_are_not_there_or_not_connected():
         transfer.bode(s4, options, params, params, output=0, input=1)
 
 
+@pytest.mark.slow
 def test_numbers_and_figure(tmp_path):
     options = s4.Options(state_size=4)
     params = s4.init(jax.random.key(0), 3, options)
