@@ -119,6 +119,12 @@ def response(
         zero = jnp.zeros_like(b[:, 0])
         xs = [scan.states(packed, b, zero, reverse=r, method=method) for r in directions]
         return functools.reduce(jnp.add, [_read(x, C) for x, C in zip(xs, Cs, strict=True)])
+    C = jnp.stack([real_readout(C) for C in Cs], axis=1).astype(dtype)
+    operands = tuple(map(scan.reverse_mode_only, (packed, b, C)))
+    if method == "kernel":
+        from s5jax.ssm import scan_kernel
+
+        return scan_kernel.response(*operands, directions)
     blocks = 1
     if not is_symbolic_dim(N):
         limit, block = BLOCKS.get(jax.default_backend(), (2**28, 2**28))
@@ -130,9 +136,8 @@ def response(
     size = -(-size // chunk) * chunk
     blocks = -(-L // size)
     if size * blocks > L:  # padding does no harm: backward states are 0 there, and forward states are not used
-        b = jnp.pad(b, ((0, 0), (0, size * blocks - L), (0, 0), (0, 0)))
-    C = jnp.stack([real_readout(C) for C in Cs], axis=1).astype(dtype)
-    return _response(*map(scan.reverse_mode_only, (packed, b, C)), directions, size, chunk)[:, :L]
+        operands = packed, jnp.pad(operands[1], ((0, 0), (0, size * blocks - L), (0, 0), (0, 0))), operands[2]
+    return _response(*operands, directions, size, chunk)[:, :L]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))

@@ -7,7 +7,8 @@
   about twice the work, log2 L dependent levels, but each level reads and writes memory.
 - "plain" is a `jax.lax.scan` without a custom gradient rule, and the only method that supports forward mode
   (`jax.jvp`, `jax.linearize`); the others raise TypeError. `jax.jvp` of `jax.grad` works with all of them.
-- "auto" is "sequential" on a CPU and "chunked" elsewhere.
+- "kernel" is a GPU kernel that reads each input once and writes each state once (`scan_kernel`).
+- "auto" is "sequential" on a CPU, "kernel" on a GPU, and "chunked" elsewhere.
 
 The adjoint of the recurrence is the reversed recurrence, so that the backward pass needs only a and the states. All
 arithmetic is real, on packed states (..., K, P): K = 2 holds the real and the imaginary part, K = 1 a real state.
@@ -23,13 +24,13 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, Inexact, Shaped
 
-Method = Literal["auto", "sequential", "chunked", "associative", "plain"]
+Method = Literal["auto", "sequential", "chunked", "associative", "kernel", "plain"]
 
 
 def choose(method: str) -> str:
     """Resolves "auto". On a CPU a loop iteration has little overhead ("Methods" in results/benchmark-cpu.md)."""
     if method == "auto":
-        return "sequential" if jax.default_backend() == "cpu" else "chunked"
+        return {"cpu": "sequential", "gpu": "kernel"}.get(jax.default_backend(), "chunked")
     return method
 
 
@@ -136,6 +137,10 @@ def _solve(a: Array, b: Array, start: Array, reverse: bool, method: str) -> Arra
         from s5jax.ssm.other_scans import associative
 
         return associative(a, b, start, reverse)
+    if method == "kernel":
+        from s5jax.ssm import scan_kernel
+
+        return scan_kernel.run(a, b[:, :, None], start[:, None], (reverse,))[0][:, :, 0]
     chunk = math.isqrt(L) if method == "chunked" else L
     if missing := -L % chunk:  # pad after the last step, in scan order
         side = (missing, 0) if reverse else (0, missing)
