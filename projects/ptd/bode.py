@@ -3,12 +3,15 @@
 import argparse
 import sys
 
+from flax import nnx
+
 from projects.ptd import transfer
 from s5jax.evaluators.stability import mixers_of, report_unstable
 from s5jax.train import launch
+from s5jax.train.build import build_model
 from s5jax.train.config import UserError
-from s5jax.train.trained import lacking, load
-from s5jax.train.workdir import read_config
+from s5jax.train.trained import lacking, load_run
+from s5jax.train.workdir import read_config, read_json
 
 EXAMPLES = """examples:
   python projects/ptd/bode.py --workdir=runs/digits
@@ -44,8 +47,10 @@ def bode(arguments: argparse.Namespace) -> str:
     chosen = [int(arguments.layer)] if arguments.layer != "all" else [i for i in range(depth) if i not in without]
     if not chosen or chosen[0] in without:
         raise UserError(f"--layer={arguments.layer}: {faults}, which this needs")
-    trained = load(workdir, arguments.checkpoint)
-    layers, starts = (mixers_of(config, state.evaluated["params"]) for state in (trained.state, trained.start))
+    trained = load_run(workdir, arguments.checkpoint)
+    untrained = build_model(config, **read_json(workdir / "run.json")["model"])
+    params, start_params = (nnx.to_pure_dict(nnx.state(model, nnx.Param)) for model in (trained.model, untrained))
+    layers, starts = mixers_of(config, params), mixers_of(config, start_params)
     results = {}
     for number in chosen:
         mixer, options, params = layers[f"layers_{number}"]
@@ -59,7 +64,7 @@ def bode(arguments: argparse.Namespace) -> str:
     which = "all_layers" if arguments.layer == "all" else f"layer{arguments.layer}"
     to = "" if arguments.input is None else f"_input{arguments.input}"
     file = workdir / f"bode_{which}_feature{arguments.feature}{to}"
-    step = int(trained.state.step)
+    step = trained.step
     header = f"{arguments.checkpoint} checkpoint, step {step}"
     names = "+".join(dict.fromkeys(pattern[number % len(pattern)] for number in chosen))
     title = f"{workdir.name}: {names}, {file.name[5:].replace('_', ' ')}, step {step}"
@@ -75,7 +80,7 @@ def bode(arguments: argparse.Namespace) -> str:
         lines = [f"{names}, layer {arguments.layer}, {header}"]
         lines += [f"{name + ':':19} {value}" for name, value in describe(result).items()]
     transfer.write_bode(results, file.with_suffix(".csv"), numbered=arguments.layer == "all")
-    warning = report_unstable(config, trained.state.evaluated["params"])
+    warning = report_unstable(config, params)
     lines += [f"warning: {warning}"] if warning else []
     return "\n".join([*lines, f"figure:  {file.with_suffix('.png')}", f"numbers: {file.with_suffix('.csv')}"])
 

@@ -17,7 +17,7 @@ from projects.ptd import sinusoid_task as task
 from s5jax.analysis import figures
 from s5jax.train import launch
 from s5jax.train.config import UserError
-from s5jax.train.trained import load
+from s5jax.train.trained import load_run
 from s5jax.train.workdir import read_config
 
 __all__ = ["Response", "plot_responses", "respond", "table", "write_responses"]
@@ -62,7 +62,8 @@ def extrapolate(arguments: argparse.Namespace) -> str:
     if len(set(names)) < len(names):
         names = [str(workdir) for workdir in workdirs]
     responses = [
-        respond(name, load(workdir, arguments.checkpoint).model) for name, workdir in zip(names, workdirs, strict=True)
+        respond(name, load_run(workdir, arguments.checkpoint).model)
+        for name, workdir in zip(names, workdirs, strict=True)
     ]
     plot_responses(responses, out)
     write_responses(responses, out.with_suffix(".csv"))

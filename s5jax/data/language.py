@@ -37,22 +37,11 @@ def language_task(
     num_tokens = 256 if vocabulary is None else len(vocabulary)
     splits = {split: _cut(texts[split], context, num_tokens) for split in ("train", "val", "test")}
     facts: dict[str, Any] = {"sha256": sha256, "unit": unit, "num_tokens": num_tokens}
-    facts["examples"] = {split: len(examples) for split, examples in splits.items()}
     if vocabulary is not None:
         facts["vocabulary"] = vocabulary if isinstance(vocabulary, str) else list(vocabulary)
-    return _task(name, splits, context, facts)
-
-
-def blank(name: str, context: int, facts: Mapping[str, Any]) -> Task:
-    """A task with the `facts` of another, whose texts are zeros and take no memory: enough to build its model."""
-    zeros = {split: np.broadcast_to(np.uint8(0), (size, context)) for split, size in facts["examples"].items()}
-    return _task(name, {split: Split(zero, zero) for split, zero in zeros.items()}, context, facts)
-
-
-def _task(name: str, splits: Mapping[str, Split], context: int, facts: Mapping[str, Any]) -> Task:
-    size, judge = facts["num_tokens"], ("loss", "min")
-    kind: dict[str, Any] = {"per_step": True, "consecutive": True, "objective": "next_token", "judge": judge}
-    return Task(name, splits, length=context, num_classes=size, num_tokens=size, facts=facts, **kind)
+    sizes: dict[str, Any] = {"length": context, "num_classes": num_tokens, "num_tokens": num_tokens}
+    kind: dict[str, Any] = {"per_step": True, "consecutive": True, "objective": "next_token", "judge": ("loss", "min")}
+    return Task(name, splits, facts=facts, **sizes, **kind)
 
 
 def _cut(tokens: Integer[np.ndarray, " tokens"], L: int, num_tokens: int) -> Split:

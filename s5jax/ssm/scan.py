@@ -131,7 +131,8 @@ def element(x: Float[Array, "N T D K P"], d: int, t: Array, reverse: bool) -> Fl
     return jax.lax.dynamic_index_in_dim(x[:, :, d if x.shape[2] > 1 else 0], _index(x, t, reverse), 1, keepdims=False)
 
 
-def _solve(a: Array, b: Array, start: Array, reverse: bool, method: str) -> Array:
+def solve(a: Array, b: Array, start: Array, reverse: bool, method: str) -> Array:
+    """All states, without a gradient rule of their own."""
     L = b.shape[1]
     if method == "associative":
         from s5jax.ssm.other_scans import associative
@@ -149,11 +150,11 @@ def _solve(a: Array, b: Array, start: Array, reverse: bool, method: str) -> Arra
     return x[:, missing:] if reverse else x[:, :L]
 
 
-_states = jax.custom_vjp(_solve, nondiff_argnums=(3, 4))
+_states = jax.custom_vjp(solve, nondiff_argnums=(3, 4))
 
 
 def _states_fwd(a: Array, b: Array, start: Array, reverse: bool, method: str) -> tuple[Array, tuple[Array, ...]]:
-    x = _solve(a, b, start, reverse, method)
+    x = solve(a, b, start, reverse, method)
     return x, (a, start, x)
 
 
@@ -161,9 +162,9 @@ def _states_bwd(reverse: bool, method: str, residuals: tuple[Array, ...], cotang
     """l_k = g_k + conj(a_{k+1}) l_{k+1};  db_k = l_k,  da_k = l_k conj(x_{k-1}),  dx_0 = conj(a_1) l_1."""
     a, start, x = residuals
     # The adjoint at a step uses the next step's multiplier; a multiplier's gradient uses the previous step's state.
-    following = a if a.shape[1] == 1 else _shift(a, jnp.ones_like(a[:, :1]), not reverse)
-    db = _solve(conjugate(following), cotangent, jnp.zeros_like(start), not reverse, method)
-    da = multiply(conjugate(_shift(x, start[:, None], reverse)), db)
+    following = a if a.shape[1] == 1 else shift(a, jnp.ones_like(a[:, :1]), not reverse)
+    db = solve(conjugate(following), cotangent, jnp.zeros_like(start), not reverse, method)
+    da = multiply(conjugate(shift(x, start[:, None], reverse)), db)
     da = jnp.sum(da, [i for i in (0, 1) if a.shape[i] == 1], keepdims=True)
     first = -1 if reverse else 0
     return da, db, multiply(conjugate(a[:, first]), db[:, first])
@@ -172,7 +173,8 @@ def _states_bwd(reverse: bool, method: str, residuals: tuple[Array, ...], cotang
 _states.defvjp(_states_fwd, _states_bwd)
 
 
-def _shift(x: Array, filler: Array, left: bool) -> Array:
+def shift(x: Array, filler: Array, left: bool) -> Array:
+    """x moved by one step along the second axis, with `filler` (N, 1, ...) where one is missing."""
     return jnp.concatenate([x[:, 1:], filler] if left else [filler, x[:, :-1]], 1)
 
 

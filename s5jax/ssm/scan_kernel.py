@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
-from s5jax.ssm.scan import conjugate
+from s5jax.ssm.scan import conjugate, multiply, shift, solve
 
 TILE = 32
 """Most states in a program, one per thread."""
@@ -43,7 +43,12 @@ def run(
     reverse: tuple[bool, ...],
     against: Float[Array, "N L D K P"] | None = None,
 ) -> tuple[Float[Array, "N L D K P"], Any]:
-    """See `scan.run`. There are one or two directions, and two are not the same."""
+    """See `scan.run`. There is one direction, or there are two opposite ones."""
+    return _run(reverse, a, b, starts, against)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _run(reverse: tuple[bool, ...], a: Array, b: Array, starts: Array, against: Array | None) -> tuple[Array, Any]:
     N, L, _, K, P = b.shape
     D, t = len(reverse), math.gcd(P, TILE)
     pieces = _pieces(L, N * D * (P // t))
@@ -78,6 +83,23 @@ def run(
         out_shape=[states, *[each] * len(others)],
     )(a, starts, b, *maps, *others)
     return found[0], None if against is None else found[1].sum((0, 1))
+
+
+@_run.defjvp
+def _run_jvp(reverse: tuple[bool, ...], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+    """For derivatives of gradients: dx_k = a_k dx_{k-1} + (da_k x_{k-1} + db_k), by the method "chunked"."""
+    (a, _, starts, against), (da, db, dstarts, dagainst) = primals, tangents
+    x, total = _run(reverse, *primals)
+    dx, parts = [], []
+    for d, r in enumerate(reverse):
+        before = shift(x[:, :, d], starts[:, None, d], r)
+        inputs = multiply(da, before) + db[:, :, d if db.shape[2] > 1 else 0]
+        dx.append(solve(a, inputs, dstarts[:, d], r, "chunked"))
+        if against is not None:
+            dbefore = shift(dx[d], dstarts[:, None, d], r)
+            product = multiply(dbefore, conjugate(against[:, :, d])) + multiply(before, conjugate(dagainst[:, :, d]))
+            parts.append(product.sum((0, 1)))
+    return (x, total), (jnp.stack(dx, 2), functools.reduce(jnp.add, parts) if parts else None)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

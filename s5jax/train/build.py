@@ -39,6 +39,8 @@ class Experiment:
     """Keyword arguments of `objective`."""
     summary: Any
     """The objective's function `summary`, or `None`."""
+    sizes: dict[str, Any]
+    """The arguments of `build_model` that the task gives."""
     steps_per_epoch: int
     total_steps: int
     warmup_steps: int
@@ -92,12 +94,9 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
             if not mixers.ability(mixers.find(mixer.module), "CAUSAL", mixer.options):
                 fault = f"needs a causal model, but {name} reads in both directions"
                 raise UserError(f"objective {objective.module} {fault}")
-    of_mixers = {name: (mixer.module, mixer.options) for name, mixer in config.mixers.items()}
-    head: Any = "pair" if task.pairs else "step" if task.per_step else "sequence"
-    with explained(f"config.mixers, with model.d_model {config.model.d_model}"):
-        sizes, rngs = (task.input_size, module.outputs(task)), nnx.Rngs(random_keys(config.seed).init)
-        model = Model(config.model, of_mixers, *sizes, head=head, length=task.length, rngs=rngs)
-    memory = None
+    head = "pair" if task.pairs else "step" if task.per_step else "sequence"
+    sizes = {"input_size": task.input_size, "outputs": module.outputs(task), "head": head, "length": task.length}
+    model, memory = build_model(config, **sizes), None
     if config.train.carry_state:
         from s5jax.train import carried
 
@@ -117,12 +116,22 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
         raise UserError(f"{warmup}: all {steps} would be warm-up")
     optimizer = optimizers.Optimizer(config.optim, optimizers.group_labels(config, params))
     numbers = module.hyper(task, objective.options) if hasattr(module, "hyper") else {}
-    parts = (config, task, graphdef, optimizer, module.objective, numbers, getattr(module, "summary", None))
+    parts = (config, task, graphdef, optimizer, module.objective, numbers, getattr(module, "summary", None), sizes)
     experiment = Experiment(*parts, steps_per_epoch, total_steps, warmup_steps, schedule_steps)
     # A copy, because the step donates each buffer of a state, which it can do only once.
     average = jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats}) if config.optim.average else None
     state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), average, memory)
     return experiment, state
+
+
+def build_model(config: Config, **sizes: Any) -> Model:
+    """The model of a config, with its first parameters. `sizes` are the last arguments of `Model`.
+
+    Raises UserError if options of the mixers do not fit each other.
+    """
+    of_mixers = {name: (mixer.module, mixer.options) for name, mixer in config.mixers.items()}
+    with explained(f"config.mixers, with model.d_model {config.model.d_model}"):
+        return Model(config.model, of_mixers, **sizes, rngs=nnx.Rngs(random_keys(config.seed).init))
 
 
 def load_task(config: Config, *, blank: bool = False) -> Task:

@@ -159,16 +159,22 @@ def faults_in(directory: pathlib.Path) -> dict[int, str | None]:
     return {step: _fault_of(directory / str(step)) for step in saved_steps(directory)}
 
 
-def load(directory: pathlib.Path, like: TrainState) -> TrainState:
-    """The state in a checkpoint, as host arrays. Raises UserError if its arrays are not those of `like`."""
-    host = _by_name(jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like))
+def load(directory: pathlib.Path, like: Any) -> Any:
+    """The state in a checkpoint, as host arrays; of a dict `like`, with names of `TrainState`, only these fields.
+
+    Raises UserError if its arrays are not those of `like`.
+    """
+    host, partial = _by_name(jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)), isinstance(like, dict)
     stored: Any = ocp.metadata(directory).metadata
     there, here = ({name: x.shape for name, x in leaves.items()} for leaves in (stored, host))
-    for name in here | there:
+    for name in here if partial else here | there:
         shape, wanted = there.get(name, "missing"), here.get(name, "unknown")
         if shape != wanted:
             raise UserError(f"checkpoint {directory}, {name}: {shape} in the checkpoint, {wanted} to this model")
-    arrays = ocp.load(directory, host)
+    context = ocp.Context()
+    context.pytree.loading.partial_load = partial
+    with context:
+        arrays = ocp.load(directory, host)
     return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in host])
 
 
@@ -181,7 +187,7 @@ def progress_of(directory: pathlib.Path, config: Config) -> dict[str, Any]:
     return metadata["progress"]
 
 
-def _by_name(state: TrainState) -> dict[str, Any]:
+def _by_name(state: Any) -> dict[str, Any]:
     return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 

@@ -80,7 +80,7 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
         writer = stack.enter_context(Writer(workdir, config, step, total_steps))
 
         workdirs.record(workdir, config, data)
-        run = workdirs.describe_run(workdir, config, state.params, program.mesh.size)
+        run = workdirs.describe_run(workdir, config, state.params, experiment.sizes, program.mesh.size)
         for name in run.pop("changed"):
             writer.say(f"warning: {name} has changed since this run started")
         writer.say(

@@ -16,7 +16,7 @@ from s5jax.data.task import Task
 from s5jax.models.generate import generate
 from s5jax.models.model import Model
 from s5jax.train import checkpoint
-from s5jax.train.build import Experiment, build, load_task
+from s5jax.train.build import Experiment, build, build_model, load_task
 from s5jax.train.config import Config, UserError
 from s5jax.train.step import TrainState
 from s5jax.train.workdir import check_data, read_config, read_json
@@ -33,9 +33,19 @@ class Trained(NamedTuple):
     """With the averaged weights where the run averages them."""
     state: TrainState
     """As in the checkpoint."""
-    start: TrainState
-    """Before training."""
     experiment: Experiment
+
+
+class Run(NamedTuple):
+    """A trained model, without its data."""
+
+    model: Model
+    """With the averaged weights where the run averages them."""
+    config: Config
+    step: int
+    """Steps that it was trained for."""
+    facts: dict[str, Any]
+    """What the run keeps of its data, see `data.task.Task`."""
 
 
 def lacking(config: Config, *functions: str) -> dict[int, str]:
@@ -51,7 +61,7 @@ def lacking(config: Config, *functions: str) -> dict[int, str]:
 
 
 def load(workdir: pathlib.Path | str, which: Which = "best", data_dir: pathlib.Path | str | None = None) -> Trained:
-    """The model of a run, from its best checkpoint or its newest.
+    """The model of a run, from its best checkpoint or its newest, with its data and its state of training.
 
     Args:
       workdir: the run's directory.
@@ -65,7 +75,33 @@ def load(workdir: pathlib.Path | str, which: Which = "best", data_dir: pathlib.P
     config = read_config(workdir, data_dir)
     task = load_task(config)
     check_data(workdir, config, task)
-    return _load(workdir, which, config, task)
+    experiment, start = build(config, task)
+    state = jax.device_put(read(workdir, which, start, config))
+    model = nnx.merge(experiment.graphdef, state.evaluated["params"], state.evaluated["batch_stats"])
+    return Trained(config, task, model, state, experiment)
+
+
+def load_run(workdir: pathlib.Path | str, which: Which = "best") -> Run:
+    """The model of a run, for which its data are not needed. `load_task(run.config)` loads them.
+
+    Args:
+      workdir: the run's directory.
+      which: the checkpoint to read.
+
+    Raises UserError: there is no run in this directory, or no such checkpoint.
+    """
+    workdir = pathlib.Path(workdir)
+    config, described = read_config(workdir), read_json(workdir / "run.json")
+    if "model" not in described:
+        raise UserError(f"{workdir / 'run.json'} is of an earlier version and has no sizes of the model: use `load`")
+    graphdef, *states = nnx.split(build_model(config, **described["model"]), nnx.Param, nnx.BatchStat)
+    weights = dict(zip(("params", "batch_stats"), map(nnx.to_pure_dict, states), strict=True))
+    like = {"step": np.zeros((), np.int32), **({"average": weights} if config.optim.average else weights)}
+    found = jax.device_put(read(workdir, which, like, config))
+    trained = found.get("average", found)
+    model = nnx.merge(graphdef, trained["params"], trained["batch_stats"])
+    facts = read_json(workdir / "data.json") if (workdir / "data.json").exists() else {}
+    return Run(model, config, int(found["step"]), facts)
 
 
 class LanguageModel(NamedTuple):
@@ -116,25 +152,15 @@ def load_language_model(workdir: pathlib.Path | str, which: Which = "best") -> L
     Raises:
       UserError: there is no run in this directory, no such checkpoint, it is not a language model, or is not causal.
     """
-    workdir = pathlib.Path(workdir)
-    config, file = read_config(workdir), workdir / "data.json"
-    facts = read_json(file) if file.exists() else {}
-    if "num_tokens" not in facts:
-        raise UserError(f"{workdir} does not hold a language model: its task is {config.task.name}")
-    task = language.blank(config.task.name, config.task.options.context, facts)
-    return LanguageModel(_load(workdir, which, config, task).model, facts)
+    run = load_run(workdir, which)
+    if "num_tokens" not in run.facts:
+        raise UserError(f"{workdir} does not hold a language model: its task is {run.config.task.name}")
+    return LanguageModel(run.model, run.facts)
 
 
-def _load(workdir: pathlib.Path, which: Which, config: Config, task: Task) -> Trained:
-    experiment, start = build(config, task)
-    state = jax.device_put(read(workdir, which, start, config))
-    trained = state.evaluated
-    model = nnx.merge(experiment.graphdef, trained["params"], trained["batch_stats"])
-    return Trained(config, task, model, state, start, experiment)
-
-
-def read(workdir: pathlib.Path, which: Which, like: TrainState, config: Config) -> TrainState:
-    """The best or the newest checkpoint of a run that another process may be training; changes nothing.
+def read(workdir: pathlib.Path, which: Which, like: Any, config: Config) -> Any:
+    """The best or the newest checkpoint of a run that another process may be training; changes nothing. For `like` see
+    `checkpoint.load`.
 
     Raises UserError if there is none, it is damaged, or it belongs to another config.
     """

@@ -1,8 +1,8 @@
 """The directory of a run: its files besides checkpoints and figures, and the config that it belongs to.
 
 config.json      the config as run, every field
-run.json         what it was started with: versions, commit, hashes of your own modules, device, parameter count;
-                 how long it took; what had changed when it was resumed
+run.json         what it was started with: versions, commit, hashes of your own modules, device, parameter count, sizes
+                 of the model that the task gives; how long it took; what had changed when it was resumed
 data.json        the SHA-256 of prepared data or of a text; the origin of the data, or the vocabulary of the text
 metrics.jsonl    a line of metrics per report; holds nothing that depends on time
 eigenvalues/     <step>.npz with the eigenvalues and step sizes of every mixer, where the config asks for them
@@ -137,7 +137,9 @@ def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
     files.replace(path, json.dumps(values, indent=2) + "\n")
 
 
-def describe_run(workdir: pathlib.Path, config: Config, params: Any, num_devices: int) -> dict[str, Any]:
+def describe_run(
+    workdir: pathlib.Path, config: Config, params: Any, sizes: dict[str, Any], num_devices: int
+) -> dict[str, Any]:
     """Writes run.json: what the run was started with and, under `resumed`, when it went on and what had changed then.
 
     Returns it, and as `changed` what has changed since the start and may change results: the names of foreign modules,
@@ -152,6 +154,7 @@ def describe_run(workdir: pathlib.Path, config: Config, params: Any, num_devices
     run = {
         "started": now(),
         "parameters": sum(x.size for x in jax.tree.leaves(params)),
+        "model": sizes,
         "device": f"{num_devices} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "git_commit": _git_commit(),
@@ -165,7 +168,7 @@ def describe_run(workdir: pathlib.Path, config: Config, params: Any, num_devices
         if jax.default_backend() == "cpu" and first.get("cores", run["cores"]) != run["cores"]:
             changed.append(f"the number of cores ({first['cores']}, now {run['cores']}), and with it rounding,")
         other = {name: value for name, value in run.items() if first.get(name) != value}
-        run = {**first, "resumed": [*first.get("resumed", []), {"started": run["started"], **other}]}
+        run = {"model": sizes, **first, "resumed": [*first.get("resumed", []), {"started": run["started"], **other}]}
     write_json(path, run)
     return {**run, "changed": changed}
 

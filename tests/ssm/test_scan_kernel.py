@@ -1,6 +1,8 @@
 """What the kernel has besides the other methods, which test_scan.py compares with a float64 loop: pieces, and the fused
 readout of both directions. Interpreted, on a CPU."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from everyday import variants
 from numerics import relative_error
 from test_scan import loop, loop_gradients, system
 
-from s5jax.ssm import diagonal_system, scan_kernel
+from s5jax.ssm import diagonal_system, scan, scan_kernel
 from s5jax.ssm.diagonal_scan import diagonal_scan
 
 
@@ -72,3 +74,32 @@ def test_pieces_fill_a_gpu_and_are_not_too_short():
     assert scan_kernel._pieces(1024, 50 * 2 * 6) == 3  # LRA Image: 600 programs without pieces
     assert scan_kernel._pieces(2048, 50 * 2) == 20  # ListOps
     assert scan_kernel._pieces(40, 1) == scan_kernel._pieces(1, 1) == scan_kernel._pieces(10_000, 5_000) == 1
+
+
+def drawn(rng, *shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("outer", ["jvp", "grad"])
+@pytest.mark.parametrize("directions", [1, 2])
+def test_derivatives_of_gradients_are_those_of_the_sequential_method(cut, outer, directions):
+    """Of the fused readout, and of a scan with a multiplier for each step."""
+    rng = np.random.default_rng(0)
+    draw = functools.partial(drawn, rng)
+    b, a, gaps, start = draw(2, 11, 2, 4), 0.3 * draw(2, 4), 0.3 * draw(2, 11, 2, 4), draw(2, 2, 4)
+    C, towards = draw(directions, 2, 3, 4), draw(1, 1, 1, 4)
+
+    def value(method, scale):
+        Cs = [jax.lax.complex(*c) for c in C]
+        y = diagonal_system.response(jax.lax.complex(*(a * scale[0, 0])), b * scale, Cs, method=method)
+        x = scan.states(gaps * scale, b * scale, start * scale[0], reverse=directions == 2, method=method)
+        return jnp.sum(y**3) + jnp.sum(x**3)
+
+    def second(method):
+        gradient = jax.grad(lambda scale: value(method, scale))
+        if outer == "jvp":
+            return jax.jvp(gradient, (jnp.ones((1, 1, 1, 4)),), (towards,))[1]
+        return jax.grad(lambda scale: jnp.sum(gradient(scale) * towards))(jnp.ones((1, 1, 1, 4)))
+
+    assert relative_error(jax.jit(lambda: second("kernel"))(), jax.jit(lambda: second("sequential"))()) < 1e-5

@@ -347,7 +347,7 @@ def test_what_a_run_was_started_with_stays_written_down(tmp_path, monkeypatch):
     commits = iter("abba")
     monkeypatch.setattr(workdir, "_git_commit", lambda: next(commits))
     for _ in range(4):
-        run = workdir.describe_run(tmp_path, tiny.config(), {}, 1)
+        run = workdir.describe_run(tmp_path, tiny.config(), {}, {}, 1)
     assert run.pop("changed") == [] and run == workdir.read_json(tmp_path / "run.json")
     assert run["git_commit"] == "a"
     assert [resumed.get("git_commit") for resumed in run["resumed"]] == ["b", "b", None]

@@ -144,9 +144,9 @@ def test_a_link_to_nothing_is_called_so(tmp_path):
 
 def test_another_number_of_cores_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
-    run = workdir.describe_run(tmp_path, CONFIG, {}, 1)
+    run = workdir.describe_run(tmp_path, CONFIG, {}, {}, 1)
     assert run["cores"] == 2 and run["changed"] == []
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)
-    (changed,) = workdir.describe_run(tmp_path, CONFIG, {}, 1)["changed"]
+    (changed,) = workdir.describe_run(tmp_path, CONFIG, {}, {}, 1)["changed"]
     assert changed.startswith("the number of cores (2, now 1)")
     assert workdir.read_json(tmp_path / "run.json")["resumed"][0]["cores"] == 1

@@ -11,13 +11,14 @@ from flax import nnx
 from numerics import relative_error
 
 from s5jax.data.task import Split, Task
+from s5jax.data.tasks import digits
 from s5jax.evaluators import Context, eigenvalues
 from s5jax.evaluators.stability import mixers_of
 from s5jax.mixers import s5
 from s5jax.train import checkpoint, log, loop, program, trained
 from s5jax.train.build import build, load_task
 from s5jax.train.config import UserError
-from s5jax.train.trained import load
+from s5jax.train.trained import load, load_run
 
 
 def records(workdir):
@@ -75,8 +76,8 @@ def test_reports_against_an_evaluation_by_hand(finished):
 
 
 def test_the_model_of_a_run_in_python(finished, tmp_path):
-    config, task, model, state, start, _ = load(str(finished))
-    assert config.model.pattern == ("s5",) and int(start.step) == 0
+    config, task, model, state, _ = load(str(finished))
+    assert config.model.pattern == ("s5",)
     result = json.loads((finished / "result.json").read_text())
     assert int(state.step) == result["best_step"]
     inputs = task.prepare(jax.numpy.asarray(task.splits["test"].inputs))
@@ -87,6 +88,28 @@ def test_the_model_of_a_run_in_python(finished, tmp_path):
     assert relative_error(jax.jit(model.step)(carried, inputs[:, 63])[0], logits) < 1e-5
     with pytest.raises(UserError, match="not a run's directory"):
         load(tmp_path / "none")
+
+
+@pytest.mark.parametrize("average", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_model_of_a_run_without_its_data(finished, average, tmp_path, monkeypatch):
+    workdir = finished
+    if average:
+        workdir, config = tmp_path, tiny.config("--config.optim.average=0.5")
+        loop.train(config, workdir)
+    whole = {which: load(workdir, which) for which in ("best", "latest")}
+    monkeypatch.setattr(digits, "load", lambda: pytest.fail("the data were loaded"))
+    for which, expected in whole.items():
+        run = load_run(str(workdir), which)
+        assert run.step == int(expected.state.step) and run.config == expected.config and run.facts == {}
+        jax.tree.map(np.testing.assert_array_equal, nnx.state(run.model), nnx.state(expected.model))
+        assert nnx.graphdef(run.model) == nnx.graphdef(expected.model)
+    if not average:
+        run = json.loads((workdir / "run.json").read_text())
+        (tmp_path / "checkpoints").symlink_to(workdir / "checkpoints")
+        (tmp_path / "config.json").write_bytes((workdir / "config.json").read_bytes())
+        (tmp_path / "run.json").write_text(json.dumps({name: run[name] for name in ("code", "versions")}))
+        with pytest.raises(UserError, match="is of an earlier version"):
+            load_run(tmp_path)
 
 
 def test_a_finished_run_says_so(finished, capsys):

@@ -59,14 +59,6 @@ def test_bytes_are_read_and_written_as_utf_8(tmp_path):
     assert language.decode(np.array([0xFF, 65]), facts) == "\ufffdA"
 
 
-def test_a_blank_task_has_the_model_of_the_text(tmp_path):
-    (tmp_path / "a").write_text("abc" * 300)
-    task = load(tmp_path / "a", tokens="characters", context=16)
-    blank = language.blank("text_file", 16, task.facts)
-    assert {name: len(split) for name, split in blank.splits.items()} == {n: len(s) for n, s in task.splits.items()}
-    assert blank.num_tokens == task.num_tokens
-
-
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [

@@ -192,7 +192,7 @@ def test_the_command(small, tmp_path, call, monkeypatch):
     }
 
     def load(workdir):
-        return Trained(configs[str(workdir.relative_to(tmp_path))], task, model, None, None, None)
+        return Trained(configs[str(workdir.relative_to(tmp_path))], task, model, None, None)
 
     workdirs = [tmp_path / name for name in configs]
     few = ("--amplitudes", "0.5", "--frequencies", "1", "--place", "data", "--out", tmp_path)
