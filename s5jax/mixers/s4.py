@@ -27,6 +27,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.export import is_symbolic_dim
 from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
 from s5jax.mixers import s4d
@@ -212,15 +213,15 @@ def apply(
 ) -> tuple[Float[Array, "B L H"], State | None]:
     """See `s5jax.mixers`. A missing sample is an input of zero; `key` and `dropout` are not used.
 
-    Computed as a convolution. With a state, a `reset`, or a rate per sequence or step it is computed step by step, and
-    all states, (B, L, H, N) complex, are stored for the backward pass.
+    Computed as a convolution. With a state, a `reset`, a rate per sequence or step, or a symbolic length it is computed
+    step by step, and all states, (B, L, H, N) complex, are stored for the backward pass.
     """
     if state is not None and options.bidirectional:
         raise ValueError("a mixer with two directions cannot start from a state")
     x = sequence.clean(x, lengths, mask).astype(params["D"].dtype)
     rate, reset = sequence.in_shape(x, rate, reset)
     rate = jnp.asarray(1 if rate is None else rate, x.dtype)
-    if state is None and reset is None and rate.ndim == 0:
+    if state is None and reset is None and rate.ndim == 0 and not is_symbolic_dim(x.shape[1]):
         K, plain = kernel(params, x.shape[1], options, rate=rate), options.scan_method == "plain"
         y = fft_conv.convolve(x, K, skip_current=options.backward_skips_current, plain=plain)
     else:

@@ -30,6 +30,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.export import is_symbolic_dim
 from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
 from s5jax.ssm import discretize as rules
@@ -221,15 +222,15 @@ def apply(
 ) -> tuple[Float[Array, "B L H"], State | None]:
     """See `s5jax.mixers`. A missing sample is an input of zero; `key` and `dropout` are not used.
 
-    Computed as a convolution or, with a `reset`, a rate per step or `mode="scan"`, by a scan that stores all states,
-    (B, L, H, N).
+    Computed as a convolution or, with a `reset`, a rate per step, a symbolic length or `mode="scan"`, by a scan that
+    stores all states, (B, L, H, N).
     """
     if state is not None and options.bidirectional:
         raise ValueError("a mixer with two directions cannot start from a state")
     x = sequence.clean(x, lengths, mask).astype(params["D"].dtype)
     rate, reset = sequence.in_shape(x, rate, reset)
     rate = jnp.asarray(1 if rate is None else rate, x.dtype)
-    if options.mode == "scan" or reset is not None or rate.ndim == 2:
+    if options.mode == "scan" or reset is not None or rate.ndim == 2 or is_symbolic_dim(x.shape[1]):
         scanned, Cs = functools.partial(_scanned, params, options), _readouts(params, options)
         start = None if state is None else sequence.reset_state(state, reset, lengths)
         y, state = by_direction(scanned, Cs, x, options, lengths, reset, rate, start)

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.export import register_namedtuple_serialization
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from s5jax.models.heads import Head
@@ -22,6 +23,9 @@ class State(NamedTuple):
 
     mixers: tuple[Any, ...]
     head: Any
+
+
+register_namedtuple_serialization(State, serialized_name="s5jax.models.model.State")
 
 
 class Model(nnx.Module):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.export import register_namedtuple_serialization
 from jaxtyping import Array, Float, Integer, Shaped
 
 from s5jax import mixers
@@ -90,6 +91,9 @@ class Pooled(NamedTuple):
         added = jnp.sum(jnp.where(counted[..., None], x, 0), 1) - lost
         new, steps = total + added, steps + more
         return new / jnp.maximum(steps, 1)[:, None].astype(x.dtype), Pooled(new, (new - total) - added, steps)
+
+
+register_namedtuple_serialization(Pooled, serialized_name="s5jax.models.recurrent.Pooled")
 
 
 def empty_pool(batch: int, width: int, dtype: Any) -> Pooled:

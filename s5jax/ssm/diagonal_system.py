@@ -112,7 +112,8 @@ def response(
     the `scan` methods "sequential" and "chunked" the scan is fused with the product, block by block; the other methods
     store all states.
     """
-    (N, L, _, P), method = b.shape, scan.choose(method)
+    N, L, _, P = b.shape
+    method = scan.choose(method, N, L)
     dtype = jnp.promote_types(b.dtype, a.real.dtype)
     b, packed, directions = b.astype(dtype), scan.pack(a).astype(dtype)[None, None], (False, True)[: len(Cs)]
     if method in ("associative", "plain"):
@@ -126,7 +127,7 @@ def response(
 
         return scan_kernel.response(*operands, directions)
     blocks = 1
-    if not is_symbolic_dim(N):
+    if not (is_symbolic_dim(N) or is_symbolic_dim(L)):
         limit, block = BLOCKS.get(jax.default_backend(), (2**28, 2**28))
         numbers = 2 * len(Cs) * N * L * P
         blocks = 1 if numbers <= limit else min(L, -(-numbers // block))

@@ -20,6 +20,7 @@ from typing import Any, Literal, NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.export import is_symbolic_dim
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, Inexact, Shaped
@@ -27,10 +28,21 @@ from jaxtyping import Array, Float, Inexact, Shaped
 Method = Literal["auto", "sequential", "chunked", "associative", "kernel", "plain"]
 
 
-def choose(method: str) -> str:
-    """Resolves "auto". On a CPU a loop iteration has little overhead ("Methods" in results/benchmark-cpu.md)."""
+def choose(method: str, N: Any, L: Any) -> str:
+    """The method for N sequences of length L; both may be symbolic, under `jax.export`.
+
+    On a CPU a loop iteration has little overhead ("Methods" in results/benchmark-cpu.md). Raises ValueError if the
+    method cannot compute symbolic sizes.
+    """
+    if method == "auto" and is_symbolic_dim(L):
+        return "sequential"
     if method == "auto":
-        return {"cpu": "sequential", "gpu": "kernel"}.get(jax.default_backend(), "chunked")
+        method = {"cpu": "sequential", "gpu": "kernel"}.get(jax.default_backend(), "chunked")
+        return "associative" if method == "kernel" and is_symbolic_dim(N) else method
+    if is_symbolic_dim(L) and method not in ("sequential", "plain"):
+        raise ValueError(f'a symbolic length needs the scan method "sequential" or "plain", not {method!r}')
+    if is_symbolic_dim(N) and method == "kernel":
+        raise ValueError('a symbolic batch needs another scan method than "kernel"')
     return method
 
 
@@ -38,11 +50,12 @@ def states(
     a: Float[Array, "n l K P"], b: Float[Array, "N L K P"], start: Float[Array, "N K P"], *, reverse: bool, method: str
 ) -> Float[Array, "N L K P"]:
     """The scan on packed arrays: a is (1, 1, K, P), (N, 1, K, P) or (N, L, K, P). Returns all states, (N, L, K, P)."""
-    if choose(method) == "plain":
+    method = choose(method, *b.shape[:2])
+    if method == "plain":
         from s5jax.ssm.other_scans import plain
 
         return plain(a, b, start, reverse)
-    return _states(*map(reverse_mode_only, (a, b, start)), reverse, choose(method))
+    return _states(*map(reverse_mode_only, (a, b, start)), reverse, method)
 
 
 def pack(z: Inexact[Array, "*shape P"]) -> Float[Array, "*shape K P"]:
