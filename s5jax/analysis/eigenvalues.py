@@ -29,7 +29,7 @@ class Layer:
 
     @property
     def moves(self) -> Float[np.ndarray, " N"]:
-        """How far each eigenvalue is from where it started, as a share of its start's distance from 0."""
+        """The relative distance of each eigenvalue from its start, |end - start| / |start|."""
         start, end = self.eigenvalues[0], self.eigenvalues[-1]
         return np.abs(end - start) / np.maximum(np.abs(start), np.finfo(np.float32).tiny)
 
@@ -101,11 +101,11 @@ def write_eigenvalues(result: Trajectories, file: pathlib.Path) -> None:
 
 
 def plot_eigenvalues(result: Trajectories, file: pathlib.Path, title: str) -> None:
-    """Every eigenvalue's way through the upper half of the complex plane, where a conjugate stands for its pair.
+    """Each eigenvalue's path in training, plotted as (Re, |Im|).
 
-    One panel for each layer, all with the same axes; these are logarithmic, but for the vicinity of 0, where values
-    span decades. What lies above the dotted line, or within the band, of the last step sizes' Nyquist
-    frequencies, samples alias.
+    There is one panel for each layer, all with the same axes. An axis is logarithmic, except near 0, if its values
+    span decades. Dotted lines show the lowest and the highest Nyquist frequency of the last record's step sizes,
+    with a band between them. Modes above their Nyquist frequency alias.
     """
     from matplotlib.collections import LineCollection
 
@@ -144,7 +144,8 @@ def plot_eigenvalues(result: Trajectories, file: pathlib.Path, title: str) -> No
 
 
 def _scale(values: Float[np.ndarray, " M"]) -> dict[str, Any]:
-    """Scale of an axis that includes 0: linear or, where values span decades, logarithmic for nine of ten of them."""
+    """Scale of an axis that includes 0: linear, or logarithmic beyond a threshold if values span decades. The threshold
+    is the 10 % quantile of their sizes, at least 1, rounded to a power of ten."""
     sizes = np.abs(values[values != 0])
     tenth = np.quantile(sizes, 0.1) if sizes.size else 0.0
     threshold = 10 ** np.round(np.log10(max(tenth, 1.0)))  # decades of slow modes would leave others no room

@@ -1,4 +1,4 @@
-"""What figures have in common: their look, panels, tables beside them, and files that no reader sees half of."""
+"""What figures have in common: their look, panels, tables beside them, and files that are replaced in one go."""
 
 import csv
 import math

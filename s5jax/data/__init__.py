@@ -8,7 +8,7 @@
     readers/        file formats: CIFAR-10, IDX, wav, text, archives, TFDS directories
     generators/     ListOps trees and Pathfinder images
 
-A task is a module of `tasks/` with `load`, found by its name. Small ones come with the package (`digits.py`). The
-others are prepared once by `scripts/prepare_data.py`: their modules have `FORMAT` and `plan` as well, see `prepare.py`
-and, for an example, `tasks/image.py`.
+A task is a module of `tasks/` with `load`, found by its name. The digits come with the package, and tasks of language
+modelling read a text (`text_file.py`). The others are prepared once by `scripts/prepare_data.py`: their modules have
+`FORMAT` and `plan` as well, see `prepare.py` and, for an example, `tasks/image.py`.
 """

@@ -6,7 +6,7 @@ import pathlib
 
 
 def replace(path: pathlib.Path, content: str) -> None:
-    """Writes a text file, or replaces the one there at once. OSError, with the path, leaves the old one as it was."""
+    """Writes a text file, or replaces the one there at once. OSError, unless from `sync`, leaves the old file there."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         temporary.unlink(missing_ok=True)
@@ -22,7 +22,7 @@ def replace(path: pathlib.Path, content: str) -> None:
 
 
 def sync(path: pathlib.Path) -> None:
-    """Waits until a file, or which files a folder has, is on disk."""
+    """Waits until a file's content, or a folder's list of files, is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -57,7 +57,7 @@ def _cut(tokens: Integer[np.ndarray, " tokens"], L: int, num_tokens: int) -> Spl
 
 
 def encode(text: str, facts: Mapping[str, Any]) -> Integer[np.ndarray, " tokens"]:
-    """Token ids of a text, by the `facts` of a task. Blanks separate the words of a vocabulary of words.
+    """Token ids of a text, by the `facts` of a task. If tokens are words, the text is split at white space.
 
     Raises:
       DataError: a character or word is not in the vocabulary.

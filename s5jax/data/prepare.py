@@ -1,8 +1,9 @@
 """Makes the store of a task from its official files, from a TFDS directory or by a generator.
 
-A task's `plan(request)` returns a `Plan`: the examples of each split, in parts that are made one after the other. Both
-raise DataError where files are missing or damaged. `prepare` checks each part and writes it to a temporary folder
-beside the store. That folder takes the store's place at the end, so that there is never half a store.
+A task's `plan(request)` returns a `Plan`: the examples of each split, in parts that are made one after the other.
+`plan`, and iterating over the parts, raise DataError if files are missing or damaged. `prepare` checks each part and
+writes it to a temporary folder beside the store. That folder takes the store's place at the end, so that there is never
+half a store.
 """
 
 import contextlib
@@ -116,7 +117,7 @@ def prepare(name: str, request: Request, *, force: bool = False, say: Callable[[
     if request.data_dir.is_file():
         raise DataError(f"--data_dir={request.data_dir}: not a folder; unpack it if it is an archive")
     for left in goal.parent.glob(f".{name}-*"):
-        # What another process has finished meanwhile is gone, and what belongs to another user stays.
+        # The folder may vanish if another process finishes meanwhile; folders of other users are skipped.
         with contextlib.suppress(FileNotFoundError, PermissionError), _locked(left, wait=False) as alone:
             if alone and any(left.iterdir()):  # the process that made it was killed
                 if (left / "replaced").exists() and not goal.exists():
@@ -176,8 +177,8 @@ def _locked(folder: pathlib.Path | str, *, wait: bool) -> Iterator[bool]:
 def check(name: str, request: Request) -> tuple[list[str], list[str]]:
     """Checks a store or, where there is none, the official files; returns lines of what was found and what is wrong.
 
-    Nothing is written, except that official files are unpacked if they are still in their archive. Raises DataError if
-    there is nothing to check, or files are damaged.
+    Writes only official files: it unpacks their archive if need be and, with `download`, gets those that are missing.
+    Raises DataError if there is nothing to check, or files are damaged.
     """
     task, where = find(name), store.directory(request.data_dir, name)
     if not where.exists():
@@ -245,7 +246,7 @@ def _count(
 
 
 def _append(path: pathlib.Path, values: np.ndarray, before: int) -> None:
-    """Appends examples to a .npy file, which has so many before. A memory map would be killed by a full disk."""
+    """Appends examples to a .npy file of `before` examples. With a memory map a full disk would kill the process."""
     header = {"descr": values.dtype.str, "fortran_order": False, "shape": (before + len(values), *values.shape[1:])}
     with path.open("r+b" if before else "wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)  # its length is the same for any number of examples

@@ -7,7 +7,7 @@ from jaxtyping import Int
 
 
 def random_split(n: int, sizes: Sequence[int], seed: int) -> list[Int[np.ndarray, " size"]]:
-    """The indices, int64, in parts of some sizes of n examples, as torch draws them from a seed, 0 to 2^32 - 1.
+    """Splits the indices of n examples at random into parts of these sizes, int64; `seed` is 0 to 2^32 - 1.
 
     They are those of `torch.utils.data.random_split(range(n), sizes, torch.Generator().manual_seed(seed))`, with which
     the published S4 and S5 code splits: a Fisher-Yates shuffle with the 32-bit outputs of MT19937 (torch.randperm on
@@ -24,10 +24,10 @@ def random_split(n: int, sizes: Sequence[int], seed: int) -> list[Int[np.ndarray
 
 
 def stratified_split(labels: Int[np.ndarray, " N"], sizes: Sequence[int], seed: int) -> list[Int[np.ndarray, " size"]]:
-    """The indices, int64 and ascending, in parts of some sizes in which every class has nearly the same share.
+    """Splits indices into parts of these sizes, int64 and ascending, in which every class has nearly the same share.
 
-    Each class is shuffled and spread evenly over the interval [0, 1); the parts are what lies between two cuts. A class
-    with n examples has n times the part's share of them in a part, give or take two. Raises ValueError if the sizes do
+    Each class is shuffled and spread evenly over the interval [0, 1); the parts are what lies between two cuts. A part
+    with a share s of all examples gets n s of a class's n examples, give or take two. Raises ValueError if the sizes do
     not add up to N.
     """
     if sum(sizes) != len(labels):

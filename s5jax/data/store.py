@@ -39,8 +39,8 @@ class Format:
     channels: values per step.
     pairs: an example is a pair of documents.
     padded: lengths are stored.
-    sha256: of the hexadecimal SHA-256 of each split's stored inputs in a row, as made from the official files; `check`
-      notes a difference.
+    sha256: SHA-256 of the concatenated hex digests of the splits' files of inputs, if made from the official files;
+      `check` notes a difference.
     classes: number of examples of each class, for some splits.
     characters: size of the vocabulary of a text, without special tokens.
     unverified: splits whose sizes could not be verified; another size is not refused.

@@ -21,7 +21,7 @@ KINDS = {"numbers": np.generic, "integers": np.integer, "floats": np.floating, "
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Examples as stored: small integers where possible, since the whole split is kept on the device.
+    """Examples as stored: small integers where possible, since a split up to `resident_gib` is kept on the device.
 
     Shapes have N examples; where examples are pairs, an axis of 2 documents comes after N.
 
@@ -29,7 +29,7 @@ class Split:
     labels: integers (N,), or (N, L) with one per step; in a regression floats with one more axis, the targets.
     lengths: (N,), number of valid steps of each sequence; default: the full length.
     mask: (N, L), true where a sample is missing; default: nowhere.
-    reset: (N, L), true where a new sequence starts; default: at the first step.
+    reset: (N, L), true where a new sequence starts; default: nowhere.
     rate: (N, L), the time before each sample, in units of the model's step sizes; default: 1.
     weights: of the labels, in their shape without targets; default: 1.
     """
@@ -157,7 +157,7 @@ class Task:
             check_range(f"{where}: label", split.labels, 0, self.num_classes - 1, "num_classes")
         if lengths is not None:
             check_range(f"{where}: sequence length", lengths, 1, self.length, "length")
-        # What is missing, does not count, or comes after the end of a sequence may be anything.
+        # Floats must be finite, except missing inputs, labels of weight 0, and rates after the end of a sequence.
         counted: dict[str, Any] = {
             "inputs": ... if split.mask is None else ~split.mask,
             "labels": ... if weights is None else weights > 0,

@@ -12,8 +12,8 @@ parameters depend on them; params are nested dicts of real arrays. x and y are (
     reset (B, L)     true where a new sequence starts. In `apply`, NaN or infinity from before it may
                      still affect what comes after it. Default: false
     rate             factor on the step size, (), (B,) or (B, L): sample k comes rate[k] step sizes after sample k - 1;
-                     2 for inputs at half the sampling rate of training. The backward direction uses, at sample k, the
-                     rate of sample k + 1, and 1 at the last step of a sequence. Default: 1
+                     2 for inputs at half the sampling rate of training. If it is (B, L), the backward direction uses at
+                     sample k the rate of sample k + 1, and 1 at the last step of a sequence. Default: 1
     state            the state before the first step, from `init_state` or an earlier call; then the state after the
                      last valid step is returned. Default: none, and `None` is returned
     key, dropout     random key and probability, for mixers with `DROPOUT`
@@ -22,7 +22,7 @@ parameters depend on them; params are nested dicts of real arrays. x and y are (
 Optional functions (the recurrent mode needs `init_state` and `step`; x_k and y_k are (B, H)):
 
     init_state(params, options, batch, *, max_length) -> state    a pytree; `max_length`: samples that a cache holds
-    discretize(params, options, *, rate) -> cell                  rate () or (B,); without it the cell is params
+    discretize(params, options, *, rate) -> cell                  rate () or (B,); without `discretize`, cell is params
     step(cell, state, x_k, options, *, mask, reset) -> (y_k, state)    mask and reset (B,)
     kernel(params, L, options, *, rate)       impulse response, (directions, H, L), or (directions, output, input, L)
     eigenvalues(params, options)              of A (S4: of its diagonal part), complex, in 1/time

@@ -18,9 +18,9 @@ S4-PTD (arXiv 2310.01698) is the init "ptd-conjugate": HiPPO-LegS is perturbed s
 V is well-conditioned. A holds the eigenvalues, B is V^-1 times HiPPO's B, and C is a real matrix times V, so that the
 initial kernel is close to that of S4 with HiPPO-LegS.
 
-DSS is the discretisation "dss" (arXiv 2203.14343, proposition 1): zero-order hold with each mode's kernel divided by
-its sum over `dss_length` samples, a softmax over time. As published, its modes do not stand for conjugate pairs:
-y = Re(C x) + D u. DSS-exp is the discretisation "zoh" with B fixed at 1.
+DSS is the discretisation "dss" (arXiv 2203.14343, proposition 1): the kernel of mode n is C_n B_n / A_n times a softmax
+over time, exp(l Delta A_n) divided by its sum over `dss_length` samples. As published, its modes do not stand for
+conjugate pairs: y = Re(C x) + D u. DSS-exp is the discretisation "zoh" with B fixed at 1.
 """
 
 import dataclasses

@@ -42,9 +42,9 @@ class Block(nnx.Module):
     `none`: dropout(x); `gelu`: g; `full_glu`: out1(g) sigma(out2(g)); `half_glu1`: g sigma(out2(g));
     `half_glu2`: x sigma(out2(g)). The last three are followed by a second dropout.
 
-    With input u, a branch f gives u + f(norm(u)) with `prenorm`, otherwise norm(u + f(u)); the first one without "u +"
-    if not `residual`, or if the mixer adds it itself. The second branch, if `mlp` > 0, has the norm mlp_norm and
-    f(u) = mlp_out(gelu(mlp_in(u))). `mixer` is a pair, the mixer's name and its options; `length` is the number of
+    With input u, a branch f gives u + f(norm(u)) with `prenorm`, otherwise norm(u + f(u)). The mixer's branch omits
+    "u +" if `residual` is false, or if the mixer adds u itself. The second branch, if `mlp` > 0, has the norm mlp_norm
+    and f(u) = mlp_out(gelu(mlp_in(u))). `mixer` is a pair, the mixer's name and its options; `length` is the number of
     steps of the training sequences.
     """
 

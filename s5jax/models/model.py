@@ -101,7 +101,7 @@ class Model(nnx.Module):
         for name in [name for name in ("mask", "reset") if name in given]:
             given[name] = jnp.broadcast_to(given[name].astype(bool), time)
         if "rate" in given:
-            rate = jnp.where(given["rate"] >= 0, given["rate"], jnp.nan)
+            rate = jnp.where((given["rate"] >= 0) & jnp.isfinite(given["rate"]), given["rate"], jnp.nan)
             shape = {len(batch): batch, len(time): time}.get(rate.ndim, ())
             given["rate"] = jnp.broadcast_to(rate, shape)
         return self.decoder.fold(inputs), Sequences(**{name: self.decoder.fold(value) for name, value in given.items()})

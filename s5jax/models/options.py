@@ -39,13 +39,13 @@ class Options:
     dropout: float = 0.0
     """Probability that a feature is dropped, at all steps of a sequence at once."""
     pooling: Literal["mean", "last"] = "mean"
-    """Mean over the valid steps of a sequence, or the features at the last valid step."""
+    """Mean over a row's last sequence, or the features at its last sample; padding and missing samples do not count."""
     mask_padding: bool = True
     """Keep padding out of the mixers and the batch statistics; otherwise, as published, only out of pooling."""
     remat: Literal["none", "pointwise", "full"] = "pointwise"
-    """What the backward pass recomputes in a block instead of storing it. `none`: nothing; `pointwise`: all but the
-    outputs of the mixer and of the dense layers (cheap); `full`: all but the block's input. Batch statistics are always
-    stored."""
+    """What the backward pass recomputes in a block instead of storing it. `none`: what the mixer itself recomputes, as
+    S5 does its states on a CPU; `pointwise`: all but the outputs of the mixer and of the dense layers (cheap); `full`:
+    all but the block's input. Batch statistics are always stored."""
     unroll: bool = False
     """Unroll the loop over repetitions of the pattern: slower to compile, sometimes faster to run."""
 

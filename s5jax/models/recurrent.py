@@ -35,7 +35,7 @@ def discretize(stack: Stack, rate: Any = None) -> Cells:
     if rate is not None:
         if not isinstance(rate, jax.core.Tracer) and not (np.isfinite(rate).all() and (np.asarray(rate) >= 0).all()):
             raise ValueError(f"rate must be finite and at least 0, got {rate}")
-        rate = jnp.where(jnp.asarray(rate) >= 0, rate, jnp.nan)
+        rate = jnp.where((jnp.asarray(rate) >= 0) & jnp.isfinite(rate), rate, jnp.nan)
     cells = []
     for block in stack.blocks:
         mixers.check(block.mixer, block.mixer_options, rate=rate)

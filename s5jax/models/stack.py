@@ -130,8 +130,8 @@ def _remat(block: Callable[..., Any], options: Options) -> Callable[..., Any]:
     names = ["product"] if options.remat == "pointwise" else []
     by_name = jax.checkpoint_policies.save_only_these_names(*names)
     policy = jax.checkpoint_policies.save_from_both_policies(by_name, _is_statistic)
-    # With several blocks in one program, not in a single scan, XLA could recompute all of them before the backward pass
-    # needs the first; the barrier of prevent_cse avoids that.
+    # If the loop is unrolled, or an iteration holds several blocks, XLA could recompute all of them before the backward
+    # pass needs the first; the barrier of prevent_cse avoids that.
     several = options.unroll or len(options.pattern) > 1
     return jax.checkpoint(block, prevent_cse=several, policy=policy)
 

@@ -1,9 +1,9 @@
 """A diagonal system with many inputs and outputs: x_k = a_k x_{k-1} + gamma_k B u_k, y_k = Re(C x_k).
 
-For time-invariant systems `response` fuses the scan with the product by C and has its own gradient rule, because memory
-traffic dominates the cost:
+With the methods "sequential" and "chunked", `response` fuses the scan of a time-invariant system with the product by C
+and has its own gradient rule, because memory traffic dominates the cost (the other methods store all states):
 
-- All arithmetic is real, on states packed as (re, im). A real output then takes two real products instead of the four
+- States are real arrays, packed as (re, im). A real output then takes two real products instead of the four
   of a complex one, and no array with a time axis is complex.
 - States are multiplied by C block by block and not kept; the backward pass recomputes them. For a long
   sequence they are computed block by block, and only the states at block boundaries are stored, from which the
@@ -28,9 +28,9 @@ from s5jax.ssm.product import product, weight_gradient
 from s5jax.ssm.sequence import Rate, backward_gaps, end_before, gaps, in_shape, reset_state
 
 BLOCKS = {"cpu": (2**26, 2**19)}
-"""For each platform (threshold, block size), in real numbers. A state array of more than the threshold is computed in
-blocks of about the block size. On a CPU, loops over more than 256 MiB (float32) are far slower, and a block of 2 MiB
-fits into a cache. On other platforms both are 1 GiB."""
+"""For each platform (threshold, block size), counted in real numbers: a complex state is two. A state array above the
+threshold is computed in blocks of about the block size. On a CPU, loops over more than 256 MiB (float32) are far
+slower, and a block of 2 MiB fits into a cache. On other platforms both are 1 GiB."""
 
 System = tuple[
     Callable[[Any], tuple[Complex[Array, "*gaps P"], Inexact[Array, "*#gaps P"]]],

@@ -1,4 +1,4 @@
-"""Eigenvalues and eigenvectors of any matrix, with fixed phases, in float64 NumPy."""
+"""Eigenvalues and eigenvectors of any matrix, and a choice of their phases, in float64 NumPy."""
 
 import numpy as np
 from jaxtyping import Complex, Inexact

@@ -1,4 +1,4 @@
-"""Parameters of mixers: flat dicts of real arrays, in which a complex array has a trailing axis (re, im)."""
+"""Parameters and options of mixers: complex arrays stored as real ones, initial values, and checks."""
 
 import dataclasses
 from typing import Any, Literal, get_args, get_origin

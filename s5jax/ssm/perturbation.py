@@ -2,7 +2,7 @@
 
 It minimises kappa(V) + gamma ||E||_F / ||A||_2 (arXiv 2310.01698, eq. 4) over real matrices E of low rank such that all
 eigenvalues of A + E = V diag(Lambda) V^-1 come in conjugate pairs. L-BFGS finds the optimum. For up to FEW unknowns, a
-solver of the equations that hold there then makes it exact to rounding. Eigenvalues and eigenvectors have derivatives
+root finder then solves the optimality conditions to about rounding error. Eigenvalues and eigenvectors have derivatives
 in closed form: with F_jk = 1 / (Lambda_k - Lambda_j), zero for j = k,
 
     d Lambda = diag(V^-1 dE V),    dV = V (F * (V^-1 dE V)),
@@ -123,7 +123,7 @@ class Objective:
 
 
 def descend(objective: Objective, x: Float[np.ndarray, " x"], gamma: float) -> Float[np.ndarray, " x"]:
-    """The minimum by L-BFGS. L-BFGS stops after one short step, so it is restarted until a restart gains nothing."""
+    """The minimum by L-BFGS. A run ends at the first step that gains little, so runs repeat until one gains little."""
     options = {"maxiter": 3000, "maxfun": 6000, "maxcor": 50, "ftol": 1e-11, "gtol": 1e-9}
     value = objective(x, gamma)[0]
     while True:
@@ -160,7 +160,7 @@ def search(
             sides = {excess <= 0: (log_gamma, excess)}
             step = (-1 if term == 0 else 1) * min(max(2.5 * (excess + SLACK / 2), -2.0), 2.0)
         log_gamma += step
-        if abs(log_gamma) > 25:  # or the value outside the domain would be small
+        if abs(log_gamma) > 25:  # beyond 25, the objective could exceed its value outside the domain, 1e12
             break
     return min(found, key=lambda x: rank(objective, x, term, limit)), None
 
@@ -202,7 +202,7 @@ def starts(A: Float[np.ndarray, "n n"], bound: Bound, limit: float, max_real: fl
     shift = np.linalg.eigvalsh((A + A.T) / 2)[-1]
     if shift >= max_real:
         shift = max_real - 0.01 * unit
-    for more in (0.0, 0.01, 0.1):  # where the skew-symmetric part has too few frequencies
+    for more in (0.0, 0.01, 0.1):  # size of a random skew-symmetric matrix, added if the modes do not form n/2 pairs
         K = rng.normal(size=A.shape)
         normal = (A - A.T) / 2 + shift * np.eye(len(A)) + more * unit / len(A) * (K - K.T)
         if eigenbasis(normal)[1]:
@@ -228,7 +228,8 @@ def optimize(
       max_real: all real parts of eigenvalues are below it.
 
     Raises:
-      Unreachable: nothing was found within the limit. The message gives the best value reached.
+      Unreachable: nothing was found with conjugate pairs and real parts below `max_real`; or nothing within the limit,
+        in which case the message gives the least value reached.
     """
     objective = Objective(A, max_real)
     found: list[tuple[tuple[float, float], np.ndarray, float | None]] = []  # rank, x, gamma

@@ -3,8 +3,8 @@
     A + E = V diag(Lambda) V^-1,    kappa(V) small and E small
 
 (Yu, Nigmetov, Morozov, Mahoney, Erichson 2023, arXiv 2310.01698, eq. 4). HiPPO-LegS itself cannot be diagonalized
-accurately: kappa(V) grows exponentially with n. S4D and S5 diagonalize its normal part instead, whose transfer function
-has spikes that HiPPO's lacks; with E small, that of A + E has none. The optimal E for the usual sizes is in
+accurately: kappa(V) grows exponentially with n. S4D-LegS and S5 diagonalize its normal part instead, whose transfer
+function has spikes that HiPPO's lacks; with E small, that of A + E has none. The optimal E for the usual sizes is in
 `ptd_legs.npz`; `perturbation` computes the others.
 """
 

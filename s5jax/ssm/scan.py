@@ -7,11 +7,11 @@
   about twice the work, log2 L dependent levels, but each level reads and writes memory.
 - "plain" is a `jax.lax.scan` without a custom gradient rule, and the only method that supports forward mode
   (`jax.jvp`, `jax.linearize`); the others raise TypeError. `jax.jvp` of `jax.grad` works with all of them.
-- "kernel" is a GPU kernel that reads each input once and writes each state once (`scan_kernel`).
+- "kernel" is a GPU kernel (`scan_kernel`): each direction reads its inputs once or twice, and writes its states once.
 - "auto" is "sequential" on a CPU, "kernel" on a GPU, and "chunked" elsewhere.
 
-The adjoint of the recurrence is the reversed recurrence, so that the backward pass needs only a and the states. All
-arithmetic is real, on packed states (..., K, P): K = 2 holds the real and the imaginary part, K = 1 a real state.
+The adjoint of the recurrence is the reversed recurrence, so that the backward pass needs only a and the states. States
+are real arrays, packed as (..., K, P): K = 2 holds the real and the imaginary part, K = 1 a real state.
 """
 
 import math
@@ -96,7 +96,7 @@ def run(
     """The loop of "sequential" and "chunked" for D recurrences at once. Returns all states, and a sum (K, P) or `None`.
 
     Args:
-      b: inputs of each recurrence, or of all of them (d = 1).
+      b: one set of inputs for each recurrence (d = D), or one for all (d = 1).
       reverse: for each recurrence, whether it runs from the last step to the first.
       chunk: chunk length; it must divide L.
       against: z_k. If given, the loop also sums x_{k-1} conj(z_k) over k, N and D, without storing the products. With

@@ -1,9 +1,10 @@
 """The linear recurrence x_k = a_k x_{k-1} + b_k as a GPU kernel: the method "kernel" of `scan`.
 
 A program is one warp. It walks along one piece of one sequence, for one direction and a tile of states, which it keeps
-in registers: every input is read once and every state written once. Where there are fewer sequences than the GPU can
-work on at a time, sequences are cut into pieces. A first kernel then reads the inputs once more and finds the map
-x -> m x + e of each piece; a program of the second begins with the maps of the pieces before its own.
+in registers: it reads each input of the piece once, except a few at its end, and writes each state once. If two
+directions share inputs, each reads them. Where there are fewer sequences than the GPU can work on at a time, sequences
+are cut into pieces. A first kernel then reads the inputs once more and finds the map x -> m x + e of each piece; a
+program of the second begins with the maps of the pieces before its own.
 
 On a CPU the kernel is interpreted, which is slow and meant for tests.
 """
@@ -22,11 +23,11 @@ from jaxtyping import Array, Float
 from s5jax.ssm.scan import conjugate, multiply, shift, solve
 
 TILE = 32
-"""Most states in a program, one per thread."""
+"""Maximum number of states per program, one per thread."""
 PROGRAMS = 2048
 """Programs that fill a GPU: 132 multiprocessors of an H100, about 16 warps each."""
 SHORTEST = 32
-"""Fewest steps in a piece."""
+"""Minimum number of steps per piece, if a sequence is cut; its last piece may be shorter."""
 AHEAD = 8
 """Steps whose inputs are read before the first of them is used, so that they wait for memory together."""
 
@@ -164,7 +165,7 @@ def _walk(
         return first + sign * (begin + i)
 
     def load(i: Any) -> list[list[Parts]]:
-        """The tiles of AHEAD steps; after the last step of the sequence, its own again."""
+        """The tiles of AHEAD steps; beyond the end of the sequence, the tiles of its last step are repeated."""
         places = [first + sign * jnp.minimum(begin + i + j, L - 1) for j in range(AHEAD)]
         return [[_load(ref, k) for ref in refs] for k in places]
 

@@ -91,7 +91,7 @@ def end_before(reset: Bool[Array, "#B #L"] | None, lengths: Integer[Array, " B"]
 
 
 def gaps(rate: Rate | None, lengths: Integer[Array, " B"] | None) -> Rate:
-    """The time before each sample in step sizes, (), (B,) or (B, L): the rate (default 1), and 1 in the padding."""
+    """The time before each sample in step sizes: the rate, (), (B,) or (B, L), default 1. If (B, L), 1 in padding."""
     if rate is None or lengths is None or jnp.ndim(rate) < 2:
         return 1.0 if rate is None else rate
     rate = jnp.asarray(rate)
@@ -99,7 +99,7 @@ def gaps(rate: Rate | None, lengths: Integer[Array, " B"] | None) -> Rate:
 
 
 def backward_gaps(rate: Rate | None, lengths: Integer[Array, " B"] | None, reset: Bool[Array, "#B #L"] | None) -> Rate:
-    """The time after each sample in step sizes, for the backward direction; 1 at the last step of each sequence."""
+    """`gaps` of the backward direction: the time after each sample. If (B, L), 1 at the last step of each sequence."""
     rate = gaps(rate, lengths)
     if jnp.ndim(rate) < 2:
         return rate

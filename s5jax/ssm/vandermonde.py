@@ -33,8 +33,8 @@ def log_multiplier(
     numerator, denominator = (1 + x) ** 2 + y**2, (1 - x) ** 2 + y**2
     ratio = 4 * x / denominator  # |Lambda_bar|^2 - 1, without the cancellation
     near_one = jnp.abs(ratio) < 0.5
-    # For Lambda_bar = 0 use the logarithm of 1e-18, as a constant: its powers are negligible except the 0th, and its
-    # square is well above the subnormal numbers, which devices flush to 0.
+    # Where |1 + z/2| < 1e-18, take 1e-18 for it: the powers of Lambda_bar are negligible then, except the 0th, and the
+    # square, 1e-36, is well above the subnormal numbers, which devices flush to 0.
     zero = numerator < 1e-36
     far = jnp.log(jnp.where(zero, 1e-36, numerator)) - jnp.log(denominator)
     modulus = jnp.where(near_one, jnp.log1p(jnp.where(near_one, ratio, 0)), far) / 2

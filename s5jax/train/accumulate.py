@@ -13,8 +13,8 @@ from s5jax.objectives import Batch, Metrics
 def accumulate(
     differentiate: Callable[..., Any], micro_batches: int, params: Any, buffers: Any, batch: Batch, key: Array | None
 ) -> tuple[Metrics, Any, Any]:
-    """Metrics, buffers and gradients: the first and the last summed over the parts of a batch, buffers after the last
-    part.
+    """Returns (metrics, buffers, gradients): metrics and gradients summed over the parts of a batch, buffers as they
+    are after the last part.
 
     `differentiate` maps (params, buffers, batch, key) to ((loss, (metrics, buffers)), gradients). Sums are added before
     they are divided: the update is that of the whole batch, except for batch norm and dropout, which see each part

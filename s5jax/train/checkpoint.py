@@ -1,4 +1,4 @@
-"""Checkpoints by orbax: the two newest, and for each of them the one that was the best when it was saved.
+"""Checkpoints by orbax. Those kept are the two newest and, for each of these, the one that was the best at that time.
 
     checkpoints/<step>/             the state after that many steps, arrays by name, and its config and progress as JSON
     checkpoints/<step>/SEAL.json    checksums of the files, written when all of them are there
@@ -57,7 +57,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     def save(self, state: TrainState, progress: dict[str, Any]) -> None:
         """Copies the state and writes it in the background, with the progress and the config as JSON.
 
-        Then deletes all others but the one before, and the checkpoints that were the best when these two were saved.
+        Then deletes the others. It keeps this one, the one before, and the best one as of each of these two saves.
         """
         self.wait()
         # Copies, since the next steps reuse the state's buffers and go on with the progress while these are written.
@@ -99,7 +99,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         """
         faults = faults_in(self.directory)
         intact = [step for step, fault in faults.items() if fault is None]
-        # A run that was killed leaves at most one unfinished checkpoint without an intact one beside it.
+        # If none is intact, a killed run has left at most one, and it is unfinished; anything else is damage.
         if not intact and (len(faults) > 1 or any(fault != UNFINISHED for fault in faults.values())):
             raise UserError(f"no checkpoint in {self.directory} is intact; remove the run's directory to start over")
         for unfinished in self.directory.glob("*.orbax-checkpoint-tmp*"):  # of a process that was killed

@@ -29,7 +29,7 @@ def due(config: Config, step: int, *, evaluating: bool, ending: bool) -> list[st
 
 
 def report(names: list[str], context: Context, state: Any) -> dict[str, float]:
-    """What these evaluators report. Raises UserError unless they are finite numbers by name."""
+    """What these evaluators report. Raises UserError unless each returns {name: finite number}."""
     values: dict[str, float] = {}
     for name in names:
         section = context.config.evaluators[name]

@@ -109,7 +109,7 @@ def describe_fields() -> str:
 
 
 def _field_lines(prefix: str, cls: Any, names: list[str] | None = None) -> list[str]:
-    """Two lines or more for each field of a section: its default and choices, and its docstring."""
+    """Lines for each field of a section: its default and choices, and its docstring if it has one."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     docs = {
         field.target.id: " ".join(doc.value.value.split())

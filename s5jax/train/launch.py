@@ -21,7 +21,7 @@ def add_workdir(parser: argparse.ArgumentParser) -> None:
 
 
 def folder(text: str) -> pathlib.Path:
-    """The argument of an option that names a folder; ~ is the user's."""
+    """The argument of an option that names a folder; ~ stands for the user's home folder."""
     if not text:
         raise argparse.ArgumentTypeError("the name of a folder is missing")
     return pathlib.Path(os.path.expanduser(text))

@@ -37,8 +37,8 @@ GROUPINGS: dict[str, Rules] = {
     "plain": (),
 }
 """Rules by the published names of groupings. The first four are S5's: dynamics at `ssm_lr` without weight decay; B, C
-(and D in noBCdecay) as listed; all else at `lr` with weight decay. Our "only_C" freezes all of a mixer
-except C (arXiv 2310.01698, section 5)."""
+(and D in noBCdecay) as listed; all else at `lr` with weight decay. Our "only_C" freezes all of a state
+space mixer except C (arXiv 2310.01698, section 5), and nothing of attention."""
 
 
 class Group(NamedTuple):

@@ -66,7 +66,7 @@ def train_step(
     """One update by the mean loss of a batch; `jax.vmap` over state, batch and hyper trains several seeds at once.
 
     Args:
-      batch: see `s5jax.objectives`; with `gather`, the argument from which gather(batch) makes it in the compiled step.
+      batch: see `s5jax.objectives`; with `gather`, the input of `gather`, which builds the batch in the compiled step.
       objective: (outputs, batch, **hyper["objective"]) to sums and weights.
       micro_batches: number of parts of the batch whose gradients are computed one after the other, see `accumulate.py`.
 

@@ -38,15 +38,15 @@ KEYS = {
     "data.json": {"sha256"},
     "result.json": {"best_step"},
 }
-"""Keys that each file of a run has; `read_json` takes one without them for damaged."""
+"""Keys that each file of a run has; `read_json` reports a file without them as damaged."""
 
 DEPENDENCIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
 
 
 @contextlib.contextmanager
 def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
-    """Locks the directory for this process and checks that it belongs to this config, or to none since it has no
-    checkpoint. `record` then writes the config down.
+    """Locks the directory for this process and checks that it belongs to this config, or has neither checkpoint nor
+    result yet and so belongs to none. `record` then writes the config down.
 
     Raises UserError if it belongs to another config, or is in use by another process.
     """

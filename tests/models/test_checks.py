@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from small_models import build, values
 
+from s5jax.mixers import s5
+
 B, L = 2, 6
 MASK = np.zeros((B, L), bool)
 
@@ -143,6 +145,14 @@ def test_unknown_ids_out_of_range_give_nan_from_then_on(models, name):
             assert np.isnan(outputs[0]).all() == (k >= 2) and np.isfinite(outputs[1]).all()
 
 
-def test_unknown_rates_that_are_negative_give_nan(models):
-    outputs = jax.jit(lambda rate: models["dense"](X, rate=rate))(jnp.array([-1.0, 2.0]))
+@pytest.mark.parametrize("wrong", [-1.0, np.inf, np.nan])
+def test_unknown_rates_that_are_negative_or_not_finite_give_nan(models, wrong, monkeypatch):
+    """Even if a mixer would return numbers, as `leaky` does for -1 and for infinity."""
+    outputs = jax.jit(lambda rate: models["dense"](X, rate=rate))(jnp.array([wrong, 2.0]))
     assert np.isnan(outputs[0]).all() and np.isfinite(outputs[1]).all()
+    leaky = build("leaky", depth=1, norm="layer")
+    outputs = jax.jit(lambda rate: leaky(X, rate=rate))(jnp.ones((B, L)).at[0, 2].set(wrong))
+    assert np.isnan(outputs[0]).all() and np.isfinite(outputs[1]).all()
+    monkeypatch.setattr(s5, "discretize", lambda params, options, *, rate: rate)
+    ((_, rate),) = jax.jit(models["dense"].discretize)(jnp.array([wrong, 2.0]))
+    np.testing.assert_array_equal(rate, [np.nan, 2.0])

@@ -7,9 +7,10 @@ step to the next it turns by an angle t of density cos^2(c t), |c t| < pi/2. Con
 dashes, so that dashes belong together by direction, not by distance.
 
 A dot lies at one end of a long contour. The other dot lies at the same contour's other end (label 1), or at an end of
-the other long contour (label 0). Of the eight choices of ends, the generator takes the one whose two outcomes differ
-least in the distance of the dots and the directions of the contours there; then the label decides between the two. So
-the contours say nothing about the label, and the surroundings of the dots little: a model has to trace.
+the other long contour (label 0). There are eight choices of the first end and an end of the other contour; each gives a
+pair of dots for either label. The generator takes the choice whose two pairs differ least in the distance of the dots
+and the directions of the contours there; then the label decides between the pairs. So the contours say nothing about
+the label, and the surroundings of the dots little: a model has to trace.
 
 An example is a function of (style, seed, split, index).
 """
@@ -52,7 +53,7 @@ class Style:
     distractors: number of short contours.
     dashes: number of dashes of a long contour.
     distractor_dashes: number of dashes of a short contour.
-    contrast: of a dash; above 1, a pixel may be white that is covered in part.
+    contrast: of a dash; above 1, a partly covered pixel may be white.
     """
 
     size: int
@@ -388,5 +389,5 @@ class _Field:
         return None
 
     def shift(self, x: float, y: float) -> int:
-        """Moves a stencil to a point."""
+        """The number of bits by which `<<` moves a stencil to a point."""
         return int(y / self.stencils.cell) * self.stencils.stride + int(x / self.stencils.cell)

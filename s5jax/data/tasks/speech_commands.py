@@ -59,10 +59,10 @@ def plan(request: Request) -> Plan:
 
 
 def find(format: Format, request: Request) -> pathlib.Path:
-    """Finds the folder that has a folder for each word, and unpacks the archive, which has none, if it is not there."""
+    """Finds the folder with both lists. If there is none, unpacks the archive, whose members have no common folder."""
     return official.find(format, request.data_dir, FOLDERS, list(LISTS.values()), [ARCHIVE], unpack_to=FOLDER)
 
 
 def recordings(root: pathlib.Path, words: Sequence[str]) -> list[tuple[pathlib.Path, int]]:
-    """Lists the recordings of some words, and the place of each one's word, in the order of the words, and by name."""
+    """(file, label) of the recordings of some words, by word and then by name; the label is the word's index."""
     return [(file, label) for label, word in enumerate(words) for file in sorted((root / word).glob("*.wav"))]

@@ -53,7 +53,7 @@ def load(options: Options) -> Task:
     """The task of a text.
 
     Raises:
-      DataError: a file is missing, not UTF-8, or shorter than the context.
+      DataError: a file is missing; its characters are not UTF-8; or a split has no more tokens than the context.
     """
     if not options.path:
         raise DataError("task text_file needs a text: --config.task.path=FILE")
