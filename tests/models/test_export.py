@@ -62,11 +62,14 @@ def test_a_model_of_any_batch_size_and_length(mixer, head, symbolic):
 def test_pieces_and_samples_of_any_batch_size(mixer):
     model = build(mixer, depth=2)
     start = jax.eval_shape(lambda: model.init_state(3, max_length=L))
+
+    def states(batch):
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype), start)
+
     B, T = export.symbolic_shape("B, T", constraints=[f"T <= {L}"])  # attention's cache has L places
-    states = jax.tree.map(lambda x: jax.ShapeDtypeStruct((B, *x.shape[1:]), x.dtype), start)
-    piece, sample = (jax.ShapeDtypeStruct((B, *rest), jnp.float32) for rest in ((T, 2), (2,)))
-    prefill = passed_through_bytes(model.prefill, states, piece)
-    step = passed_through_bytes(model.step, states, sample)
+    prefill = passed_through_bytes(model.prefill, states(B), jax.ShapeDtypeStruct((B, T, 2), jnp.float32))
+    (B,) = export.symbolic_shape("B")
+    step = passed_through_bytes(model.step, states(B), jax.ShapeDtypeStruct((B, 2), jnp.float32))
     x, state = draw(2, L, 2), model.init_state(2, max_length=L)
     _, state = prefill.call(state, x[:, :13])
     for k in range(13, L):
@@ -78,7 +81,10 @@ def test_methods_that_need_a_length_say_so():
     T, B = export.symbolic_shape("T, B")
     for options in (s5.Options(state_size=4, scan_method="chunked"), s5.Options(state_size=4, scan_method="kernel")):
         params = s5.init(jax.random.key(0), 2, options)
-        with unchecked_shapes(), pytest.raises(ValueError, match='a symbolic length needs the scan method "sequential"'):
+        with (
+            unchecked_shapes(),
+            pytest.raises(ValueError, match='a symbolic length needs the scan method "sequential"'),
+        ):
             export.export(jax.jit(lambda x, o=options, p=params: s5.apply(p, x, o)[0]))(
                 jax.ShapeDtypeStruct((1, T, 2), jnp.float32)
             )
