@@ -1,11 +1,14 @@
 """The guides do what they say: their commands and programs run one after the other, each in a process of its own."""
 
+import importlib
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -35,3 +38,35 @@ def test_the_guide_on_exports(tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "logits1.npy"), model(inputs), rtol=1e-4, atol=1e-5)
     samples = np.random.default_rng(0).normal(size=(64, 1, 1)).astype("float32")
     np.testing.assert_allclose(np.load(tmp_path / "logits3.npy"), model(samples[None, :, 0]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_guide_on_missing_samples_and_rows(tmp_path, monkeypatch):
+    text = (tiny.ROOT / "docs/missing_and_packed.md").read_text()
+    files = re.findall(r"`(mine/\w+\.py)`\n\n```python\n(.*?)```", text, re.DOTALL)
+    commands = re.findall(r"^    python (scripts/train.py .*?)\n\n", text, re.MULTILINE | re.DOTALL)
+    assert [name for name, _ in files] == ["mine/missing.py", "mine/packed.py"] and len(commands) == 2
+    (tmp_path / "mine").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(tiny.ROOT), "JAX_NUM_CPU_DEVICES": "1"}
+    for (name, program), command in zip(files, commands, strict=True):
+        (tmp_path / name).write_text(program)
+        script, *words = shlex.split(command.replace("\\\n", " "))
+        words = [f"--config={tiny.ROOT}/configs/digits.py:s5" if "--config=" in word else word for word in words]
+        words += ["--config.model.depth=1", "--config.train.steps=40", "--config.train.warmup_steps=4"]
+        done = subprocess.run(
+            [sys.executable, tiny.ROOT / script, *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "runs/packed/result.json").read_text())["test/accuracy"] > 0.2  # chance is 0.1
+    monkeypatch.syspath_prepend(tmp_path)
+    run, task = load_run(tmp_path / "runs/packed"), importlib.import_module("mine.packed").load()
+    split = task.splits["test"].select(np.arange(8))
+    row = run.model(task.prepare(jnp.asarray(split.inputs)), reset=split.reset)
+    alone = run.model(task.prepare(jnp.asarray(split.inputs.reshape(32, 64, 1))))
+    np.testing.assert_allclose(row.reshape(32, 64, 10), alone, rtol=1e-4, atol=1e-5)
+    model, task = load_run(tmp_path / "runs/missing").model, importlib.import_module("mine.missing").load()
+    split = task.splits["test"].select(np.arange(8))
+    inputs = np.asarray(task.prepare(jnp.asarray(split.inputs)))
+    other = np.where(split.mask[..., None], np.nan, inputs)
+    np.testing.assert_array_equal(model(other, mask=split.mask), model(inputs, mask=split.mask))
+    assert not np.allclose(model(inputs, mask=split.mask), model(inputs), atol=1e-3)
