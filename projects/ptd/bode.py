@@ -49,8 +49,8 @@ def bode(arguments: argparse.Namespace) -> str:
         raise UserError(f"--layer={arguments.layer}: {faults}, which this needs")
     trained = load_run(workdir, arguments.checkpoint)
     untrained = build_model(config, **read_json(workdir / "run.json")["model"])
-    params, start_params = (nnx.to_pure_dict(nnx.state(model, nnx.Param)) for model in (trained.model, untrained))
-    layers, starts = mixers_of(config, params), mixers_of(config, start_params)
+    after, before = (nnx.to_pure_dict(nnx.state(model, nnx.Param)) for model in (trained.model, untrained))
+    layers, starts = mixers_of(config, after), mixers_of(config, before)
     results = {}
     for number in chosen:
         mixer, options, params = layers[f"layers_{number}"]
@@ -80,7 +80,7 @@ def bode(arguments: argparse.Namespace) -> str:
         lines = [f"{names}, layer {arguments.layer}, {header}"]
         lines += [f"{name + ':':19} {value}" for name, value in describe(result).items()]
     transfer.write_bode(results, file.with_suffix(".csv"), numbered=arguments.layer == "all")
-    warning = report_unstable(config, params)
+    warning = report_unstable(config, after)
     lines += [f"warning: {warning}"] if warning else []
     return "\n".join([*lines, f"figure:  {file.with_suffix('.png')}", f"numbers: {file.with_suffix('.csv')}"])
 

@@ -192,12 +192,17 @@ def check(name: str, request: Request) -> tuple[list[str], list[str]]:
     stored = store.read(task.FORMAT, request.data_dir, verify=False)
     summaries = _count(task.FORMAT, {split: [examples] for split, examples in stored.splits.items()}, str(where))
     found = [f"store {where}: {manifest['origin']}", *(s.describe(split) for split, s in summaries.items())]
-    wrong = []
-    for split, about in manifest["splits"].items():
-        for field, expected in about["sha256"].items():
-            file = where / f"{split}.{field}.npy"
-            if store.sha256(file) != expected:
-                wrong.append(f"{file}: changed since it was written; prepare the task again with --force")
+    wrong, digests = (
+        [],
+        [
+            (where / f"{split}.{field}.npy", expected)
+            for split, about in manifest["splits"].items()
+            for field, expected in about["sha256"].items()
+        ],
+    )
+    for file, expected in tqdm(digests, "hashing", unit=" files", disable=None, leave=False):
+        if store.sha256(file) != expected:
+            wrong.append(f"{file}: changed since it was written; prepare the task again with --force")
     if not request.subset and not manifest["request"]["sizes"]:
         wrong += unexpected(task.FORMAT, summaries, stored.facts)
         inputs = "".join(about["sha256"]["inputs"] for about in manifest["splits"].values())

@@ -1,10 +1,24 @@
 """The parts of the methods "chunked", "associative" and "plain" that are not in `scan`, on packed arrays."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 from jaxtyping import Array, Float
 
 from s5jax.ssm.scan import element, multiply, pack, unpack
+
+
+def choose_for_symbols(method: str, N: Any, L: Any) -> str:
+    """`scan.choose` for symbolic N or L. Raises ValueError if the method cannot compute them."""
+    if method == "auto":
+        return "sequential" if is_symbolic_dim(L) or jax.default_backend() == "cpu" else "associative"
+    if is_symbolic_dim(L) and method not in ("sequential", "plain"):
+        raise ValueError(f'a symbolic length needs the scan method "sequential" or "plain", not {method!r}')
+    if method == "kernel":
+        raise ValueError('a symbolic batch needs another scan method than "kernel"')
+    return method
 
 
 def associative(a: Array, b: Array, start: Array, reverse: bool) -> Array:

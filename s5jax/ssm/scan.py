@@ -29,21 +29,13 @@ Method = Literal["auto", "sequential", "chunked", "associative", "kernel", "plai
 
 
 def choose(method: str, N: Any, L: Any) -> str:
-    """The method for N sequences of length L; both may be symbolic, under `jax.export`.
+    """Resolves "auto" for N sequences of length L, which may be symbolic under `jax.export`. On a CPU a loop iteration
+    has little overhead ("Methods" in results/benchmark-cpu.md)."""
+    if is_symbolic_dim(N) or is_symbolic_dim(L):
+        from s5jax.ssm.other_scans import choose_for_symbols
 
-    On a CPU a loop iteration has little overhead ("Methods" in results/benchmark-cpu.md). Raises ValueError if the
-    method cannot compute symbolic sizes.
-    """
-    if method == "auto" and is_symbolic_dim(L):
-        return "sequential"
-    if method == "auto":
-        method = {"cpu": "sequential", "gpu": "kernel"}.get(jax.default_backend(), "chunked")
-        return "associative" if method == "kernel" and is_symbolic_dim(N) else method
-    if is_symbolic_dim(L) and method not in ("sequential", "plain"):
-        raise ValueError(f'a symbolic length needs the scan method "sequential" or "plain", not {method!r}')
-    if is_symbolic_dim(N) and method == "kernel":
-        raise ValueError('a symbolic batch needs another scan method than "kernel"')
-    return method
+        return choose_for_symbols(method, N, L)
+    return {"cpu": "sequential", "gpu": "kernel"}.get(jax.default_backend(), "chunked") if method == "auto" else method
 
 
 def states(

@@ -125,10 +125,7 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
 
 
 def build_model(config: Config, **sizes: Any) -> Model:
-    """The model of a config, with its first parameters. `sizes` are the last arguments of `Model`.
-
-    Raises UserError if options of the mixers do not fit each other.
-    """
+    """The untrained model of a config. `sizes` are the last arguments of `Model`. UserError if mixers do not fit."""
     of_mixers = {name: (mixer.module, mixer.options) for name, mixer in config.mixers.items()}
     with explained(f"config.mixers, with model.d_model {config.model.d_model}"):
         return Model(config.model, of_mixers, **sizes, rngs=nnx.Rngs(random_keys(config.seed).init))

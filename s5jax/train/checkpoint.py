@@ -160,10 +160,8 @@ def faults_in(directory: pathlib.Path) -> dict[int, str | None]:
 
 
 def load(directory: pathlib.Path, like: Any) -> Any:
-    """The state in a checkpoint, as host arrays; of a dict `like`, with names of `TrainState`, only these fields.
-
-    Raises UserError if its arrays are not those of `like`.
-    """
+    """The state in a checkpoint, as host arrays; if `like` is a dict, only the fields of `TrainState` that it names.
+    UserError if its arrays are not those of `like`."""
     host, partial = _by_name(jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)), isinstance(like, dict)
     stored: Any = ocp.metadata(directory).metadata
     there, here = ({name: x.shape for name, x in leaves.items()} for leaves in (stored, host))

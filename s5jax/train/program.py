@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tqdm
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
@@ -180,7 +181,9 @@ class Program:
         The model gets every `stride`-th sample, with step sizes multiplied by `stride`: see `stride.check_stride`.
         """
         sums: list[Metrics] = []
-        for feed, counted in self.feeder.evaluation(name):
+        count = -(-len(self.experiment.task.splits[name]) // self.feeder.batch_size)
+        shown: dict[str, Any] = {"total": count, "unit": "batch", "delay": 2, "leave": False, "disable": None}
+        for feed, counted in tqdm.tqdm(self.feeder.evaluation(name), f"evaluating {name}", **shown):
             fresh = {} if state.memory is None else {"fresh": np.bool_(not sums)}
             hyper: Hyper = {"objective": self.experiment.of_objective, **fresh}
             given = (feed.examples, feed.places)

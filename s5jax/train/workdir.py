@@ -137,9 +137,7 @@ def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
     files.replace(path, json.dumps(values, indent=2) + "\n")
 
 
-def describe_run(
-    workdir: pathlib.Path, config: Config, params: Any, sizes: dict[str, Any], num_devices: int
-) -> dict[str, Any]:
+def describe_run(workdir: pathlib.Path, config: Config, params: Any, sizes: Any, num_devices: int) -> dict[str, Any]:
     """Writes run.json: what the run was started with and, under `resumed`, when it went on and what had changed then.
 
     Returns it, and as `changed` what has changed since the start and may change results: the names of foreign modules,

@@ -149,7 +149,7 @@ def test_the_default_start_is_zero_and_one_mask_serves_a_batch(method):
 def test_bad_arguments():
     a, b = jnp.ones(3), jnp.ones((2, 4, 3))
     with pytest.raises(
-        ValueError, match="must be one of auto, sequential, chunked, associative, plain; got 'parallel'"
+        ValueError, match="must be one of auto, sequential, chunked, associative, kernel, plain; got 'parallel'"
     ):
         diagonal_scan(a, b, method="parallel")
     with pytest.raises(ValueError, match="at least one step"):

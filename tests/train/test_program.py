@@ -1,6 +1,7 @@
 """The way of the data to the steps: kept on the devices or streamed, batches cut to length."""
 
 import dataclasses
+import io
 import itertools
 import shutil
 import types
@@ -352,3 +353,18 @@ def test_data_may_lie_elsewhere_when_a_run_is_resumed(tmp_path):
         loop.workdirs.claim(tmp_path, tiny.config("--config.task.limit=7")),
     ):
         pass
+
+
+def test_a_terminal_shows_how_far_an_evaluation_is(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    bar, terminal = program.tqdm.tqdm, Terminal()
+    monkeypatch.setattr(program.tqdm, "tqdm", lambda *args, **given: bar(*args, **{**given, "delay": 0}))
+    task = load_task(tiny.config())
+    experiment, state = build(tiny.config(), task)
+    made = program.Program(experiment)
+    monkeypatch.setattr("sys.stderr", terminal)
+    made.evaluate(made.place(state), "val")
+    assert "evaluating val:   0%" in terminal.getvalue() and "/3 [" in terminal.getvalue()
