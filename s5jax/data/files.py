@@ -28,6 +28,6 @@ def sync(path: pathlib.Path) -> None:
         os.fsync(descriptor)
     except OSError as error:
         if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP, errno.EBADF)):
-            raise  # some file systems cannot sync folders
+            raise OSError(error.errno, error.strerror, str(path)) from error  # some file systems cannot sync folders
     finally:
         os.close(descriptor)

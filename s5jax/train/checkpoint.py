@@ -67,8 +67,11 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
 
     def _write(self, step: int, arrays: dict[str, Any], metadata: dict[str, Any]) -> None:
         directory = self.directory / str(step)
+        context = ocp.Context()
+        context.asynchronous.create_directories_asynchronously = False  # if that failed, a thread waits 20 minutes
         try:
-            ocp.save(directory, arrays, custom_metadata=metadata, overwrite=True)
+            with context:
+                ocp.save(directory, arrays, custom_metadata=metadata, overwrite=True)
         except Exception as error:  # orbax's, tensorstore's or the file system's
             code = re.search(r"os_error_code='(\d+)'", str(error))
             reason = os.strerror(int(code[1])) if code else str(error).partition("\n")[0]

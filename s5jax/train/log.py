@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import json
-import os
 import pathlib
 import sys
 from typing import Any, TextIO
@@ -69,7 +68,7 @@ class Writer(contextlib.AbstractContextManager["Writer"]):
 
     def sync(self) -> None:
         """Waits until all that was written to metrics.jsonl is on disk."""
-        os.fsync(self._file.fileno())
+        files.sync(pathlib.Path(self._file.name))
 
     def summarize(self, result: dict[str, Any]) -> None:
         """The final result, for the sinks that show one."""
