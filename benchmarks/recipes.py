@@ -67,10 +67,11 @@ def report(results: dict[str, Any], batch_size: int, peak_flops: float, peak_byt
     lines = [
         "Inputs are random, of full length and without padding. The baseline, `benchmarks/baseline.py`, computes the"
         " same as the published code, in the same way. Its tokens are made one-hot in advance, and one AdamW updates"
-        " all parameters. The first four cases are S5's recipes on the Long Range Arena. `s4d` and `s4` are these"
-        " models (6 x 512) on Image, `s4d-long` is S4D (6 x 128) on Text. Scratch is the memory that the compiled"
-        " program needs in addition to arguments and results. GFLOP/s count matrix products. GB/s count what all"
-        " instructions read and write, in caches or memory. Compilation is timed once, all other times are medians.",
+        " all parameters. The first four cases are S5's recipes on the Long Range Arena. `s4d` and `s4` are S4D and S4"
+        " with 6 blocks and 512 features, on Image. `s4d-long` is S4D with 6 blocks and 128 features, on Text. Scratch"
+        " is the memory that the compiled program needs in addition to arguments and results. GFLOP/s count matrix"
+        " products. GB/s count what all instructions read and write, in caches or memory. Compilation is timed once,"
+        " all other times are medians.",
         "",
         "| case | | step, ms | tokens/s | evaluation, ms | compile, s | scratch, MB | GFLOP/s (peak) | GB/s (copy) |",
         "|---|---|---|---|---|---|---|---|---|",

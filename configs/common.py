@@ -23,7 +23,8 @@ DEBUG = {
     "debug:train.eval_every_epochs": 1,
     "debug:log.every_steps": 4,
 }
-"""Reduces any run to seconds on a CPU. Sequences keep their length. A row adds what its mixer needs at this width."""
+"""Reduces any run to seconds on a CPU. Sequences keep their length. Rows whose mixer needs other values at d_model 8
+add them with the flag `debug:`."""
 
 _SSM = DEBUG | {"mixer.bidirectional": True, "published:model.mask_padding": False, "debug:mixer.state_size": 8}
 S5 = _SSM | {"model.pattern": ("s5",), "mixer.C_init": "lecun_normal", "published:optim.schedule": "s5_published"}

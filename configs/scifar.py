@@ -6,10 +6,10 @@
 Published test accuracy, in % (the paper on S4D-DFouT, table 2): s5 90.10, s4d-legs 89.92, s4d-inv 90.69, s4d-lin 90.42,
 s4-legs 91.80. Here: not run yet. `s5` has 5,134,730 parameters.
 
-Sources: S4D and S4 have the values of cifar/s4-cifar in state-spaces/s4. Those of S5 are said to be in table 11 of the
-paper, which we did not verify. Values that are not in that table are those of S5 on Image, which has the same sizes and
-rates. For S5-PTD and S4-PTD nothing is published. S5-PTD is deduced from S5-PTD on Image, and S4-PTD from S4D here,
-with one (A, B) for all features as in all published S4-PTD.
+Sources: S4D and S4 have the values of cifar/s4-cifar in state-spaces/s4. S5 has the values of S5 on Image. Table 11 of
+the S5 paper is said to give the published values; we have not seen it. For S5-PTD and S4-PTD nothing is published.
+S5-PTD is deduced from S5-PTD on Image, and S4-PTD from S4D here, with one (A, B) for all features as in all published
+S4-PTD.
 """
 
 from ml_collections import ConfigDict

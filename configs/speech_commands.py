@@ -3,7 +3,7 @@
     python scripts/prepare_data.py speech_commands --data_dir=data
     python scripts/train.py --config=configs/speech_commands.py:MODEL --workdir=runs/speech_commands
 
-The flag `sc10` selects the task of that name, with ten words and the values for 35 words.
+The flag `sc10` selects the ten-word task. Its hyperparameters are those of the 35-word task.
 
 Published test accuracy with 35 words, in %, and in brackets at 8 kHz without training at that rate (the paper on
 S4D-DFouT, table 2): s5 96.53 (94.53), s4d-legs 95.83 (91.08), s4d-inv 96.18 (91.80), s4d-lin 96.25 (91.58), s4-legs

@@ -33,18 +33,18 @@ EXAMPLES = """examples:
 Recipes, image to s4d-long: one batch of random data; s5jax's training step and evaluation, and those of
 benchmarks/baseline.py, which computes the same the way the published code does. They take turns; times are medians,
 but compilation is timed once.
-Scratch memory is what the compiled program says it needs besides arguments and results. FLOP/s count the matrix
-products (those that are computed again for the gradient too), "peak" is their share of what a product of 2048 x 2048
-matrices reaches; GB/s count what the program's instructions read and write, "copy" in parts of what adding 1 to 256 MiB
-reaches, which are in no cache.
+Scratch memory is what the compiled program says it needs besides arguments and results. GFLOP/s count the matrix
+products; products that are recomputed for the gradient count too. "peak" is the share of the rate that a product of
+2048 x 2048 matrices reaches. GB/s count what the program's instructions read and write. "copy" is the share of the
+bandwidth of x + 1 on an array of 256 MiB, which fits into no cache.
 
-methods: S5's scan_method, and smaller blocks. recurrent: a causal model sample by sample. loop: the training loop
-besides its steps, on generated ListOps with the recipe's batch size. lengths: a layer at L = 1,024 to 1,048,576, and a
-model at the last, in a process of its own that keeps the memory it frees: the time that Linux takes to clear pages, for
-long sequences alone, is no property of the program. In the recipes it is counted, unless --keep_memory; there it is a
-part of every step, the larger the more scratch memory a program needs.
+methods: S5's scan_method, and smaller blocks. recurrent: a causal model sample by sample. loop: what the training loop
+costs in addition to its steps, on generated ListOps with the recipe's batch size. lengths: a layer at L = 1,024 to
+1,048,576, and a model at the last of these.
+`lengths` runs in its own process, which keeps freed memory, because the time in which Linux clears new pages is not the
+program's. The recipes count that time unless --keep_memory is given. It grows with scratch memory.
 
-With --out FILE.md also keeps what stands there from a line "## Notes" on, and for lengths there is FILE-lengths.png.
+If FILE.md exists, --out=FILE keeps its text from the line "## Notes" on. `lengths` also writes FILE-lengths.png.
 """
 
 NOTES = "## Notes"
@@ -60,7 +60,8 @@ def main() -> int:
     parts = [*cases.CASES, *OTHERS]
     parser.add_argument("parts", nargs="*", default=parts, metavar="PART", help=f"default: all, {', '.join(parts)}")
     parser.add_argument("--batch", type=int, default=4, metavar="N", help="sequences in a recipe's batch (default: 4)")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="turns, besides a first (default: 5)")
+    repeats = "measured turns, after one that is not measured (default: 5)"
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help=repeats)
     parser.add_argument("--keep_memory", action="store_true", help="keep freed memory in all parts, as in lengths")
     parser.add_argument("--out", type=pathlib.Path, metavar="FILE", help="write FILE.json and FILE.md")
     arguments = parser.parse_args()
@@ -92,7 +93,7 @@ def main() -> int:
 
 
 def run(parts: list[str], batch_size: int, repeats: int) -> dict[str, Any]:
-    """Numbers of all parts, of this machine, and of what runs on it, as they are written to JSON."""
+    """The measurements of all parts, the command, the package versions, the device, and its measured ceilings."""
     flops, copied = measure.ceilings()
     result: dict[str, Any] = {
         "command": " ".join(["python", "scripts/benchmark.py", *sys.argv[1:]]),
@@ -171,7 +172,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def check(file: pathlib.Path) -> None:
-    """Raises before anything is measured what `write` would raise after it."""
+    """Checks, before measuring, that the files can be written."""
     if not file.name:
         raise UserError(f"--out={file}: give a name for the files, as in --out={file / 'benchmark'}")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +180,7 @@ def check(file: pathlib.Path) -> None:
 
 
 def write(file: pathlib.Path, result: dict[str, Any], report: str) -> None:
-    """JSON, Markdown and the figure, each at once."""
+    """Writes JSON, Markdown and the figure. Each file is replaced atomically."""
     table, figure = file.with_name(f"{file.name}.md"), file.with_name(f"{file.name}-lengths.png")
     if "lengths" in result:
         report += f"\n![Time and memory by length]({figure.name})\n"

@@ -24,8 +24,8 @@ EXAMPLES = """examples:
 
 "step" is a training step with data on the device, "gather" the part of it that makes the batch, timed alone, and
 "streamed" a step whose batch is read from the stored files while the one before is computed (as a rule from the
-system's cache of them). They take turns, in another order each round; medians of the rounds. With config.train.buckets
-there are steps on batches cut to length besides.
+system's cache of them). They take turns; every second round reverses their order. The times are medians of the rounds.
+With config.train.buckets, steps on cut batches are also timed.
 """
 
 

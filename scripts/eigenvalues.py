@@ -16,10 +16,11 @@ EXAMPLES = """examples:
   python scripts/eigenvalues.py --workdir=runs/moving
   python scripts/eigenvalues.py --workdir=runs/moving-s4d --feature=17
 
-The first command records the eigenvalues of all mixers that have them before training, every 39 steps and at the end.
-The second writes eigenvalues.png and .csv into the run's directory, or eigenvalues_featureF.png and .csv where each
-feature has a system of its own; it also works while the run is going on. Eigenvalues are in radians per unit of the
-mixer's time, of which a sample takes the step size. Those of S4 are of Lambda, the diagonal part of its A.
+Before training, every 39 steps, and at the end, the first command records the eigenvalues of all mixers that have
+eigenvalues. The second writes eigenvalues.png and .csv into the run's directory, or eigenvalues_featureF.png and .csv
+where each feature has a system of its own; it also works while the run is going on. Eigenvalues are in radians per unit
+of time of the mixer's A; the time between two samples is the step size. Those of S4 are of Lambda, the diagonal part of
+its A.
 """
 
 

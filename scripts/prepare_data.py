@@ -16,13 +16,15 @@ EXAMPLES = """examples:
   python scripts/prepare_data.py listops --data_dir=data --generate
   python scripts/prepare_data.py image --data_dir=data --check   # checks the store or, before there is one, the files
 
-Official archives may lie in the folder as they were downloaded. If a preparation fails or is interrupted, nothing of it
-remains, and a store that was there before is still there.
+Official archives may lie in the folder as they were downloaded. If a preparation fails or is interrupted, it leaves no
+store, and a store that was there before is still there. Official files that it downloaded or unpacked remain. After
+SIGKILL a hidden folder remains in DIR/prepared until the task is prepared again, which also restores the store that was
+to be replaced. SIGKILL during unpacking leaves DIR/.unpacking-*, which you may delete.
 
 TFDS directories are read without TensorFlow; they must be in the format array_record. Images of CIFAR-10 have their
 official numbers there: `image` and `scifar` get the same stores as from the official files. `smnist`, `sfashion` and
 `text` get their examples in the order of TFDS, which is shuffled but always the same. Their test split has the official
-examples; the tenth of the training examples that validates is another one than with the official files.
+examples. Their validation split has other examples than the one made from the official files.
 
 """
 

@@ -1,4 +1,4 @@
-"""What may import what, as DESIGN.md draws it: nothing imports upwards."""
+"""What may import what, as CONTRIBUTING.md says: nothing imports upwards."""
 
 import ast
 import pathlib

@@ -9,10 +9,10 @@ paper on S4D-DFouT); s4-ptd 96.39, s5-ptd 98.52 (arXiv 2310.01698, by its review
 parameters.
 
 Sources: bin/run_experiments of S5, the "v3" config of state-spaces/s4 for S4D and S4, and AnnanYu/Approximate_Diagonal
-for S4-PTD and S5-PTD. The "v3" config says that the papers' runs had lr 0.0005 and one epoch of warm-up. The published
-S5-PTD stores all modes and keeps its decay rates positive as abs(Re). Its batch was made smaller by hand during the
-run. Here one mode of each conjugate pair is stored, so that the state has the size of S5's, `clip_eigs` keeps the rates
-positive, and the batch size is constant.
+for S4-PTD and S5-PTD. S4D and S4 have the values of the "v3" config, lr 0.001 and 50,000 warm-up steps. Comments in it
+say that the papers used lr 0.0005 and one epoch of warm-up. The published S5-PTD stores all modes and keeps its decay
+rates positive as abs(Re). Its batch was made smaller by hand during the run. Here one mode of each conjugate pair is
+stored, so that the state has the size of S5's, `clip_eigs` keeps the rates positive, and the batch size is constant.
 """
 
 from ml_collections import ConfigDict

@@ -96,8 +96,8 @@ def compare(n: int, methods: Sequence[Method] = METHODS) -> dict[str, Diagonaliz
 def table(found: Sequence[Diagonalized]) -> str:
     """A Markdown table with a line for each system, and in that of `ptd-conjugate` the published matrix of that n."""
     lines = [
-        "| n | method | kappa(V) | kappa(V), columns of norm 1 | published | norm of E / norm of A | published | max Re"
-        " | sup abs(G - G_HiPPO) | at rad/time |",
+        "| n | method | kappa(V) | kappa(V), columns of norm 1 | published kappa(V) | norm of E / norm of A"
+        " | published norm of E / norm of A | max Re | sup of abs(G - G_HiPPO) | at omega in rad/time |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for p in found:

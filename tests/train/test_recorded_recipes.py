@@ -5,7 +5,6 @@ The records in tests/reference say what they hold under "about".
 
 import dataclasses
 import hashlib
-import importlib
 import itertools
 import json
 import pathlib
@@ -30,7 +29,6 @@ from s5jax.train.program import Program
 
 ROOT = pathlib.Path(__file__).parents[2]
 IN_PROJECTS = {name: f"projects/ptd/configs/{name}" for name in ("sinusoid", "robustness")}
-WITHOUT_FLAGS = (*IN_PROJECTS,)
 LOSSES, LABELS, ORDER, SCHEDULES = (
     json.loads((REFERENCE / f"{name}.json").read_text())
     for name in ("recipes_losses", "recipes_labels", "example_order", "schedules")
@@ -51,13 +49,8 @@ GROUPING, DT_GLOBAL = "--config.optim.grouping=", "--config.optim.dt_global="
 def load_config(pair: str, *fields: str, debug: bool):
     """The config of "recipe:arg", small if asked for, on one device, with fields as on the command line."""
     recipe, _, arg = pair.partition(":")
-    flag = ",debug" if debug and recipe not in WITHOUT_FLAGS else ""
+    flag = ",debug" if debug else ""
     values = configs.load_config(f"{ROOT}/{IN_PROJECTS.get(recipe, f'configs/{recipe}')}.py:{arg}{flag}")
-    if debug and not flag:
-        (mixer,) = values.mixers
-        for name, value in importlib.import_module("configs.common").MODELS["s5"].items():
-            if name.startswith("debug:"):
-                configs.assign(values, name.removeprefix("debug:").replace("mixer.", f"mixers.{mixer}."), value)
     if debug:  # the records' warm-up: the recipe's, but at most an epoch
         _, _, epoch, _, warmup, _ = LABELS["runs"][pair.removesuffix(",published")]
         fields = (f"--config.train.warmup_epochs={min(1.0, warmup / epoch)}", *fields)

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from s5jax.mixers import attention
 from s5jax.models.model import Model
 from s5jax.models.options import Options
 from s5jax.ssm.sequence import Sequences
+from s5jax.train import resolve
 from s5jax.train import trained as trained_runs
 from s5jax.train.build import build
 from s5jax.train.trained import Trained
@@ -144,6 +146,16 @@ def test_the_frozen_protocol_trains_nothing_of_an_ssm_but_C(model):
     assert not np.asarray(state.params["encoder"]["layers"][0]["seq"]["D"]).any()
     others = [u for path, u in jax.tree_util.tree_leaves_with_path(updates) if "seq" not in jax.tree_util.keystr(path)]
     assert all(np.asarray(u).any() for u in others)
+
+
+@pytest.mark.parametrize("recipe", ["robustness", "sinusoid"])
+def test_the_flag_debug_keeps_all_but_sizes_and_durations(recipe):
+    file = tiny.ROOT / f"projects/ptd/configs/{recipe}.py"
+    whole, small = (resolve.resolve(resolve.load_config(f"{file}:s4d-legs{flag}")) for flag in ("", ",debug"))
+    assert (small.model.depth, small.model.d_model, small.train.batch_size, small.task.limit) == (2, 8, 8, 64)
+    assert small.mixers["s4d"].options == dataclasses.replace(whole.mixers["s4d"].options, state_size=8)
+    assert whole.mixers["s4d"].options.B_clip == 0 and small.optim == whole.optim
+    assert small.model == dataclasses.replace(whole.model, depth=2, d_model=8)
 
 
 @pytest.mark.slow
