@@ -39,8 +39,7 @@ class Experiment:
     """Keyword arguments of `objective`."""
     summary: Any
     """The objective's function `summary`, or `None`."""
-    sizes: dict[str, Any]
-    """The arguments of `build_model` that the task gives."""
+    sizes: dict[str, Any]  # the arguments of `build_model` that the task gives
     steps_per_epoch: int
     total_steps: int
     warmup_steps: int

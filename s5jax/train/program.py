@@ -186,8 +186,7 @@ class Program:
         for feed, counted in tqdm.tqdm(self.feeder.evaluation(name), f"evaluating {name}", **shown):
             fresh = {} if state.memory is None else {"fresh": np.bool_(not sums)}
             hyper: Hyper = {"objective": self.experiment.of_objective, **fresh}
-            given = (feed.examples, feed.places)
-            metrics, memory = self._evaluate(state, given, counted, hyper, feed.length, stride)
+            metrics, memory = self._evaluate(state, (feed.examples, feed.places), counted, hyper, feed.length, stride)
             state = state._replace(memory=memory)
             sums.append(metrics)
         totals: dict[str, Any] = {key: np.sum([s[key] for s in sums], axis=0, dtype=np.float64) for key in sums[0]}
