@@ -166,8 +166,7 @@ def load(directory: pathlib.Path, like: Any) -> Any:
     """The state in a checkpoint, as host arrays; if `like` is a dict, only the fields of `TrainState` that it names.
     UserError if its arrays are not those of `like`."""
     host, partial = _by_name(jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)), isinstance(like, dict)
-    stored: Any = ocp.metadata(directory).metadata
-    there, here = ({name: x.shape for name, x in leaves.items()} for leaves in (stored, host))
+    there, here = ({name: x.shape for name, x in leaves.items()} for leaves in (ocp.metadata(directory).metadata, host))
     for name in here if partial else here | there:
         shape, wanted = there.get(name, "missing"), here.get(name, "unknown")
         if shape != wanted:
