@@ -1,6 +1,5 @@
 """Measures speed and memory: recipes beside the published algorithms, long sequences, recurrent mode, the loop."""
 
-import argparse
 import importlib.metadata
 import json
 import os
@@ -18,6 +17,7 @@ import tqdm
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # benchmarks/ is no part of the package
 
 from benchmarks import cases, lengths, loop_cost, measure, methods, recipes, recurrent
+from s5jax.train import launch
 from s5jax.train.config import UserError
 from s5jax.train.loop import Interrupted
 
@@ -51,12 +51,7 @@ NOTES = "## Notes"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = launch.make_parser(__doc__, EXAMPLES)
     parts = [*cases.CASES, *OTHERS]
     parser.add_argument("parts", nargs="*", default=parts, metavar="PART", help=f"default: all, {', '.join(parts)}")
     parser.add_argument("--batch", type=int, default=4, metavar="N", help="sequences in a recipe's batch (default: 4)")

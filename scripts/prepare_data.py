@@ -9,6 +9,7 @@ import sys
 from s5jax.data import prepare
 from s5jax.data.prepare import Request
 from s5jax.data.task import DataError
+from s5jax.train import launch
 
 EXAMPLES = """examples:
   python scripts/prepare_data.py image --data_dir=data           # data/cifar-10-batches-bin to data/prepared/image
@@ -30,12 +31,7 @@ examples. Their validation split has other examples than the one made from the o
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES + describe_tasks() if {"-h", "--help"} & set(sys.argv) else None,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = launch.make_parser(__doc__, EXAMPLES + describe_tasks() if {"-h", "--help"} & set(sys.argv) else None)
     parser.add_argument("tasks", nargs="+", metavar="TASK", help="tasks to prepare, see below")
     parser.add_argument(
         "--data_dir",

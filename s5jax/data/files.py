@@ -1,24 +1,33 @@
 """Writing files such that a crash or power failure leaves the old content or the new one, never a part of it."""
 
+import contextlib
 import errno
 import os
 import pathlib
+from collections.abc import Iterator
 
 
 def replace(path: pathlib.Path, content: str) -> None:
     """Writes a text file, or replaces the one there at once. OSError, unless from `sync`, leaves the old file there."""
+    with replacing(path) as temporary, temporary.open("x") as file:  # "x" follows no link that someone put there
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    sync(path.parent)
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The path of a temporary file that replaces another at once in the end; of an OSError nothing is left but the old
+    file, which its message names."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         temporary.unlink(missing_ok=True)
-        with temporary.open("x") as file:  # "x" follows no link that someone put there
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
-    sync(path.parent)
 
 
 def sync(path: pathlib.Path) -> None:

@@ -5,11 +5,11 @@ that unit; the same bytes for the same parameters. Where weights are averaged, t
 """
 
 import dataclasses
-import os
 from typing import Any
 
 import numpy as np
 
+from s5jax.data import files
 from s5jax.evaluators import Context
 from s5jax.evaluators.stability import mixers_of
 
@@ -35,8 +35,6 @@ def evaluate(context: Context, state: Any, options: Options) -> dict[str, float]
                 arrays[f"{name}/{key}"] = np.asarray(getattr(mixer, function)(params, mixer_options))
     file = context.workdir / "eigenvalues" / f"{context.step:08d}.npz"
     file.parent.mkdir(exist_ok=True)
-    temporary = file.with_name(file.name + ".tmp")
-    with temporary.open("wb") as stream:
+    with files.replacing(file) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)
-    os.replace(temporary, file)
     return {}

@@ -53,7 +53,8 @@ class Options:
         check_choices(self)
         check_between(self, 1, 1000, "depth")
         check_between(self, 1, 2**16, "d_model")
-        check_least(self, 0, "norm_epsilon", "mlp")
+        check_between(self, 0, 1000, "mlp")
+        check_least(self, 0, "norm_epsilon")
         check_share(self, "dropout", "bn_momentum")
         if not self.pattern:
             raise ValueError("pattern must name at least one mixer, got ()")

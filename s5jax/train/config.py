@@ -109,6 +109,7 @@ class Optim:
         models.check_least(self, 0, "lr", "ssm_lr", "weight_decay", "lr_min", "clip_norm")
         models.check_least(self, 1, "micro_batches")
         models.check_share(self, "average", *(name for name in ("b1", "b2") if getattr(self, name) is not None))
+        models.check_least(self, 0, *(["eps"] if self.eps is not None else []))
         if self.grouping == "only_C" and self.dt_global:
             raise ValueError("dt_global trains step sizes, which grouping only_C does not: choose one")
 

@@ -5,15 +5,21 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from s5jax.data.task import DataError
 from s5jax.train.config import UserError
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; --help explains the options\n")
+
+
 def make_parser(doc: str | None, examples: str | None = None) -> argparse.ArgumentParser:
+    """A parser that says in one line what is wrong."""
     formatter = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(description=doc, epilog=examples, formatter_class=formatter, allow_abbrev=False)
+    return _Parser(description=doc, epilog=examples, formatter_class=formatter, allow_abbrev=False)
 
 
 def add_workdir(parser: argparse.ArgumentParser) -> None:

@@ -83,6 +83,8 @@ def assign(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
             raise UserError(f"config.{name}: config.{'.'.join(sections[:depth])} is not a section")
     if name == "task.name" and value != at.get("name"):
         config.task = at = ml_collections.ConfigDict({name: at[name] for name in _fields(TaskConfig) if name in at})
+    if isinstance(at.get(field), ml_collections.ConfigDict) and not isinstance(value, dict | ml_collections.ConfigDict):
+        raise UserError(f"config.{name} is a section: set its fields, config.{name}.field=value")
     with at.unlocked(), at.ignore_type():
         for key in list(at) if sections == ["train"] and field in DURATIONS else []:
             if key in DURATIONS and DURATIONS[key][0] == DURATIONS[field][0]:

@@ -19,6 +19,7 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -50,6 +51,7 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
 
     Raises UserError if it belongs to another config, or is in use by another process.
     """
+    created = not workdir.exists()
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = os.open(workdir / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
@@ -70,7 +72,11 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
                 raise UserError(f"workdir {workdir} belongs to another config; take another workdir, or {different}")
             for name in ("data.json", "run.json", "wandb_id"):  # of a run that ended before its first checkpoint
                 (workdir / name).unlink(missing_ok=True)
-        yield
+        try:
+            yield
+        finally:
+            if created and os.listdir(workdir) == [".lock"]:  # the run did not come to anything
+                shutil.rmtree(workdir)
 
 
 def differences(old: Config, new: Config) -> str:
