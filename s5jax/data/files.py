@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 
 
@@ -40,3 +41,11 @@ def sync(path: pathlib.Path) -> None:
             raise OSError(error.errno, error.strerror, str(path)) from error  # some file systems cannot sync folders
     finally:
         os.close(descriptor)
+
+
+def remove(directory: pathlib.Path) -> None:
+    """Removes a directory with all that is in it. Its path is the filename of an OSError."""
+    try:
+        shutil.rmtree(directory)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(directory)) from error

@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
-from s5jax.ssm.parameters import check_choices
+from s5jax.ssm.parameters import check_choices, check_least
 from s5jax.ssm.sequence import clean, valid_steps
 
 __all__ = ["CAUSAL", "DROPOUT", "GROUPS", "MASK", "RESET", "Options"]
@@ -65,10 +65,9 @@ class Options:
     """Whether the four projections (q, k, v, o) have biases; initialised to zero."""
 
     def __post_init__(self):
-        for name, least in ("heads", 1), ("window", 0):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}")
         check_choices(self)
+        check_least(self, 1, "heads")
+        check_least(self, 0, "window")
 
 
 def CAUSAL(options: Options) -> bool:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
 from s5jax.ssm import diagonal_system, scan
-from s5jax.ssm.parameters import check_choices, feedthrough, with_rank
+from s5jax.ssm.parameters import check_between, check_choices, feedthrough, with_rank
 from s5jax.ssm.sequence import Flags, Rate, clean
 
 Params = dict[str, Array]
@@ -53,11 +53,10 @@ class Options:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if self.state_size < 1:
-            raise ValueError(f"state_size must be at least 1, got {self.state_size}")
+        check_between(self, 1, 2**16, "state_size")
         if not 0 <= self.r_min < self.r_max <= 1:
             raise ValueError(f"r_min and r_max must satisfy 0 <= r_min < r_max <= 1, got {self.r_min} and {self.r_max}")
-        if not (self.max_phase > 0 and math.isfinite(self.max_phase)):
+        if self.max_phase <= 0:
             raise ValueError(f"max_phase must be a positive number, got {self.max_phase}")
 
 

@@ -56,7 +56,7 @@ class Options:
         check_between(self, 0, 1000, "mlp")
         check_least(self, 0, "norm_epsilon")
         check_share(self, "dropout", "bn_momentum")
-        if not self.pattern:
-            raise ValueError("pattern must name at least one mixer, got ()")
+        if not (isinstance(self.pattern, tuple) and all(isinstance(name, str) for name in self.pattern or (0,))):
+            raise ValueError(f"pattern must be a tuple of names of mixers, at least one, got {self.pattern!r}")
         if len(self.pattern) > self.depth:
             raise ValueError(f"pattern has {len(self.pattern)} mixers, more than depth {self.depth}")

@@ -40,6 +40,8 @@ class Stack(nnx.Module):
         self.encoder = encoder(input_size, options.d_model, rngs=rngs)
         places = len(options.pattern)
         names = [options.pattern[i % places] for i in range(options.depth)]
+        if missing := {*names} - mixer_options.keys():
+            raise ValueError(f"pattern names {missing.pop()}, but mixer_options has {', '.join(mixer_options)}")
         blocks = [Block(options, mixer_options[name], length, rngs=rngs) for name in names]
         self.layers = nnx.List([_stack_blocks(blocks[place::places]) for place in range(places)])
 

@@ -1,6 +1,8 @@
 """Parameters and options of mixers: complex arrays stored as real ones, initial values, and checks."""
 
 import dataclasses
+import math
+import numbers
 from typing import Any, Literal, get_args, get_origin
 
 import jax
@@ -9,6 +11,11 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
 FeedthroughInit = Literal["normal", "zero"]
+_KINDS = {
+    int: (numbers.Integral, "an integer"),
+    float: (numbers.Real, "a finite number"),
+    bool: (bool, "True or False"),
+}
 
 
 def pair(z: Complex[Array, "*shape"]) -> Float[Array, "*shape 2"]:
@@ -27,9 +34,13 @@ def with_rank(x: Array, ndim: int) -> Array:
 
 
 def check_choices(options: Any) -> None:
-    """Raises ValueError if a field of a dataclass has a value that its Literal type does not allow."""
+    """Raises ValueError if a field of a dataclass has a value that its type does not allow, or is not finite."""
     for field in dataclasses.fields(options):
         allowed, value = get_args(field.type), getattr(options, field.name)
+        kind, words = _KINDS.get(field.type, (object, ""))  # type: ignore[arg-type]
+        fits = isinstance(value, kind) and (kind is object or isinstance(value, bool) == (kind is bool))
+        if not fits or (words and not math.isfinite(value)):
+            raise ValueError(f"{field.name} must be {words}, got {value!r}")
         if get_origin(field.type) is Literal and value not in allowed:
             raise ValueError(f"{field.name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
 

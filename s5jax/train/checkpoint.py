@@ -17,7 +17,6 @@ import logging
 import os
 import pathlib
 import re
-import shutil
 import sys
 import tempfile
 import zlib
@@ -27,7 +26,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from s5jax.data.files import sync
+from s5jax.data.files import remove, sync
 from s5jax.train.config import Config, UserError
 from s5jax.train.optimizer import path_name
 from s5jax.train.resolve import resolve
@@ -82,7 +81,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         self._best = self._best[-1], metadata["progress"]["best_step"]
         for old in {*saved_steps(self.directory)[:-2]} - {*self._best}:
             (self.directory / str(old) / SEAL).unlink(missing_ok=True)  # if killed here, it counts as unfinished
-            shutil.rmtree(self.directory / str(old))
+            remove(self.directory / str(old))
 
     def wait(self) -> None:
         """Waits until the last save is on disk. Raises UserError if writing failed."""
@@ -106,11 +105,11 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         if not intact and (len(faults) > 1 or any(fault != UNFINISHED for fault in faults.values())):
             raise UserError(f"no checkpoint in {self.directory} is intact; remove the run's directory to start over")
         for unfinished in self.directory.glob("*.orbax-checkpoint-tmp*"):  # of a process that was killed
-            shutil.rmtree(unfinished)
+            remove(unfinished)
         for step in faults.keys() - intact:
             directory = self.directory / str(step)
             if faults[step] == UNFINISHED:
-                shutil.rmtree(directory)
+                remove(directory)
                 continue
             (self.directory / "damaged").mkdir(exist_ok=True)
             directory.rename(tempfile.mkdtemp(prefix=f"{step}-", dir=self.directory / "damaged"))

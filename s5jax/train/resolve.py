@@ -83,8 +83,6 @@ def assign(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
             raise UserError(f"config.{name}: config.{'.'.join(sections[:depth])} is not a section")
     if name == "task.name" and value != at.get("name"):
         config.task = at = ml_collections.ConfigDict({name: at[name] for name in _fields(TaskConfig) if name in at})
-    if isinstance(at.get(field), ml_collections.ConfigDict) and not isinstance(value, dict | ml_collections.ConfigDict):
-        raise UserError(f"config.{name} is a section: set its fields, config.{name}.field=value")
     with at.unlocked(), at.ignore_type():
         for key in list(at) if sections == ["train"] and field in DURATIONS else []:
             if key in DURATIONS and DURATIONS[key][0] == DURATIONS[field][0]:
@@ -108,8 +106,9 @@ def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> Non
         if value == 0 and type(value) is float and re.match(r"[-+]?[0.]*[1-9]", text):
             raise UserError(f"config.{name}: {shown(text)} is too small, it would be rounded to 0")
         assign(config, name, value)
-    pattern = config.get("model", {}).get("pattern", models.Options.pattern)
-    pattern = [pattern] if isinstance(pattern, str) else pattern
+    model, pattern = config.get("model"), [*models.Options.pattern]
+    if isinstance(model, ml_collections.ConfigDict) and "pattern" in model:
+        pattern = [model.pattern] if isinstance(model.pattern, str) else model.pattern
     for argument in arguments:  # options of a mixer that the model does not have would do nothing
         path = re.match(r"--config\.mixers\.([^=]*)", argument)
         if path and path[1] not in pattern and path[1].rpartition(".")[0] not in pattern:

@@ -60,7 +60,7 @@ def test_recorded_distribution_of_initial_parameters(ring):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"state_size": 0}, "state_size must be at least 1, got 0"),
+        ({"state_size": 0}, "state_size must lie in 1..65536, got 0"),
         ({"r_min": 0.9, "r_max": 0.5}, "0 <= r_min < r_max <= 1, got 0.9 and 0.5"),
         ({"max_phase": 0.0}, "max_phase must be a positive number"),
     ],

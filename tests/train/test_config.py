@@ -73,7 +73,7 @@ def test_left_out_fields_have_defaults():
         ("--config.model.pattern=('json.tool',)", "config.model.pattern: json.tool has no function apply"),
         ("--config.model.pattern=s5", """config.model.pattern takes a tuple such as "('s5', 'attention')", got 's5'"""),
         ("--config.optim.rules=foo", """takes a tuple such as "(('@dynamics', {'lr': 0.001}),)", got 'foo'"""),
-        ("--config.model.pattern=()", "config.model: pattern must name at least one mixer, got ()"),
+        ("--config.model.pattern=()", "config.model: pattern must be a tuple of names of mixers, at least one, got ()"),
         ("--config.model.pattern=(5,)", "config.model.pattern[0] takes str, got 5 (int)"),
         ("--config.model.pattern=('s5','s5')", "config.model: pattern has 2 mixers, more than depth 1"),
         ("--config.mixers.s4.rank=1", "--config.mixers.s4.rank=1: model.pattern has the mixers s5"),
