@@ -9,9 +9,13 @@ import os
 import pathlib
 import sys
 
+from jax.errors import JaxRuntimeError
+
 from s5jax.train import resolve
 from s5jax.train.config import UserError
 from s5jax.train.loop import Interrupted, train
+
+GO_ON = "; what was saved before is intact, the same command goes on from there"
 
 
 def main() -> int:
@@ -52,8 +56,15 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        advice = "" if arguments.dry_run else "; what was saved before is intact, the same command goes on from there"
-        print(f"error: {error}{advice}", file=sys.stderr)
+        there = arguments.dry_run or pathlib.Path(os.path.expanduser(arguments.workdir)).exists()
+        advice = GO_ON if there else "; the folder of the run was moved or removed while it ran"
+        print(f"error: {error}{'' if arguments.dry_run else advice}", file=sys.stderr)
+        return 1
+    except (MemoryError, JaxRuntimeError) as error:
+        if isinstance(error, JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        advice = "a smaller config.train.batch_size or more config.optim.micro_batches need less"
+        print(f"error: out of memory: {str(error).splitlines()[0]}; {advice}{GO_ON}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; what was saved before is kept", flush=True)
