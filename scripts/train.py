@@ -64,7 +64,10 @@ def main() -> int:
         if isinstance(error, JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         advice = "a smaller config.train.batch_size or more config.optim.micro_batches need less"
-        print(f"error: out of memory: {str(error).splitlines()[0]}; {advice}{GO_ON}", file=sys.stderr)
+        print(
+            f"error: out of memory: {str(error).splitlines()[0]}; {advice}{'' if arguments.dry_run else GO_ON}",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("interrupted; what was saved before is kept", flush=True)

@@ -44,6 +44,8 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
 
     def __init__(self, workdir: pathlib.Path, config: Config):
         self.directory, self._config = workdir.absolute() / "checkpoints", config
+        if self.directory.exists() and not self.directory.is_dir():
+            raise UserError(f"{self.directory} is a file, where checkpoints should be: move it away")
         _hide_tracebacks()
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._saving: concurrent.futures.Future[None] | None = None
@@ -90,8 +92,11 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             if saving is not None:
                 saving.result()
         except OSError as error:
-            fault = f"a checkpoint could not be written: {error}"
-            raise UserError(f"{fault}; those before it are intact, and the same command goes on from there") from error
+            intact = [step for step, fault in faults_in(self.directory).items() if fault is None]
+            then = (
+                f"that of step {intact[-1]} is intact, the same command goes on" if intact else "there is no other yet"
+            )
+            raise UserError(f"a checkpoint could not be written: {error}; {then}") from error
 
     def restore_latest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest intact checkpoint, as host arrays, with its progress; `None` if there is none to start from.

@@ -105,6 +105,8 @@ def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> Non
             value = ast.literal_eval(text.title() if text.lower() in ("true", "false") else text)
         if value == 0 and type(value) is float and re.match(r"[-+]?[0.]*[1-9]", text):
             raise UserError(f"config.{name}: {shown(text)} is too small, it would be rounded to 0")
+        if type(value) is float and math.isinf(value) and text[-1:].isdigit():
+            raise UserError(f"config.{name} must be a finite number, got {shown(text)}")
         assign(config, name, value)
     model, pattern = config.get("model"), [*models.Options.pattern]
     if isinstance(model, ml_collections.ConfigDict) and "pattern" in model:

@@ -1,3 +1,4 @@
+import errno
 import logging
 import shutil
 
@@ -8,6 +9,7 @@ import tiny
 from everyday import variants
 from orbax.checkpoint import v1 as ocp
 
+from s5jax.train import checkpoint
 from s5jax.train.build import build, load_task
 from s5jax.train.checkpoint import Checkpoints, saved_steps
 from s5jax.train.config import UserError
@@ -159,6 +161,30 @@ def test_a_save_that_fails_is_not_passed_over(state, tmp_path, monkeypatch):
     checkpoints.save(state, {"best_step": None})
     with pytest.raises(ZeroDivisionError):
         checkpoints.wait()
+
+
+def test_a_save_that_fails_names_the_step_that_is_intact(state, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    checkpoints = Checkpoints(tmp_path, CONFIG)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.ocp, "save", full)
+        checkpoints.save(state, {"best_step": None})
+        with pytest.raises(UserError, match=r"No space left on device .*; there is no other yet$"):
+            checkpoints.wait()
+    checkpoints.save(state._replace(step=state.step + 3), {"best_step": None})
+    checkpoints.wait()
+    monkeypatch.setattr(checkpoint.ocp, "save", full)
+    checkpoints.save(state._replace(step=state.step + 4), {"best_step": None})
+    with pytest.raises(UserError, match=r"; that of step 3 is intact, the same command goes on$"):
+        checkpoints.wait()
+
+
+def test_a_file_in_the_place_of_the_checkpoints(tmp_path):
+    (tmp_path / "checkpoints").write_text("a file")
+    with pytest.raises(UserError, match="checkpoints is a file, where checkpoints should be: move it away"):
+        Checkpoints(tmp_path, CONFIG)
 
 
 def test_the_former_best_stays_until_the_new_one_is_sealed(state, tmp_path, monkeypatch):

@@ -83,6 +83,9 @@ def unpack(archive: pathlib.Path, into: pathlib.Path, folder: str = ".") -> None
         try:
             if zipfile.is_zipfile(archive):
                 with zipfile.ZipFile(archive) as packed:
+                    for name in packed.namelist():
+                        if ".." in pathlib.PurePosixPath(name).parts or name.startswith("/"):
+                            raise DataError(f"{name} would lie outside the folder")
                     packed.extractall(target, bar(packed.infolist()))
             else:
                 with tarfile.open(archive) as tar:

@@ -84,13 +84,16 @@ def test_members_that_point_outside_are_refused(tmp_path, name):
     assert [path.name for path in folder.iterdir()] == ["aclImdb_v1.tar.gz"]
 
 
-def test_a_zip_stays_inside(tmp_path):
+@pytest.mark.parametrize("name", ["../outside", "a/../../outside", "/outside"])
+def test_a_zip_stays_inside(tmp_path, name):
     folder = tmp_path / "data"
     folder.mkdir()
     with zipfile.ZipFile(folder / "evil.zip", "w") as archive:
-        archive.writestr("../outside", "bad")
-    official.unpack(folder / "evil.zip", folder)
-    assert not (tmp_path / "outside").exists()
+        archive.writestr("good", "good")
+        archive.writestr(name, "bad")
+    with pytest.raises(DataError, match=rf"evil\.zip: {name} would lie outside the folder"):
+        official.unpack(folder / "evil.zip", folder)
+    assert not (tmp_path / "outside").exists() and [path.name for path in folder.iterdir()] == ["evil.zip"]
 
 
 @unpacks_tar
