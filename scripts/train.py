@@ -56,18 +56,18 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        there = arguments.dry_run or pathlib.Path(os.path.expanduser(arguments.workdir)).exists()
-        advice = GO_ON if there else "; the folder of the run was moved or removed while it ran"
+        lost = isinstance(error, FileNotFoundError) and arguments.workdir
+        gone = lost and not pathlib.Path(os.path.expanduser(arguments.workdir)).exists()
+        advice = "; the folder of the run was moved or removed while it ran" if gone else GO_ON
         print(f"error: {error}{'' if arguments.dry_run else advice}", file=sys.stderr)
         return 1
     except (MemoryError, JaxRuntimeError) as error:
         if isinstance(error, JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
+        reason = next(iter(str(error).splitlines()), "no more is to be had")
         advice = "a smaller config.train.batch_size or more config.optim.micro_batches need less"
-        print(
-            f"error: out of memory: {str(error).splitlines()[0]}; {advice}{'' if arguments.dry_run else GO_ON}",
-            file=sys.stderr,
-        )
+        then = "" if arguments.dry_run else GO_ON
+        print(f"error: out of memory: {reason}; {advice}{then}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; what was saved before is kept", flush=True)

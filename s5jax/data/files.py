@@ -28,7 +28,7 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def sync(path: pathlib.Path) -> None:
@@ -48,4 +48,4 @@ def remove(directory: pathlib.Path) -> None:
     try:
         shutil.rmtree(directory)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(directory)) from error
+        raise OSError(error.errno, error.strerror or str(error), str(directory)) from error

@@ -39,7 +39,7 @@ def check_choices(options: Any) -> None:
         allowed, value = get_args(field.type), getattr(options, field.name)
         kind, words = _KINDS.get(field.type, (object, ""))  # type: ignore[arg-type]
         fits = isinstance(value, kind) and (kind is object or isinstance(value, bool) == (kind is bool))
-        if not fits or (words and not math.isfinite(value)):
+        if not fits or (words and not -math.inf < value < math.inf):
             raise ValueError(f"{field.name} must be {words}, got {value!r}")
         if get_origin(field.type) is Literal and value not in allowed:
             raise ValueError(f"{field.name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
@@ -48,7 +48,7 @@ def check_choices(options: Any) -> None:
 def check_least(options: Any, least: int, *names: str) -> None:
     """Raises ValueError if one of these fields is less than `least`."""
     for name in names:
-        if getattr(options, name) < least:
+        if not getattr(options, name) >= least:
             raise ValueError(f"{name} must be at least {least}, got {getattr(options, name)}")
 
 

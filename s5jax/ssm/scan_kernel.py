@@ -134,7 +134,7 @@ response.defvjp(_forward, _backward)
 
 def _pieces(L: int, programs: int) -> int:
     """Number of pieces of a sequence, given the number of programs that uncut sequences have."""
-    return max(1, min(PROGRAMS // programs, L // SHORTEST))
+    return max(1, min(PROGRAMS // max(1, programs), L // SHORTEST))
 
 
 def _call(kernel: Callable[..., None], **given: Any) -> Callable[..., Any]:

@@ -94,7 +94,8 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
                 fault = f"needs a causal model, but {name} reads in both directions"
                 raise UserError(f"objective {objective.module} {fault}")
     head = "pair" if task.pairs else "step" if task.per_step else "sequence"
-    sizes = {"input_size": task.input_size, "outputs": module.outputs(task), "head": head, "length": task.length}
+    sizes = {"input_size": task.input_size, "outputs": module.outputs(task), "length": task.length}
+    sizes = {name: int(size) for name, size in sizes.items()} | {"head": head}  # NumPy's integers are no JSON
     model, memory = build_model(config, **sizes), None
     if config.train.carry_state:
         from s5jax.train import carried

@@ -110,7 +110,7 @@ def override(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> Non
         assign(config, name, value)
     model, pattern = config.get("model"), [*models.Options.pattern]
     if isinstance(model, ml_collections.ConfigDict) and "pattern" in model:
-        pattern = [model.pattern] if isinstance(model.pattern, str) else model.pattern
+        pattern = [*model.pattern] if isinstance(model.pattern, tuple | list) else [model.pattern]
     for argument in arguments:  # options of a mixer that the model does not have would do nothing
         path = re.match(r"--config\.mixers\.([^=]*)", argument)
         if path and path[1] not in pattern and path[1].rpartition(".")[0] not in pattern:

@@ -91,9 +91,10 @@ def load_run(workdir: pathlib.Path | str, which: Which = "best") -> Run:
     Raises UserError: there is no run in this directory, or no such checkpoint.
     """
     workdir = pathlib.Path(workdir)
-    config, described = read_config(workdir), read_json(workdir / "run.json")
+    config, file = read_config(workdir), workdir / "run.json"
+    described = read_json(file) if file.exists() else {}
     if "model" not in described:
-        raise UserError(f"{workdir / 'run.json'} is of an earlier version and has no sizes of the model: use `load`")
+        raise UserError(f"{file} is missing or of an earlier version, and the model's sizes with it: use `load`")
     graphdef, *states = nnx.split(build_model(config, **described["model"]), nnx.Param, nnx.BatchStat)
     weights = dict(zip(("params", "batch_stats"), map(nnx.to_pure_dict, states), strict=True))
     like = {"step": np.zeros((), np.int32), **({"average": weights} if config.optim.average else weights)}

@@ -19,7 +19,6 @@ import json
 import os
 import pathlib
 import platform
-import shutil
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -75,8 +74,10 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
         try:
             yield
         finally:
-            if created and os.listdir(workdir) == [".lock"]:  # the run did not come to anything
-                shutil.rmtree(workdir)
+            if created and [path.name for path in workdir.glob("*")] == [".lock"]:  # the run did not come to anything
+                with contextlib.suppress(OSError):
+                    (workdir / ".lock").unlink()
+                    workdir.rmdir()
 
 
 def differences(old: Config, new: Config) -> str:

@@ -108,8 +108,19 @@ def test_the_model_of_a_run_without_its_data(finished, average, tmp_path, monkey
         (tmp_path / "checkpoints").symlink_to(workdir / "checkpoints")
         (tmp_path / "config.json").write_bytes((workdir / "config.json").read_bytes())
         (tmp_path / "run.json").write_text(json.dumps({name: run[name] for name in ("code", "versions")}))
-        with pytest.raises(UserError, match="is of an earlier version"):
+        with pytest.raises(UserError, match="is missing or of an earlier version"):
             load_run(tmp_path)
+
+
+def test_sizes_that_are_numpy_s_are_written_down():
+    config = tiny.config()
+    task = dataclasses.replace(load_task(config), num_classes=np.uint8(10), length=np.int64(64))
+    assert json.loads(json.dumps(build(config, task)[0].sizes)) == {
+        "input_size": 1,
+        "outputs": 10,
+        "length": 64,
+        "head": "sequence",
+    }
 
 
 def test_a_finished_run_says_so(finished, capsys):
