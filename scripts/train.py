@@ -77,7 +77,7 @@ def main() -> int:
     try:
         print(f"learning curves: {plot_learning_curves(workdir)}")
     except OSError as error:
-        print(f"error: no learning curves: {error}", file=sys.stderr)
+        print(f"error: no learning curves in {workdir}: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -14,7 +14,7 @@ ARROWS = {
     "objectives": {"ssm"},
     "evaluators": {"mixers", "data"},
     "train": {"models", "mixers", "ssm", "objectives", "evaluators", "data"},
-    "analysis": {"models", "mixers", "ssm", "data"},
+    "analysis": {"models", "mixers", "ssm"},
 }
 """The rooms that each room may import besides itself."""
 

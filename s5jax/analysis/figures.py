@@ -2,13 +2,12 @@
 
 import csv
 import math
+import os
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from s5jax.data import files
 
 if TYPE_CHECKING:  # matplotlib takes a while to import, and training has no need of it before its end
     from matplotlib.axes import Axes
@@ -32,8 +31,9 @@ def tidy(axes: "Axes") -> None:
 
 def save(figure: "Figure", file: pathlib.Path) -> None:
     """Writes a PNG, or replaces the one there."""
-    with files.replacing(file) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
+    temporary = file.with_name(file.name + ".tmp")
+    figure.savefig(temporary, dpi=150, format="png")
+    os.replace(temporary, file)
 
 
 def panels(
@@ -63,7 +63,9 @@ def add_legend(figure: "Figure", columns: int) -> None:
 
 def write_csv(file: pathlib.Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Writes a table, or replaces the one there; floating-point numbers with 8 digits."""
-    with files.replacing(file) as temporary, temporary.open("w", newline="") as stream:
+    temporary = file.with_name(file.name + ".tmp")
+    with temporary.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(header)
         writer.writerows([f"{x:.8g}" if isinstance(x, float) else x for x in row] for row in rows)
+    os.replace(temporary, file)
