@@ -1,6 +1,6 @@
 """Checkpoints by orbax. Those kept are the two newest and, for each of these, the one that was the best at that time.
 
-    checkpoints/<step>/             the state after that many steps, arrays by name, and its config and progress as JSON
+    checkpoints/<step>/             the state after that many steps, arrays by name, its config and progress as JSON
     checkpoints/<step>/SEAL.json    checksums of the files, written when all of them are there
     checkpoints/damaged/            checkpoints that disagreed with their seals
 
@@ -42,8 +42,9 @@ _log = logging.getLogger(__name__)
 class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     """The checkpoints of the run that this process trains; other processes use `trained.read`."""
 
-    def __init__(self, workdir: pathlib.Path, config: Config):
+    def __init__(self, workdir: pathlib.Path, config: Config, data: dict[str, Any] | None = None):
         self.directory, self._config = workdir.absolute() / "checkpoints", config
+        self._sha256 = data and data["sha256"]
         if self.directory.exists() and not self.directory.is_dir():
             raise UserError(f"{self.directory} is a file, where checkpoints should be: move it away")
         _hide_tracebacks()
@@ -61,9 +62,11 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         Then deletes the others. It keeps this one, the one before, and the best one as of each of these two saves.
         """
         self.wait()
+        if not self.directory.parent.is_dir():  # orbax would make it again
+            raise UserError(f"{self.directory.parent} is gone, moved or removed: what was saved before went with it")
         # Copies, since the next steps reuse the state's buffers and go on with the progress while these are written.
         host = jax.tree.map(np.array, jax.device_get(state))
-        metadata = {"progress": copy.deepcopy(progress), "config": self._config.to_dict()}
+        metadata = {"progress": copy.deepcopy(progress), "config": self._config.to_dict(), "sha256": self._sha256}
         self._saving = self._thread.submit(self._write, int(host.step), _by_name(host), metadata)
 
     def _write(self, step: int, arrays: dict[str, Any], metadata: dict[str, Any]) -> None:
@@ -122,7 +125,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         if not intact:
             return None
         newest = self.directory / str(intact[-1])
-        progress = progress_of(newest, self._config)
+        progress = progress_of(newest, self._config, self._sha256)
         if progress["best_step"] not in intact:
             if progress["best_step"] is not None:
                 _log.warning("warning: checkpoint %s, the best, is missing or damaged", progress["best_step"])
@@ -182,12 +185,15 @@ def load(directory: pathlib.Path, like: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in host])
 
 
-def progress_of(directory: pathlib.Path, config: Config) -> dict[str, Any]:
-    """The progress that a checkpoint carries. Raises UserError if it belongs to another config."""
+def progress_of(directory: pathlib.Path, config: Config, sha256: str | None) -> dict[str, Any]:
+    """The progress that a checkpoint carries. UserError if it belongs to another config, or to data with another hash;
+    `None`: the data are not known."""
     metadata: Any = ocp.metadata(directory).custom_metadata
     different = differences(resolve(metadata["config"]), config)  # fields newer than the checkpoint have their defaults
     if different:
         raise UserError(f"checkpoint {directory} belongs to another config; {different}")
+    if sha256 and metadata.get("sha256") not in (sha256, None):
+        raise UserError(f"checkpoint {directory} was trained on other data than task {config.task.name} gives now")
     return metadata["progress"]
 
 

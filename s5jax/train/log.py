@@ -80,10 +80,12 @@ def _reopen(path: pathlib.Path, step: int) -> TextIO:
     """Opens the file to append, keeping the lines up to a step (none at step 0)."""
     lines = path.read_text().splitlines(keepends=True) if step and path.exists() else []
     whole = [line for line in lines if line.endswith("\n")]  # a killed process may have left half a line
-    try:
-        kept = [line for line in whole if json.loads(line)["step"] <= step]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} has a line that is not a report: {error!r}; delete that line") from error
+    kept = []
+    for number, line in enumerate(whole, 1):
+        try:
+            kept += [line] if json.loads(line)["step"] <= step else []
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: line {number} is not a report of metrics: delete it") from error
     files.replace(path, "".join(kept))
     return path.open("a")
 

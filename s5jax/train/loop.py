@@ -55,7 +55,7 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
     started = time.perf_counter() if started is None else started
     with contextlib.ExitStack() as stack:
         stack.enter_context(workdirs.claim(workdir, config))
-        if (workdir / "result.json").exists():
+        if (workdir / "result.json").exists() and (workdir / "config.json").exists():
             print(f"{workdir} is finished: nothing to do")
             return workdirs.read_json(workdir / "result.json")
         if config.foreign_modules:
@@ -72,7 +72,7 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
         eval_every, save_every = (d.steps(steps_per_epoch, config.train.batch_size) for d in intervals)
 
         signals = stack.enter_context(_catch_signals())
-        checkpoints = stack.enter_context(Checkpoints(workdir, config))
+        checkpoints = stack.enter_context(Checkpoints(workdir, config, data))
         # What a checkpoint keeps besides the state: all that later reports and decisions depend on.
         progress: dict[str, Any] = {"best": None, "best_step": None, "stale": 0, "window": {}, "seconds": 0.0}
         state, progress = checkpoints.restore_latest(state) or (state, progress)

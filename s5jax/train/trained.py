@@ -74,9 +74,9 @@ def load(workdir: pathlib.Path | str, which: Which = "best", data_dir: pathlib.P
     workdir = pathlib.Path(workdir)
     config = read_config(workdir, data_dir)
     task = load_task(config)
-    check_data(workdir, config, task)
+    data = check_data(workdir, config, task)
     experiment, start = build(config, task)
-    state = jax.device_put(read(workdir, which, start, config))
+    state = jax.device_put(read(workdir, which, start, config, data))
     model = nnx.merge(experiment.graphdef, state.evaluated["params"], state.evaluated["batch_stats"])
     return Trained(config, task, model, state, experiment)
 
@@ -98,10 +98,10 @@ def load_run(workdir: pathlib.Path | str, which: Which = "best") -> Run:
     graphdef, *states = nnx.split(build_model(config, **described["model"]), nnx.Param, nnx.BatchStat)
     weights = dict(zip(("params", "batch_stats"), map(nnx.to_pure_dict, states), strict=True))
     like = {"step": np.zeros((), np.int32), **({"average": weights} if config.optim.average else weights)}
-    found = jax.device_put(read(workdir, which, like, config))
+    facts = read_json(workdir / "data.json") if (workdir / "data.json").exists() else {}
+    found = jax.device_put(read(workdir, which, like, config, facts))
     trained = found.get("average", found)
     model = nnx.merge(graphdef, trained["params"], trained["batch_stats"])
-    facts = read_json(workdir / "data.json") if (workdir / "data.json").exists() else {}
     return Run(model, config, int(found["step"]), facts)
 
 
@@ -154,18 +154,20 @@ def load_language_model(workdir: pathlib.Path | str, which: Which = "best") -> L
       UserError: there is no run in this directory, no such checkpoint, it is not a language model, or is not causal.
     """
     run = load_run(workdir, which)
+    if not run.facts:
+        raise UserError(f"{workdir} has no data.json, in which the run of a language model keeps its vocabulary")
     if "num_tokens" not in run.facts:
         raise UserError(f"{workdir} does not hold a language model: its task is {run.config.task.name}")
     return LanguageModel(run.model, run.facts)
 
 
-def read(workdir: pathlib.Path, which: Which, like: Any, config: Config) -> Any:
+def read(workdir: pathlib.Path, which: Which, like: Any, config: Config, data: dict[str, Any] | None = None) -> Any:
     """The best or the newest checkpoint of a run that another process may be training; changes nothing. For `like` see
-    `checkpoint.load`.
+    `checkpoint.load`; `data` is what data.json holds, where it is known.
 
-    Raises UserError if there is none, it is damaged, or it belongs to another config.
+    Raises UserError if there is none, it is damaged, or it belongs to another config or to other data.
     """
-    directory, seen = workdir.absolute() / "checkpoints", None
+    directory, seen, reason = workdir.absolute() / "checkpoints", None, ""
     for _ in range(10):  # what is listed may be gone when it is read: then the run has something newer
         try:
             faults = checkpoint.faults_in(directory)
@@ -184,17 +186,20 @@ def read(workdir: pathlib.Path, which: Which, like: Any, config: Config) -> Any:
                 continue
             if not intact:
                 break
-            progress = checkpoint.progress_of(directory / str(intact[-1]), config)
-            result = read_json(workdir / "result.json") if (workdir / "result.json").exists() else progress
-            step = result["best_step"] if which == "best" else intact[-1]
-            if step not in intact and result is not progress:
-                raise UserError(f"checkpoint {directory / str(step)}, the best, is missing or damaged")
+            progress = checkpoint.progress_of(directory / str(intact[-1]), config, (data or {}).get("sha256"))
+            result, file = {**progress, "steps": intact[-1]}, workdir / "result.json"
+            finished = file.exists()
+            result = read_json(file) if finished else result
+            step = result["best_step" if which == "best" else "steps"]
+            if step not in intact and finished:
+                raise UserError(f"checkpoint {directory / str(step)}, the {which}, is missing or damaged")
             if step is None:
                 raise UserError(f"{workdir} has not been evaluated yet, and so has no best checkpoint; take the latest")
             if step in intact:
                 return checkpoint.load(directory / str(step), like)
         except UserError:
             raise
-        except Exception:  # orbax's, tensorstore's or the file system's
+        except Exception as error:  # orbax's, tensorstore's or the file system's
+            reason = f": {error}".partition("\n")[0]
             time.sleep(0.1)
-    raise UserError(f"{directory} has no {which} checkpoint that can be read")
+    raise UserError(f"{directory} has no {which} checkpoint that can be read{reason}")

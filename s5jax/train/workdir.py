@@ -36,7 +36,7 @@ KEYS = {
     "config.json": {"task"},
     "run.json": {"code", "versions"},
     "data.json": {"sha256"},
-    "result.json": {"best_step"},
+    "result.json": {"steps", "best_step"},
 }
 """Keys that each file of a run has; `read_json` reports a file without them as damaged."""
 
@@ -134,7 +134,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         if not isinstance(values, dict) or not values.keys() >= KEYS.get(path.name, set()):
             raise ValueError("it is not what a run writes")
     except ValueError as error:
-        hint = "delete it, and the command that trains writes it again"
+        hint = "delete it, and result.json if there is one: the command that trains writes both again"
         raise UserError(f"{path} is damaged ({error}): {hint}") from error
     return values
 

@@ -35,7 +35,7 @@ def saved(state, tmp_path):
 @pytest.mark.parametrize("content", ["", "{", "[1]", "{}", "null", "\0\0", '{"steps": 3}'])
 def test_a_damaged_file_is_named_with_what_to_do(tmp_path, name, content):
     (tmp_path / name).write_text(content)
-    with pytest.raises(UserError, match=rf"/{name} is damaged \(.*\): delete it, and the command that trains") as error:
+    with pytest.raises(UserError, match=rf"/{name} is damaged \(.*\): delete it, and result.json if there is one: the c") as error:
         workdir.read_json(tmp_path / name)
     assert "\n" not in str(error.value)
 
@@ -58,7 +58,7 @@ def test_a_line_of_metrics_that_is_not_a_report(tmp_path, line):
     file = tmp_path / "metrics.jsonl"
     file.write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
     before = file.read_text()
-    with pytest.raises(UserError, match=r"metrics\.jsonl has a line that is not a report: .*; delete that line"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl: line \d is not a report of metrics: delete it"):
         log._reopen(file, 2)
     assert file.read_text() == before
 
@@ -79,10 +79,44 @@ def test_a_damaged_newest_checkpoint_is_not_replaced_by_another(saved, state):
             read(saved, which, state, CONFIG)
 
 
-def test_the_best_checkpoint_of_a_finished_run_is_the_one_of_its_result(saved, state):
-    (saved / "result.json").write_text('{"best_step": 5}')
-    with pytest.raises(UserError, match=r"checkpoint .*/5, the best, is missing or damaged"):
-        read(saved, "best", state, CONFIG)
+def test_the_checkpoints_of_a_finished_run_are_those_of_its_result(saved, state):
+    (saved / "result.json").write_text('{"best_step": 5, "steps": 6}')
+    for which, step in (("best", 5), ("latest", 6)):
+        with pytest.raises(UserError, match=rf"checkpoint .*/{step}, the {which}, is missing or damaged"):
+            read(saved, which, state, CONFIG)
+
+
+def test_a_finished_run_without_its_config_is_not_taken_for_that_of_another(tmp_path):
+    result = loop.train(CONFIG, tmp_path)
+    (tmp_path / "config.json").unlink()
+    other = tiny.config("--config.train.steps=9", "--config.train.warmup_steps=2", "--config.optim.lr=0.5")
+    with pytest.raises(UserError, match=r"checkpoint .* belongs to another config; .*\n.*optim.lr: 0.004 there, 0.5"):
+        loop.train(other, tmp_path)
+    assert loop.train(CONFIG, tmp_path) == result and (tmp_path / "config.json").exists()
+
+
+def test_checkpoints_know_the_hash_of_their_data(state, tmp_path):
+    with Checkpoints(tmp_path, CONFIG, {"sha256": "a"}) as checkpoints:
+        checkpoints.save(state, {"best_step": 0, "best": {}})
+    for data in ({"sha256": "a"}, {}, None):
+        assert read(tmp_path, "latest", state, CONFIG, data)
+        with Checkpoints(tmp_path, CONFIG, data or None) as checkpoints:
+            assert checkpoints.restore_latest(state)
+    with pytest.raises(UserError, match=r"checkpoint .*/0 was trained on other data than task digits gives now"):
+        read(tmp_path, "latest", state, CONFIG, {"sha256": "b"})
+    with Checkpoints(tmp_path, CONFIG, {"sha256": "b"}) as checkpoints:
+        with pytest.raises(UserError, match="other data"):
+            checkpoints.restore_latest(state)
+
+
+def test_a_workdir_that_was_moved_is_not_made_again(state, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with Checkpoints(folder, CONFIG) as checkpoints:
+        folder.rename(tmp_path / "elsewhere")
+        with pytest.raises(UserError, match=rf"{folder} is gone, moved or removed"):
+            checkpoints.save(state, {"best_step": 0, "best": {}})
+    assert not folder.exists()
 
 
 def test_where_all_seals_are_lost_nothing_is_deleted(saved, state):
