@@ -15,12 +15,13 @@ from s5jax.mixers import attention, lru, s4, s4d, s5
 from s5jax.models import options as models
 from s5jax.models.model import Model
 from s5jax.ssm import diagonal_scan, hippo, ptd
-from s5jax.train.config import UserError
+from s5jax.train import config
+from s5jax.train.config import Duration, UserError
 from s5jax.train.trained import load, load_language_model, load_run
 
 NAN, INF, HUGE = float("nan"), float("inf"), 10**12
 SIZES, SHARES = (0, -2, NAN, 2.5, "4", HUGE, None), (-0.1, 1, NAN, INF, "x")
-STEPS = (0, -1, NAN, INF, "x")
+STEPS = (0, -1, NAN, INF, 1e30, "x")
 
 OPTIONS = {
     s5.Options: {
@@ -30,11 +31,26 @@ OPTIONS = {
     },
     s4d.Options: {
         "state_size": SIZES, "init": ("foo",), "discretization": ("foo",), "mode": ("foo",), "dt_min": STEPS,
-        "n_ssm": (-1, NAN, "x"), "scan_method": ("foo",), "B_init": ("foo",), "dss_length": (-1, "x"), "size": (4,),
+        "n_ssm": (-1, NAN, HUGE, "x"), "scan_method": ("foo",), "B_init": ("foo",), "dss_length": (-1, HUGE, "x"),
+        "size": (4,),
     },
-    s4.Options: {"state_size": SIZES, "init": ("foo",), "rank": (0, -1, NAN, "x"), "dt_min": STEPS, "n_ssm": (-1, "x")},
-    lru.Options: {"state_size": SIZES, "r_min": (-1, 1.1, NAN, "x"), "r_max": (-1, NAN, "x"), "max_phase": (-1, "x")},
-    attention.Options: {"heads": (0, -1, NAN, "x"), "window": (-1, NAN, "x"), "positions": ("foo",)},
+    s4.Options: {
+        "state_size": SIZES, "init": ("foo",), "rank": (0, -1, NAN, HUGE, "x"), "dt_min": STEPS, "n_ssm": (-1, "x"),
+    },
+    lru.Options: {
+        "state_size": SIZES, "r_min": (-1, 1.1, NAN, "x"), "r_max": (-1, NAN, "x"), "max_phase": (-1, INF, "x"),
+    },
+    attention.Options: {"heads": (0, -1, NAN, HUGE, "x"), "window": (-1, NAN, HUGE, "x"), "positions": ("foo",)},
+    config.Optim: {
+        "lr": STEPS[1:4], "ssm_lr": (-1, NAN, "x"), "weight_decay": (-1, NAN, "x"), "b1": SHARES, "b2": SHARES,
+        "eps": (-1, NAN, "x"), "grouping": ("foo",), "dt_global": (1, "no"), "schedule": ("foo",), "lr_min": (-1, "x"),
+        "clip_norm": (-1, NAN, INF), "micro_batches": (0, 2.5, "x"), "average": SHARES,
+    },
+    config.Train: {
+        "batch_size": (0, 2.5, "x"), "patience": (-1, 0.5), "buckets": (-1, "x"), "carry_state": (1, "x"),
+        "resident_gib": (-1, NAN, "x"),
+    },
+    config.Log: {"every_steps": (0, 1.5), "wandb": ("foo", True), "tensorboard": (1, "x")},
     models.Options: {
         "depth": SIZES, "d_model": SIZES, "pattern": ((), "s5", (3,)), "encoder": ("foo",), "activation": ("foo",),
         "gelu": ("foo",), "norm": ("foo",), "norm_epsilon": (-1, NAN, "x"), "bn_momentum": SHARES,
@@ -157,6 +173,10 @@ CALLS = {
     "task: a mask of numbers": lambda: task(mask=np.zeros((4, 6))),
     "task: a mask of another shape": lambda: task(mask=np.zeros((4, 5), bool)),
     "task: a reset of another shape": lambda: task(reset=np.zeros(4, bool)),
+    "task: a sequence of which all is missing": lambda: task(mask=np.arange(4)[:, None] * np.ones(6, int) == 1),
+    "task: a last sequence of which all is missing": lambda: task(
+        mask=np.arange(6) * np.ones((4, 1), int) > 2, reset=np.arange(6) * np.ones((4, 1), int) == 3
+    ),
     "task: rates that are NaN": lambda: task(rate=np.full((4, 6), np.nan)),
     "task: negative weights": lambda: task(weights=LABELS - 1.0),
     "task: no examples": lambda: task(inputs=INPUTS[:0], labels=LABELS[:0]),
@@ -167,6 +187,10 @@ CALLS = {
     "ptd: kappa of NaN": lambda: ptd.perturb_then_diagonalize(hippo.legs(4)[0], kappa=NAN),
     "ptd: not square": lambda: ptd.perturb_then_diagonalize(np.zeros((3, 4)), kappa=2.0),
     "ptd: NaN": lambda: ptd.perturb_then_diagonalize(np.full((4, 4), np.nan), kappa=2.0),
+    "train: no duration": lambda: config.Train(duration=Duration(0)),
+    "train: a duration of NaN": lambda: config.Train(duration=Duration(NAN)),
+    "train: an infinite warm-up": lambda: config.Train(warmup=Duration(INF)),
+    "train: a negative interval": lambda: config.Train(eval_every=Duration(-1)),
     "run: none": lambda: load_run("/none/such"),
     "run: with its data": lambda: load("/none/such"),
     "run: a language model": lambda: load_language_model("/none/such"),

@@ -157,6 +157,9 @@ class Task:
             check_range(f"{where}: label", split.labels, 0, self.num_classes - 1, "num_classes")
         if lengths is not None:
             check_range(f"{where}: sequence length", lengths, 1, self.length, "length")
+        if split.mask is not None and not self.per_step:
+            some = "all samples of some sequences are missing, and nothing is left to pool"
+            _require(_counted_of_last(split, self.length).any(-1).all(), where, some)
         # Floats must be finite, except missing inputs, labels of weight 0, and rates after the end of a sequence.
         counted: dict[str, Any] = {
             "inputs": ... if split.mask is None else ~split.mask,
@@ -168,6 +171,14 @@ class Task:
             if name in counted and np.issubdtype(array.dtype, np.floating):
                 _require(np.isfinite(array[counted[name]]).all(), where, f"some values of {name} are NaN or infinite")
         _require(weights is None or (weights >= 0).all(), where, "some weights are negative")
+
+
+def _counted_of_last(split: Split, L: int) -> np.ndarray:
+    """True at samples of the last sequence of each row that are not missing, see `Sequences.counted_of_last`."""
+    steps, mask = np.arange(L), np.asarray(split.mask)
+    valid = np.broadcast_to(True if split.lengths is None else steps < split.lengths[..., None], mask.shape)
+    starts = 0 if split.reset is None else np.where(split.reset & valid, steps, 0).max(-1, keepdims=True)
+    return valid & ~mask & (steps >= starts)
 
 
 def _require(holds: Any, where: str, fault: str) -> None:

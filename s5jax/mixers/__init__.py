@@ -19,6 +19,9 @@ parameters depend on them; params are nested dicts of real arrays. x and y are (
     key, dropout     random key and probability, for mixers with `DROPOUT`
     skip (B, L, H)   the block's input, only for mixers with `OWN_RESIDUAL`
 
+`ssm.sequence.border` checks the first four: ValueError for another shape or type, lengths outside 0..L, and rates that
+are negative or not finite. Where values are not known, as under `jax.jit`, the outputs of their sequences are NaN.
+
 Optional functions (the recurrent mode needs `init_state` and `step`; x_k and y_k are (B, H)):
 
     init_state(params, options, batch, *, max_length) -> state    a pytree; `max_length`: samples that a cache holds

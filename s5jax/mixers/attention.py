@@ -32,8 +32,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
-from s5jax.ssm.parameters import check_choices, check_least
-from s5jax.ssm.sequence import clean, valid_steps
+from s5jax.ssm.parameters import check_between, check_choices
+from s5jax.ssm.sequence import border, valid_steps
 
 __all__ = ["CAUSAL", "DROPOUT", "GROUPS", "MASK", "RESET", "Options"]
 __all__ += ["apply", "discretize", "init", "init_state", "step"]
@@ -66,8 +66,8 @@ class Options:
 
     def __post_init__(self):
         check_choices(self)
-        check_least(self, 1, "heads")
-        check_least(self, 0, "window")
+        check_between(self, 1, 2**16, "heads")
+        check_between(self, 0, 2**30, "window")
 
 
 def CAUSAL(options: Options) -> bool:
@@ -111,7 +111,7 @@ def apply(
     """
     if rate is not None or state is not None:
         discretize(params, options, rate=rate)  # raises
-    L, x = x.shape[1], clean(x, lengths, mask)
+    L, (x, (lengths, mask, reset, _)) = x.shape[1], border(x, lengths, mask, reset)
     index = position = jnp.arange(L, dtype=jnp.int32)[None]
     if state is not None:
         index = jnp.zeros_like(state["count"])[:, None] + index

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
 from s5jax.ssm import diagonal_system, scan
 from s5jax.ssm.parameters import check_between, check_choices, feedthrough, with_rank
-from s5jax.ssm.sequence import Flags, Rate, clean
+from s5jax.ssm.sequence import Flags, Rate, border
 
 Params = dict[str, Array]
 State = Complex[Array, "B N"]
@@ -101,7 +101,8 @@ def apply(
     dropout: float = 0.0,
 ) -> tuple[Float[Array, "B L H"], State | None]:
     """See `s5jax.mixers`. A missing sample is an input of zero; `key` and `dropout` are not used."""
-    x = clean(x, lengths, mask).astype(params["D"].dtype)
+    x, (lengths, _, reset, rate) = border(x, lengths, mask, reset, rate)
+    x = x.astype(params["D"].dtype)
     y, state = diagonal_system.apply(_system(params), x, lengths, reset, rate, state, options.scan_method)
     return y + feedthrough(params, x), state
 

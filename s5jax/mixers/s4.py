@@ -80,7 +80,9 @@ class Options:
         parameters.check_choices(self)
         per_feature.check_state_size(self.state_size)
         parameters.check_step_sizes(self.dt_min, self.dt_max)
-        parameters.check_least(self, 0, "n_ssm", "B_clip")
+        parameters.check_least(self, 0, "B_clip")
+        parameters.check_between(self, 0, 2**16, "n_ssm")
+        parameters.check_between(self, 0, 2**10, "rank")
         needed = max(len(MEASURES[measure](2)[2]) for measure in self.measures)
         if self.rank < needed:
             raise ValueError(f"init {self.init} needs a low-rank part of rank {needed} or more, got rank {self.rank}")
@@ -138,7 +140,7 @@ def _discrete(system: tuple[Array, ...], rate: Rate | None) -> Params:
     """
     Lambda, P, B, Delta = system
     if rate is not None:
-        rate = jnp.asarray(rate, Delta.dtype)[..., None, None]
+        rate = sequence.known_rate(rate).astype(Delta.dtype)[..., None, None]
         Delta = rate * parameters.with_rank(Delta, rate.ndim)
     Lambda, B, *Ps = (parameters.with_rank(x, Delta.ndim) for x in (Lambda, B, *P))
     Delta = Delta.astype(B.dtype)
@@ -218,8 +220,8 @@ def apply(
     """
     if state is not None and options.bidirectional:
         raise ValueError("a mixer with two directions cannot start from a state")
-    x = sequence.clean(x, lengths, mask).astype(params["D"].dtype)
-    rate, reset = sequence.in_shape(x, rate, reset)
+    x, (lengths, _, reset, rate) = sequence.border(x, lengths, mask, reset, rate)
+    x = x.astype(params["D"].dtype)
     rate = jnp.asarray(1 if rate is None else rate, x.dtype)
     if state is None and reset is None and rate.ndim == 0 and not is_symbolic_dim(x.shape[1]):
         K, plain = kernel(params, x.shape[1], options, rate=rate), options.scan_method == "plain"

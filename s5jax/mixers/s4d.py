@@ -112,7 +112,9 @@ class Options:
         parameters.check_choices(self)
         per_feature.check_state_size(self.state_size)
         parameters.check_step_sizes(self.dt_min, self.dt_max)
-        parameters.check_least(self, 0, "n_ssm", "dss_length", "bandlimit", "B_clip", "imag_scale")
+        parameters.check_least(self, 0, "bandlimit", "B_clip", "imag_scale")
+        parameters.check_between(self, 0, 2**16, "n_ssm")
+        parameters.check_between(self, 0, 2**30, "dss_length")
         if self.real_scale <= 0:
             raise ValueError(f"real_scale must be positive, got {self.real_scale}: with Re(A) >= 0 A is unstable")
         if (self.discretization == "dss") != (self.dss_length > 0):
@@ -227,8 +229,8 @@ def apply(
     """
     if state is not None and options.bidirectional:
         raise ValueError("a mixer with two directions cannot start from a state")
-    x = sequence.clean(x, lengths, mask).astype(params["D"].dtype)
-    rate, reset = sequence.in_shape(x, rate, reset)
+    x, (lengths, _, reset, rate) = sequence.border(x, lengths, mask, reset, rate)
+    x = x.astype(params["D"].dtype)
     rate = jnp.asarray(1 if rate is None else rate, x.dtype)
     if options.mode == "scan" or reset is not None or rate.ndim == 2 or is_symbolic_dim(x.shape[1]):
         scanned, Cs = functools.partial(_scanned, params, options), _readouts(params, options)

@@ -27,7 +27,7 @@ from jaxtyping import Array, Bool, Complex, Float, Inexact, Integer, PRNGKeyArra
 from s5jax.ssm import diagonal_system, hippo, parameters, scan
 from s5jax.ssm import discretize as rules
 from s5jax.ssm.parameters import pair, unpair, with_rank
-from s5jax.ssm.sequence import Flags, Rate, clean
+from s5jax.ssm.sequence import Flags, Rate, border
 
 Params = dict[str, Array]
 State = Complex[Array, "B P"]
@@ -148,7 +148,8 @@ def apply(
     dropout: float = 0.0,
 ) -> tuple[Float[Array, "B L H"], State | None]:
     """See `s5jax.mixers`. A missing sample is an input of zero; `key` and `dropout` are not used."""
-    x = clean(x, lengths, mask).astype(params["D"].dtype)
+    x, (lengths, _, reset, rate) = border(x, lengths, mask, reset, rate)
+    x = x.astype(params["D"].dtype)
     y, state = diagonal_system.apply(_system(params, options), x, lengths, reset, rate, state, options.scan_method)
     return y + parameters.feedthrough(params, x), state
 

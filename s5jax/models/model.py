@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from s5jax.models.heads import Head
 from s5jax.models.options import Options
 from s5jax.models.stack import Stack
-from s5jax.ssm.sequence import Sequences
+from s5jax.ssm.sequence import Sequences, in_shape
 
 Given = Any
 """A jax or NumPy array, or nested lists."""
@@ -81,37 +81,52 @@ class Model(nnx.Module):
         dropout, needed to train with dropout; default: no dropout. `dropout`: its probability; default: that of the
         options.
 
-        Raises ValueError for arguments of a wrong shape or type, lengths outside 1..L, token ids outside the vocabulary
-        and rates that are negative or not finite. Where the values are not known, as under `jax.jit`, the outputs of
-        this call that depend on them are NaN.
+        Raises ValueError for arguments of a wrong shape or type, lengths outside 1..L, token ids outside the
+        vocabulary, rates that are negative or not finite, and sequences that are pooled and lack all samples. Where the
+        values are not known, as under `jax.jit`, the outputs of this call that depend on them are NaN.
         """
         inputs, sequences = self._border(inputs, lengths=lengths, mask=mask, reset=reset, rate=rate)
         x, _ = self.encoder(inputs, sequences, train=train, key=key, dropout=dropout)
-        return self._without_bad_lengths(self.decoder.read(x, sequences)[0], sequences, x.shape[1], 1)
+        return self._or_nan(self.decoder.read(x, sequences)[0], x, sequences, 1)
 
     def _border(self, inputs: Any, *, steps: bool = True, least: int = 1, **given: Any) -> tuple[Array, Sequences]:
-        """Checks the arguments if their values are known, and folds them; rates that are invalid become NaN."""
+        """Checks and folds the arguments, those of `__call__` or, without `steps`, of `step`; `least` is the least
+        length of a sequence. Rates that are invalid, which not every mixer notices, become NaN."""
         given = {name: value for name, value in given.items() if value is not None}
-        if not any(isinstance(value, jax.core.Tracer) for value in (inputs, *given.values())):
+        documents, options, encoder = self.decoder.documents, self.encoder.options, self.encoder.encoder
+        tokens, known = options.encoder != "dense", (inputs, given)
+        size = encoder.num_embeddings if options.encoder == "embedding" else encoder.in_features
+        inputs, axes = jnp.asarray(inputs), ["B", *["2"] * (documents - 1), *["L"] * steps, *[str(size)] * (not tokens)]
+        fits = [axis in ("B", "L", str(n)) for axis, n in zip(axes, inputs.shape, strict=False)]
+        if len(axes) != inputs.ndim or not all(fits):
+            raise ValueError(f"inputs must have the shape ({', '.join(axes)}), got {inputs.shape}")
+        if not jnp.issubdtype(inputs.dtype, jnp.integer) and (tokens or not jnp.issubdtype(inputs.dtype, jnp.floating)):
+            kind = "token ids, which are integers" if tokens else "real numbers"
+            raise ValueError(f"inputs must be {kind}; got {inputs.dtype}")
+        batch, time = inputs.shape[:documents], inputs.shape[: documents + steps]
+        flags = (jnp.bool_, time)
+        allowed: Any = {"lengths": (jnp.integer, batch), "mask": flags, "reset": flags}
+        allowed |= {"rate": (jnp.number, (), batch, time)}
+        given = {name: in_shape(name, value, *allowed[name]) for name, value in given.items()}
+        if not any(isinstance(value, jax.core.Tracer) for value in jax.tree.leaves(known)):
             from s5jax.models import checks
 
-            checks.check(self, inputs, steps=steps, least=least, **given)
-        inputs, given = jnp.asarray(inputs), {name: jnp.asarray(value) for name, value in given.items()}
-        batch, time = inputs.shape[: self.decoder.documents], inputs.shape[: self.decoder.documents + steps]
-        for name in [name for name in ("mask", "reset") if name in given]:
-            given[name] = jnp.broadcast_to(given[name].astype(bool), time)
+            checks.check(self, *known, given, least=least)
         if "rate" in given:
-            rate = jnp.where((given["rate"] >= 0) & jnp.isfinite(given["rate"]), given["rate"], jnp.nan)
-            shape = {len(batch): batch, len(time): time}.get(rate.ndim, ())
-            given["rate"] = jnp.broadcast_to(rate, shape)
+            given["rate"] = jnp.where((given["rate"] >= 0) & jnp.isfinite(given["rate"]), given["rate"], jnp.nan)
         return self.decoder.fold(inputs), Sequences(**{name: self.decoder.fold(value) for name, value in given.items()})
 
-    def _without_bad_lengths(self, outputs: Array, sequences: Sequences, L: int, least: int) -> Array:
-        """The outputs, NaN for sequences whose length is outside least..L."""
-        if sequences.lengths is None:
+    def _or_nan(self, outputs: Array, x: Array, sequences: Sequences, least: int) -> Array:
+        """The outputs, NaN where a length is outside least..L, or if an output is pooled over no sample."""
+        lengths, (rows, L) = sequences.lengths, x.shape[:2]
+        if lengths is None and sequences.mask is None:
             return outputs
-        lengths = sequences.lengths.astype(jnp.int32)  # a narrow integer type may not hold L
-        bad = (lengths < least) | (lengths > L)
+        bad = jnp.zeros(rows, bool)
+        if lengths is not None:
+            lengths = lengths.astype(jnp.int32)  # a narrow integer type may not hold L
+            bad = (lengths < least) | (lengths > L)
+        if (counted := sequences.counted_of_last(L)) is not None and least and not self.decoder.per_step:
+            bad = bad | ~counted.any(1)
         bad = bad.reshape(-1, self.decoder.documents).any(1)
         return jnp.where(bad.reshape(-1, *(1,) * (outputs.ndim - 1)), jnp.nan, outputs)
 
@@ -127,12 +142,16 @@ class Model(nnx.Module):
         self, state: State, inputs: Given, lengths: Given = None, **given: Any
     ) -> tuple[Float[Array, "B ..."], State]:
         """Processes L further samples in parallel, with the arguments of `__call__`; a sequence with length 0 keeps its
-        state. Returns the outputs given all samples so far, and the next state."""
+        state. Returns the outputs given all samples so far (if there are none, those for zero features), and the next
+        state. ValueError as in `__call__`, and for a state of another batch size."""
+        from s5jax.models import recurrent
+
         training = {name: given.pop(name) for name in ("train", "key", "dropout") if name in given}
         inputs, sequences = self._border(inputs, least=0, lengths=lengths, **given)
+        recurrent.check_state(state, inputs.shape[0])
         x, mixer_states = self.encoder(inputs, sequences, state=state.mixers, **training)
         outputs, head_state = self.decoder.read(x, sequences, state.head)
-        return self._without_bad_lengths(outputs, sequences, x.shape[1], 0), State(mixer_states, head_state)
+        return self._or_nan(outputs, x, sequences, 0), State(mixer_states, head_state)
 
     def discretize(self, rate: Given = None) -> Any:
         """The discretised blocks for `step` and `rollout`, at a rate () or (B,), default 1. ValueError if a mixer is
@@ -164,6 +183,7 @@ class Model(nnx.Module):
         from s5jax.models import recurrent
 
         inputs, (_, mask, reset, _) = self._border(inputs, steps=False, mask=mask, reset=reset, rate=rate)
+        recurrent.check_state(state, inputs.shape[0])
         x, mixer_states = recurrent.step(self.encoder, state.mixers, inputs, cells, mask=mask, reset=reset)
         mask, reset = (None if given is None else given[:, None] for given in (mask, reset))
         outputs, head_state = self.decoder.read(x[:, None], Sequences(mask=mask, reset=reset), state.head)
@@ -174,11 +194,8 @@ class Model(nnx.Module):
     ) -> tuple[Float[Array, "B L outputs"], State]:
         """Applies `step` to inputs (B, L, C) or (B, L) in one loop. Returns the outputs after each step, (B, L,
         outputs), and the final state. `cells` are from `discretize`; default: those at rate 1."""
+        self._border(inputs)  # checks all samples before the first is read
         inputs, cells = jnp.asarray(inputs), self.discretize() if cells is None else cells
-        if not isinstance(inputs, jax.core.Tracer):
-            from s5jax.models import checks
-
-            checks.check(self, inputs)
 
         def advance(state: State, sample: Array) -> tuple[State, Array]:
             outputs, state = self.step(state, sample, cells)

@@ -5,15 +5,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.export import register_namedtuple_serialization
-from jaxtyping import Array, Float, Integer, Shaped
+from jaxtyping import Array, Float, Shaped
 
 from s5jax import mixers
 from s5jax.models.heads import Pooling, pool
 from s5jax.models.stack import Stack
-from s5jax.ssm.sequence import Flags, Sequences
+from s5jax.ssm.sequence import Flags, Sequences, known_rate
 
 Cells = list[tuple[Any, Any]]
 """For each block its parameters and statistics, and the discretised mixer (`cell`) that its step takes."""
@@ -28,14 +27,19 @@ def init_state(stack: Stack, batch: int, *, max_length: int | None = None) -> tu
     return tuple(states)
 
 
+def check_state(state: Any, rows: Any) -> None:
+    """Raises ValueError if a state is not that of as many sequences."""
+    sizes = {leaf.shape[0] for leaf in jax.tree.leaves(state) if leaf.ndim}
+    if sizes and rows not in sizes:
+        raise ValueError(f"the state is that of a batch of {min(sizes)} sequences, the inputs are {rows}")
+
+
 def discretize(stack: Stack, rate: Any = None) -> Cells:
     """The discretised blocks for `step`, computed once for many samples; see `Model.discretize`."""
     if rate is not None and jnp.ndim(rate) > 1:
         raise ValueError(f"a step takes a rate () or (B,), got one of shape {jnp.shape(rate)}")
     if rate is not None:
-        if not isinstance(rate, jax.core.Tracer) and not (np.isfinite(rate).all() and (np.asarray(rate) >= 0).all()):
-            raise ValueError(f"rate must be finite and at least 0, got {rate}")
-        rate = jnp.where((jnp.asarray(rate) >= 0) & jnp.isfinite(rate), rate, jnp.nan)
+        rate = known_rate(rate)
     cells = []
     for block in stack.blocks:
         mixers.check(block.mixer, block.mixer_options, rate=rate)
@@ -64,33 +68,28 @@ def step(
 
 
 class Pooled(NamedTuple):
-    """Features pooled so far. The sum is stored with its rounding error, so that the mean does not drift."""
+    """Features pooled so far. Sums are stored with their rounding errors, so that a mean does not drift."""
 
-    total: Float[Array, "B H"]
-    """The sum, or the features at the last step."""
-    lost: Float[Array, "B H"]
-    """The rounding error of the sum."""
-    steps: Integer[Array, " B"]
-    """Samples in the sum."""
+    total: Float[Array, "B H1"]
+    """The sum of each feature, or the features at the last step; and last the number of samples in the sum."""
+    lost: Float[Array, "B H1"]
+    """The rounding errors of `total`."""
 
     def read(
         self, x: Float[Array, "B L H"], sequences: Sequences, pooling: Pooling
     ) -> tuple[Float[Array, "B H"], "Pooled"]:
         """The features pooled over all samples of the last sequence so far, x included, and the next state."""
         starts, counted = sequences.starts(x.shape[1]), sequences.counted_of_last(x.shape[1])
-        total, lost, steps = self
-        if starts is not None:
-            new = starts.any(1)
-            total, lost, steps = (jnp.where(new.reshape(-1, *(1,) * (a.ndim - 1)), 0, a) for a in self)
-        counted = jnp.ones(x.shape[:2], bool) if counted is None else counted
-        more = counted.sum(1, dtype=jnp.int32)
+        total, lost = self if starts is None else (jnp.where(starts.any(1)[:, None], 0, a) for a in self)
+        counted = (jnp.ones(x.shape[:2], bool) if counted is None else counted)[..., None]
+        count = counted.sum(1, dtype=jnp.int32).astype(x.dtype)
         if pooling == "last":
-            total = jnp.where(more[:, None] > 0, pool(x, "last", counted), total)
-            return total, Pooled(total, lost, steps + more)
+            read = jnp.where(count > 0, pool(x, "last", counted[..., 0]), total[:, :-1])
+            return read, Pooled(jnp.concatenate([read, count], 1), lost)
         # Compensated summation (Kahan 1965).
-        added = jnp.sum(jnp.where(counted[..., None], x, 0), 1) - lost
-        new, steps = total + added, steps + more
-        return new / jnp.maximum(steps, 1)[:, None].astype(x.dtype), Pooled(new, (new - total) - added, steps)
+        added = jnp.concatenate([jnp.sum(jnp.where(counted, x, 0), 1), count], 1) - lost
+        new = total + added
+        return new[:, :-1] / jnp.maximum(new[:, -1:], 1), Pooled(new, (new - total) - added)
 
 
 register_namedtuple_serialization(Pooled, serialized_name="s5jax.models.recurrent.Pooled")
@@ -98,4 +97,5 @@ register_namedtuple_serialization(Pooled, serialized_name="s5jax.models.recurren
 
 def empty_pool(batch: int, width: int, dtype: Any) -> Pooled:
     """The state before any sample is read."""
-    return Pooled(jnp.zeros((batch, width), dtype), jnp.zeros((batch, width), dtype), jnp.zeros(batch, jnp.int32))
+    total, lost = (jnp.zeros((batch, width + 1), dtype) for _ in range(2))  # two arrays: each may be donated
+    return Pooled(total, lost)

@@ -62,6 +62,8 @@ class Stack(nnx.Module):
         if not options.mask_padding and state is None:
             sequences = sequences._replace(lengths=None, rate=gaps(sequences.rate, sequences.lengths))
         masks, probability = None, options.dropout if dropout is None else dropout
+        if not isinstance(probability, jax.core.Tracer) and not 0 <= float(probability) <= 1:
+            raise ValueError(f"dropout must lie in [0, 1], got {float(probability)}")
         if train and key is None and (isinstance(probability, jax.core.Tracer) or float(probability)):
             raise ValueError("training with dropout needs a key; dropout=0.0 trains without dropout")
         if key is not None and (options.dropout or dropout is not None):

@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, Complex, Float, Inexact, Integer
 from s5jax.ssm import scan
 from s5jax.ssm.parameters import with_rank
 from s5jax.ssm.product import product, weight_gradient
-from s5jax.ssm.sequence import Rate, backward_gaps, end_before, gaps, in_shape, reset_state
+from s5jax.ssm.sequence import Rate, backward_gaps, end_before, gaps, reset_state
 
 BLOCKS = {"cpu": (2**26, 2**19)}
 """For each platform (threshold, block size), counted in real numbers: a complex state is two. A state array above the
@@ -46,19 +46,17 @@ def apply(
     system: System,
     u: Float[Array, "B L H"],
     lengths: Integer[Array, " B"] | None,
-    reset: Bool[Array, "#B #L"] | None,
+    reset: Bool[Array, "B L"] | None,
     rate: Rate | None,
     state: Complex[Array, "B P"] | None,
     method: str,
 ) -> tuple[Float[Array, "B L H"], Complex[Array, "B P"] | None]:
-    """A mixer's `apply` without the feedthrough D u, on inputs u that `sequence.clean` has cleaned, in the parameters'
-    dtype.
+    """A mixer's `apply` without the feedthrough D u, on arguments from `sequence.border`, u in the parameters' dtype.
 
     With a state, a reset or a rate that is not a scalar, all states (B, L, P) are stored; otherwise see `response`.
     ValueError: a state is given to a system with two directions.
     """
     discretize, B, Cs = system
-    rate, reset = in_shape(u, rate, reset)
     if state is not None and len(Cs) == 2:
         raise ValueError("a mixer with two directions cannot start from a state")
     if state is None and reset is None and (rate is None or jnp.ndim(rate) == 0):

@@ -37,7 +37,10 @@ def check_choices(options: Any) -> None:
     """Raises ValueError if a field of a dataclass has a value that its type does not allow, or is not finite."""
     for field in dataclasses.fields(options):
         allowed, value = get_args(field.type), getattr(options, field.name)
-        kind, words = _KINDS.get(field.type, (object, ""))  # type: ignore[arg-type]
+        if value is None and type(None) in allowed:
+            continue
+        of_type: Any = allowed[0] if type(None) in allowed else field.type
+        kind, words = _KINDS.get(of_type, (object, ""))
         fits = isinstance(value, kind) and (kind is object or isinstance(value, bool) == (kind is bool))
         if not fits or (words and not -math.inf < value < math.inf):
             raise ValueError(f"{field.name} must be {words}, got {value!r}")
@@ -74,9 +77,9 @@ def check_kappa(init: str, kappa: float) -> None:
 
 
 def check_step_sizes(dt_min: float, dt_max: float) -> None:
-    """Raises ValueError unless 0 < dt_min <= dt_max."""
-    if not 0 < dt_min <= dt_max:
-        raise ValueError(f"dt_min and dt_max must satisfy 0 < dt_min <= dt_max, got {dt_min} and {dt_max}")
+    """Raises ValueError unless 0 < dt_min <= dt_max <= 1e6."""
+    if not 0 < dt_min <= dt_max <= 1e6:
+        raise ValueError(f"dt_min and dt_max must satisfy 0 < dt_min <= dt_max <= 1e6, got {dt_min} and {dt_max}")
 
 
 def log_step(key: PRNGKeyArray, shape: tuple[int, ...], dt_min: float, dt_max: float) -> Float[Array, "..."]:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Complex, Float, PRNGKeyArray, Shaped
 
 from s5jax.ssm import hippo, measures
 from s5jax.ssm.parameters import pair, unpair, with_rank
+from s5jax.ssm.sequence import known_rate
 
 
 def check_state_size(n: int) -> None:
@@ -40,9 +41,7 @@ def clip_imaginary(B: Complex[np.ndarray, "*copies N"], bound: float) -> Complex
 def step_sizes(log_step: Float[Array, "H N"], rate: float | Float[Array, "..."]) -> Float[Array, "*steps H N"]:
     """Step sizes exp(log_step) times `rate`, whose axes, (), (B,) or (B, L), come first."""
     Delta = jnp.exp(log_step)
-    if jnp.ndim(rate) == 0:
-        return Delta * rate
-    factor = jnp.asarray(rate, Delta.dtype)[..., None, None]
+    factor = known_rate(rate).astype(Delta.dtype)[..., None, None]
     return factor * with_rank(Delta, factor.ndim)
 
 

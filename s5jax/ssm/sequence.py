@@ -1,6 +1,6 @@
 """Lengths, missing samples and resets of sequences, and the time between their samples."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,25 +48,56 @@ class Sequences(NamedTuple):
         return last if counted is None else last & counted
 
 
-def clean(
-    x: Float[Array, "B L H"], lengths: Integer[Array, " B"] | None = None, mask: Bool[Array, "B L"] | None = None
-) -> Float[Array, "B L H"]:
-    """Sets x to zero in the padding and at missing samples, so that NaN there has no effect."""
-    L = x.shape[1]
+def border(
+    x: Float[Array, "B L H"], lengths: Any = None, mask: Any = None, reset: Any = None, rate: Any = None
+) -> tuple[Float[Array, "B L H"], Sequences]:
+    """The arguments of a mixer, as arrays of the shapes that `s5jax.mixers` gives, and x with zeros in the padding and
+    at missing samples, so that NaN there has no effect.
+
+    ValueError for arguments of another type or shape, and for lengths outside 0..L. Where these are not known, as under
+    `jax.jit`, x is NaN in their sequences.
+    """
+    B, L = time = x.shape[:2]
     if L == 0:
         raise ValueError("a sequence must have at least one step, got length 0")
     if lengths is not None:
+        lengths = in_shape("lengths", lengths, jnp.integer, (B,)).astype(jnp.int32)
+        outside = (lengths < 0) | (lengths > L)
+        if not isinstance(outside, jax.core.Tracer) and outside.any():
+            raise ValueError(f"lengths must lie in 0..{L}, got {lengths[outside][0]}")
         x = jnp.where(valid_steps(lengths, L)[..., None], x, 0)
-    return x if mask is None else jnp.where(mask[..., None], 0, x)
+        x = jnp.where(outside[:, None, None], jnp.nan, x)
+    if mask is not None:
+        mask = in_shape("mask", mask, jnp.bool_, time)
+        x = jnp.where(mask[..., None], 0, x)
+    reset = None if reset is None else in_shape("reset", reset, jnp.bool_, time)
+    rate = None if rate is None else in_shape("rate", rate, jnp.number, (), (B,), time)
+    return x, Sequences(lengths, mask, reset, rate)
 
 
-def in_shape(
-    x: Float[Array, "B L H"], rate: Rate | None, reset: Bool[Array, "#B #L"] | None
-) -> tuple[Rate | None, Bool[Array, "B L"] | None]:
-    """Broadcasts `reset`, and `rate` if it has two axes, to (B, L) of x."""
-    if rate is not None and jnp.ndim(rate) == 2:
-        rate = jnp.broadcast_to(jnp.asarray(rate), x.shape[:2])
-    return rate, None if reset is None else jnp.broadcast_to(reset, x.shape[:2])
+def in_shape(name: str, value: Any, kind: Any, *shapes: tuple[Any, ...]) -> Array:
+    """An argument as an array of one of these shapes; of several axes, some may have the length 1 instead. ValueError,
+    which names it, if its type or its shape is another."""
+    value = jnp.asarray(value)
+    if not jnp.issubdtype(value.dtype, kind) or jnp.iscomplexobj(value):
+        words = {jnp.integer: "integers", jnp.bool_: "boolean", jnp.number: "real numbers"}[kind]
+        raise ValueError(f"{name} must be {words}, got {value.dtype}")
+    for shape in shapes:
+        fits = [n == m or (n == 1 and len(shape) > 1) for n, m in zip(value.shape, shape, strict=False)]
+        if value.ndim == len(shape) and all(fits):
+            return jnp.broadcast_to(value, shape)
+    words = " or ".join(map(str, dict.fromkeys(shapes))).replace(" or ", ", ", max(0, len({*shapes}) - 2))
+    raise ValueError(f"{name} must have the shape {words}, got {value.shape}")
+
+
+def known_rate(rate: Rate) -> Array:
+    """A rate, in floating point. ValueError where it is negative or not finite; NaN where its values are not known."""
+    rate = jnp.asarray(rate)
+    rate = rate if jnp.issubdtype(rate.dtype, jnp.floating) else rate.astype(jnp.result_type(float))
+    good = (rate >= 0) & jnp.isfinite(rate)
+    if not isinstance(good, jax.core.Tracer) and not good.all():
+        raise ValueError("rate must be finite and at least 0")
+    return jnp.where(good, rate, jnp.nan)
 
 
 def reset_state(
@@ -91,11 +122,11 @@ def end_before(reset: Bool[Array, "#B #L"] | None, lengths: Integer[Array, " B"]
 
 
 def gaps(rate: Rate | None, lengths: Integer[Array, " B"] | None) -> Rate:
-    """The time before each sample in step sizes: the rate, (), (B,) or (B, L), default 1. If (B, L), 1 in padding."""
-    if rate is None or lengths is None or jnp.ndim(rate) < 2:
-        return 1.0 if rate is None else rate
-    rate = jnp.asarray(rate)
-    return jnp.where(valid_steps(lengths, rate.shape[1]), rate, 1)
+    """The time before each sample in step sizes: the rate, (), (B,) or (B, L), default 1. If (B, L), 1 in padding. See
+    `known_rate` for rates that are not numbers of time."""
+    if rate is not None and lengths is not None and jnp.ndim(rate) == 2:
+        rate = jnp.where(valid_steps(lengths, jnp.shape(rate)[1]), rate, 1)
+    return 1.0 if rate is None else known_rate(rate)
 
 
 def backward_gaps(rate: Rate | None, lengths: Integer[Array, " B"] | None, reset: Bool[Array, "#B #L"] | None) -> Rate:

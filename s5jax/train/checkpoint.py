@@ -44,7 +44,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
 
     def __init__(self, workdir: pathlib.Path, config: Config, data: dict[str, Any] | None = None):
         self.directory, self._config = workdir.absolute() / "checkpoints", config
-        self._sha256 = data and data["sha256"]
+        self._sha256 = data["sha256"] if data else None
         if self.directory.exists() and not self.directory.is_dir():
             raise UserError(f"{self.directory} is a file, where checkpoints should be: move it away")
         _hide_tracebacks()

@@ -5,6 +5,7 @@ A field that a config leaves out has the default given here. `resolve.py` turns 
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
@@ -32,6 +33,10 @@ class Duration:
 
     amount: int | float
     unit: Unit = "epochs"
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.amount):
+            raise ValueError(f"a duration must be a finite number, got {self.amount}")
 
     def key(self, name: str) -> str:
         """The field's name in a config, which ends in the unit (`warmup_steps`); for `duration` the unit alone."""
@@ -64,6 +69,7 @@ class TaskConfig:
     """Number of examples of each split to use, always the same random ones; 0: all."""
 
     def __post_init__(self) -> None:
+        models.check_choices(self)
         models.check_least(self, 0, "limit")
 
 
@@ -106,6 +112,7 @@ class Optim:
     """Decay of the running mean of the weights, which is evaluated instead of them; 0: no mean."""
 
     def __post_init__(self) -> None:
+        models.check_choices(self)
         models.check_least(self, 0, "lr", "ssm_lr", "weight_decay", "lr_min", "clip_norm")
         models.check_least(self, 1, "micro_batches")
         models.check_share(self, "average", *(name for name in ("b1", "b2") if getattr(self, name) is not None))
@@ -142,6 +149,7 @@ class Train:
     """Splits whose inputs take at most this many GiB are kept on every device; larger ones are streamed from disk."""
 
     def __post_init__(self) -> None:
+        models.check_choices(self)
         models.check_least(self, 1, "batch_size")
         models.check_least(self, 0, "patience", "buckets", "resident_gib")
         for name, value in vars(self).items():
@@ -174,6 +182,7 @@ class Log:
     """Write event files to <workdir>/tensorboard."""
 
     def __post_init__(self) -> None:
+        models.check_choices(self)
         models.check_least(self, 1, "every_steps")
 
 
@@ -198,6 +207,7 @@ class Config:
     """Devices that share a batch; 0: all."""
 
     def __post_init__(self) -> None:
+        models.check_choices(self)
         models.check_least(self, 0, "num_devices")
         models.check_between(self, 0, 2**32 - 1, "seed")
 

@@ -442,8 +442,8 @@ def test_parameters():
 
 def test_refusals():
     for bad, message in (
-        ({"heads": 0}, "heads must be at least 1, got 0"),
-        ({"window": -1}, "window must be at least 0, got -1"),
+        ({"heads": 0}, r"heads must lie in 1\.\.65536, got 0"),
+        ({"window": -1}, r"window must lie in 0\.\.1073741824, got -1"),
     ):
         with pytest.raises(ValueError, match=message):
             Options(**bad)

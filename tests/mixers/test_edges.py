@@ -26,6 +26,14 @@ def made(name, **changes):
     return module, options, init(jax.random.key(1)), values(B, L, H)
 
 
+@pytest.fixture
+def plain_annotations():
+    """Without the checks of annotations that the tests add."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 def compiled(mixer, options):
     return jax.jit(lambda params, x, **arguments: mixer.apply(params, x, options, **arguments))
 
@@ -113,3 +121,60 @@ def test_a_choice_that_there_is_not(options, field, monkeypatch):
 def test_what_imag_random_is_for(init):
     with pytest.raises(ValueError, match="imag_random"):
         s4d.Options(init=init, imag_random=True)
+
+
+WRONG = {
+    "above": ({"lengths": [13, 3, 1]}, r"lengths must lie in 0\.\.12, got 13"),
+    "below": ({"lengths": np.array([12, -1, 1])}, r"lengths must lie in 0\.\.12, got -1"),
+    "floats": ({"lengths": np.ones(B)}, "lengths must be integers, got float32"),
+    "one": ({"lengths": np.array([3])}, r"lengths must have the shape \(3,\), got \(1,\)"),
+    "mask of a sequence": ({"mask": np.ones(L, bool)}, r"mask must have the shape \(3, 12\), got \(12,\)"),
+    "mask of numbers": ({"mask": np.ones((B, L))}, "mask must be boolean, got float32"),
+    "reset": ({"reset": np.ones((B, 2), bool)}, r"reset must have the shape \(3, 12\), got \(3, 2\)"),
+}
+WRONG_RATES = {
+    "negative": (-1.0, "at least 0"),
+    "nan": (np.nan, "finite"),
+    "infinite": (np.ones((B, L)) * np.inf, "finite"),
+    "shape": (np.ones(2), r"shape \(\), \(3,\) or \(3, 12\), got \(2,\)"),
+}
+
+
+@variants([("s5", "above"), ("attention", "mask of a sequence")], name=[*LINEAR, "attention"], case=list(WRONG))
+def test_a_wrong_argument_of_a_mixer_is_named(name, case, plain_annotations):
+    mixer, options, params, x = made(name)
+    given, message = WRONG[case]
+    with pytest.raises(ValueError, match=message):
+        mixer.apply(params, x, options, **given)
+
+
+@variants([("s5", "negative"), ("s4d", "infinite")], name=["s5", "lru", "s4d", "s4"], case=list(WRONG_RATES))
+def test_a_wrong_rate_of_a_mixer_is_named(name, case, plain_annotations):
+    rate, message = WRONG_RATES[case]
+    mixer, options, params, x = made(name)
+    with pytest.raises(ValueError, match=f"rate must .*{message}"):
+        mixer.apply(params, x, options, rate=rate)
+    if np.ndim(rate) == 0:
+        with pytest.raises(ValueError, match="rate must be finite and at least 0"):
+            mixer.discretize(params, options, rate=rate)
+        with pytest.raises(ValueError, match="rate must be finite and at least 0"):
+            mixer.kernel(params, L, options, rate=rate)
+
+
+@variants(["s5", "s4d"], name=[*LINEAR, "attention"])
+def test_what_a_mixer_cannot_know_is_nan(name):
+    mixer, options, params, x = made(name)
+    apply = compiled(mixer, options)
+    y, _ = apply(params, x, lengths=jnp.array([L + 1, L, -1]))
+    assert np.isnan(y[0]).all() and np.isfinite(y[1]).all() and np.isnan(y[2]).all()
+    if name != "attention":
+        y, _ = apply(params, x, rate=jnp.array([1.0, -1.0, np.inf]))
+        assert np.isfinite(y[0]).all() and np.isnan(y[1]).all() and np.isnan(y[2]).all()
+
+
+@variants(["s5"], name=[*LINEAR, "attention"])
+def test_lists_and_narrow_integers_are_lengths(name, plain_annotations):
+    mixer, options, params, x = made(name)
+    y, _ = mixer.apply(params, x, options, lengths=[3, 12, 1])
+    expected, _ = mixer.apply(params, x, options, lengths=np.array([3, 12, 1], np.uint8))
+    np.testing.assert_array_equal(y, expected)

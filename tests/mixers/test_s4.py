@@ -199,7 +199,7 @@ def test_every_transform_starts_from_the_same_rates(transform):
         ({"state_size": 7}, "state_size must be even"),
         ({"init": "legt"}, "init legt needs a low-rank part of rank 2 or more, got rank 1"),
         ({"rank": 0}, "init legs needs a low-rank part of rank 1"),
-        ({"n_ssm": -1}, "n_ssm must be at least 0"),
+        ({"n_ssm": -1}, r"n_ssm must lie in 0\.\.65536"),
         ({"B_clip": -1.0}, "B_clip must be at least 0"),
         ({"dt_min": 0.0}, "0 < dt_min <= dt_max"),
     ],

@@ -237,7 +237,7 @@ def test_dss_is_a_softmax_over_dss_length_samples_at_any_length():
         ({"state_size": 7}, "state_size must be even"),
         ({"state_size": 0}, "in 2..16384"),
         ({"dt_min": 0.2, "dt_max": 0.1}, "0 < dt_min <= dt_max"),
-        ({"n_ssm": -1}, "n_ssm must be at least 0"),
+        ({"n_ssm": -1}, r"n_ssm must lie in 0\.\.65536"),
         ({"bandlimit": -0.5}, "bandlimit must be at least 0"),
         ({"B_clip": -1.0}, "B_clip must be at least 0"),
         ({"imag_scale": -1.0}, "imag_scale must be at least 0"),

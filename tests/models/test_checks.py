@@ -33,7 +33,7 @@ WRONG = [
     ("dense", X, {"lengths": np.array([6, -2])}, r"lengths must lie in 1\.\.6, got -2"),
     ("dense", X, {"lengths": jnp.array([7, 6])}, r"lengths must lie in 1\.\.6, got 7"),
     ("dense", X, {"lengths": [6]}, r"lengths must have the shape \(2,\), got \(1,\)"),
-    ("dense", X, {"lengths": [6.0, 5.0]}, "lengths must be integers, got float64"),
+    ("dense", X, {"lengths": [6.0, 5.0]}, "lengths must be integers, got float32"),
     ("dense", X, {"mask": MASK[:, :5]}, r"mask must have the shape \(2, 6\), got \(2, 5\)"),
     ("dense", X, {"mask": MASK.astype(np.int32)}, "mask must be boolean, got int32"),
     ("dense", X, {"reset": MASK[0]}, r"reset must have the shape \(2, 6\), got \(6,\)"),
@@ -74,10 +74,67 @@ def test_lengths_of_a_narrow_integer_type_are_compared_as_numbers(models):
     np.testing.assert_array_equal(outputs, jax.jit(models["dense"])(x, jnp.array([200])))
 
 
-def test_flags_of_integers_are_flags_under_jit(models):
-    mask = np.arange(B * L).reshape(B, L) % 3 == 0
-    run = jax.jit(lambda mask: models["dense"](X, mask=mask))
-    np.testing.assert_array_equal(run(2 * mask.astype(np.int32)), run(mask))
+@pytest.mark.parametrize(
+    ("inputs", "given", "message"),
+    [
+        (X, {"mask": MASK.astype(np.int32)}, "mask must be boolean, got int32"),
+        (X, {"mask": MASK[0]}, r"mask must have the shape \(2, 6\), got \(6,\)"),
+        (X, {"lengths": jnp.array([3])}, r"lengths must have the shape \(2,\), got \(1,\)"),
+        (X, {"lengths": jnp.array([3.0, 2.0])}, "lengths must be integers, got float32"),
+        (X, {"rate": jnp.ones(3)}, r"rate must have the shape \(\), \(2,\) or \(2, 6\), got \(3,\)"),
+        (X, {"rate": jnp.array(1j)}, "rate must be real numbers, got complex64"),
+        (X.astype(complex), {}, "inputs must be real numbers; got complex64"),
+        (X > 0, {}, "inputs must be real numbers; got bool"),
+        (X[..., :1], {}, r"inputs must have the shape \(B, L, 2\), got"),
+    ],
+)
+def test_shapes_and_types_are_checked_under_jit(models, inputs, given, message):
+    """And outside of it with the same words."""
+
+    def run(inputs, given):
+        return models["dense"](inputs, **given)
+
+    for each in (run, jax.jit(run)):
+        with pytest.raises(ValueError, match=message):
+            each(inputs, given)
+
+
+def test_dropout_is_a_probability(models):
+    for wrong in (-0.1, 1.5, np.nan):
+        with pytest.raises(ValueError, match=r"dropout must lie in \[0, 1\], got"):
+            models["dense"](X, key=jax.random.key(0), dropout=wrong)
+
+
+def test_a_sequence_without_a_sample(models):
+    """Is an error where its features are pooled; under jit its output is NaN."""
+    mask, reset = MASK.copy(), MASK.copy()
+    mask[1, 2:], reset[1, 2] = True, True
+    model = models["dense"]
+    assert np.isfinite(model(X, mask=mask)).all()
+    with pytest.raises(ValueError, match="all samples of sequence 1 are missing, and nothing is left to pool"):
+        model(X, mask=mask, reset=reset)
+    with pytest.raises(ValueError, match="all samples of sequence 1 are missing"):
+        model(X, [6, 2], mask=MASK | (np.arange(B) == 1)[:, None])
+    outputs = jax.jit(lambda mask, reset: model(X, mask=mask, reset=reset))(mask, reset)
+    assert np.isnan(outputs[1]).all() and np.isfinite(outputs[0]).all()
+    pairs, mask = jnp.stack([X, X], 1), np.zeros((B, 2, L), bool)
+    mask[1, 0] = True
+    with pytest.raises(ValueError, match="all samples of sequence 1 are missing"):
+        models["pair"](pairs, mask=mask)
+    outputs = jax.jit(lambda mask: models["pair"](pairs, mask=mask))(mask)
+    assert np.isnan(outputs[1]).all() and np.isfinite(outputs[0]).all()
+    assert np.isfinite(build("s5", depth=1, norm="layer", head="step")(X, mask=~MASK)).all()
+
+
+def test_a_state_of_another_batch_size(models):
+    model = models["dense"]
+    for run in (model.prefill, jax.jit(model.prefill)):
+        with pytest.raises(ValueError, match="the state is that of a batch of 3 sequences, the inputs are 2"):
+            run(model.init_state(3), X)
+    with pytest.raises(ValueError, match="the state is that of a batch of 1 sequences, the inputs are 2"):
+        model.step(model.init_state(1), X[:, 0])
+    with pytest.raises(ValueError, match="the state is that of a batch of 1 sequences, the inputs are 2"):
+        model.rollout(model.init_state(1), X)
 
 
 def test_a_rate_counts_where_a_sample_is_missing(models):
@@ -93,7 +150,7 @@ def test_lists_are_arrays(models):
     np.testing.assert_array_equal(outputs, expected)
     with pytest.raises(ValueError, match=r"inputs must have the shape \(B, L, 2\), got"):
         model.rollout(state, X[:, :, :1])
-    with pytest.raises(ValueError, match=r"rate must have the shape \(\), \(2,\)"):
+    with pytest.raises(ValueError, match=r"rate must have the shape \(\) or \(2,\), got"):
         model.step(state, X[:, 0], rate=np.ones(3))
 
 
@@ -110,7 +167,7 @@ def test_one_sample_is_checked_too(models):
     ]:
         with pytest.raises(ValueError, match=message):
             models[name].step(models[name].init_state(B), sample)
-    with pytest.raises(ValueError, match="rate must be finite and at least 0, got -1"):
+    with pytest.raises(ValueError, match="rate must be finite and at least 0"):
         models["dense"].discretize(-1.0)
 
 

@@ -10,6 +10,8 @@ from small_models import build, double_precision
 from s5jax.mixers import s5
 from s5jax.models.model import Model
 from s5jax.models.options import Options
+from s5jax.models.recurrent import Pooled
+from s5jax.ssm.sequence import Sequences
 
 whole = nnx.jit(lambda model, inputs: model(inputs))
 rollout = nnx.jit(lambda model, state, inputs: model.rollout(state, inputs))
@@ -43,7 +45,7 @@ def test_a_constant(n):
     early = n // 10 + 1
     expected_early = in_double_precision(model, inputs[:, :early])
     np.testing.assert_allclose(after_each[:, early - 1], expected_early, atol=1e-5, rtol=0)
-    assert end.head.steps == state.head.steps == n
+    assert end.head.total[0, -1] == state.head.total[0, -1] == n
     if n == 4_000_000:  # by an earlier version of this code, in float64
         np.testing.assert_allclose(expected[0], [1.084690, -0.150489], atol=1e-6, rtol=0)
 
@@ -71,3 +73,14 @@ def test_noise_with_a_mean(pattern, head):
         outputs, state = prefill(model, state, piece)
     expected = in_double_precision(model, inputs)
     np.testing.assert_allclose(outputs, expected, atol=1e-5 * np.abs(expected).max(), rtol=0)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_more_samples_than_an_int32_counts(pooling):
+    """After 3e9 samples whose mean is 2, a thousand ones."""
+    n, more = 3 * 10**9, 1000
+    state = Pooled(jnp.array([[2.0 * n, 2.0 * n, n]]), jnp.zeros((1, 3)))
+    for _ in range(3):
+        read, state = state.read(jnp.ones((1, more, 2)), Sequences(), pooling)
+    expected = (2 * n + 3 * more) / (n + 3 * more) if pooling == "mean" else 1.0
+    np.testing.assert_allclose(read, np.full((1, 2), expected), rtol=2e-7)

@@ -96,7 +96,7 @@ def test_three_sequences_in_a_row_sample_by_sample(pattern, pooling):
     for k in range(9):
         outputs, state = step(model, state, **{name: x[:, k] for name, x in after.items()})
     assert relative_error(outputs, read) < 1e-5
-    np.testing.assert_array_equal(state.head.steps, end.head.steps)
+    np.testing.assert_array_equal(state.head.total[:, -1], end.head.total[:, -1])
     errors = jax.tree.map(relative_error, state.mixers, end.mixers)
     assert max(jax.tree.leaves(errors)) < 1e-5, errors
     third = {name: batch[name][4:5] for name in ("inputs", "lengths", "mask", "rate")}
@@ -162,12 +162,12 @@ def test_a_mean_over_a_million_samples_does_not_drift(case):
             mean, state = state.read(x, Sequences(mask=mask, reset=reset), "mean")
             return state, mean
 
-        nothing = Pooled(jnp.zeros((2, 3)), jnp.zeros((2, 3)), jnp.zeros(2, jnp.int32))
+        nothing = Pooled(jnp.zeros((2, 4)), jnp.zeros((2, 4)))
         state, means = jax.lax.scan(advance, nothing, (x, mask, reset))
         return state, means[-1]
 
     state, mean = run(x, mask, reset)
-    np.testing.assert_array_equal(state.steps, counted.sum(0))
+    np.testing.assert_array_equal(state.total[:, -1], counted.sum(0))
     expected = np.where(counted[..., None], np.float64(x), 0).sum(0) / counted.sum(0)[:, None]
     assert relative_error(mean, expected) < 2e-7
     plain = np.cumsum(np.where(counted[..., None], x, np.float32(0)), 0, dtype=np.float32)[-1] / counted.sum(0)[:, None]

@@ -35,7 +35,7 @@ def saved(state, tmp_path):
 @pytest.mark.parametrize("content", ["", "{", "[1]", "{}", "null", "\0\0", '{"steps": 3}'])
 def test_a_damaged_file_is_named_with_what_to_do(tmp_path, name, content):
     (tmp_path / name).write_text(content)
-    with pytest.raises(UserError, match=rf"/{name} is damaged \(.*\): delete it, and result.json if there is one: the c") as error:
+    with pytest.raises(UserError, match=rf"/{name} is damaged \(.*\): delete it, and result.json if") as error:
         workdir.read_json(tmp_path / name)
     assert "\n" not in str(error.value)
 
@@ -104,9 +104,8 @@ def test_checkpoints_know_the_hash_of_their_data(state, tmp_path):
             assert checkpoints.restore_latest(state)
     with pytest.raises(UserError, match=r"checkpoint .*/0 was trained on other data than task digits gives now"):
         read(tmp_path, "latest", state, CONFIG, {"sha256": "b"})
-    with Checkpoints(tmp_path, CONFIG, {"sha256": "b"}) as checkpoints:
-        with pytest.raises(UserError, match="other data"):
-            checkpoints.restore_latest(state)
+    with Checkpoints(tmp_path, CONFIG, {"sha256": "b"}) as others, pytest.raises(UserError, match="other data"):
+        others.restore_latest(state)
 
 
 def test_a_workdir_that_was_moved_is_not_made_again(state, tmp_path):

@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp

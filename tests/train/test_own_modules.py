@@ -19,7 +19,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from s5jax.ssm.sequence import clean
+from s5jax.ssm.sequence import border
 
 CAUSAL = True
 GROUPS = {"dynamics": "logit"}
@@ -35,6 +35,7 @@ def init(key, width, options, *, depth=1, length=1):
 
 
 def apply(params, x, options, *, lengths=None, mask=None, reset=None, rate=None, state=None, key=None, dropout=0.0):
+    x, _ = border(x, lengths, mask, reset, rate)
     start = jnp.zeros_like(x[:, 0]) if state is None else state
     keep = jax.nn.sigmoid(params["logit"])[None]
 
@@ -42,7 +43,7 @@ def apply(params, x, options, *, lengths=None, mask=None, reset=None, rate=None,
         h = keep * h + (1 - keep) * u
         return h, h
 
-    end, y = jax.lax.scan(read, start, jnp.moveaxis(clean(x, lengths), 1, 0))
+    end, y = jax.lax.scan(read, start, jnp.moveaxis(x, 1, 0))
     return jnp.moveaxis(y, 0, 1), None if state is None else end
 
 
