@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import time
 from collections.abc import Generator, Iterable
 from typing import Any, NamedTuple
 
@@ -18,6 +19,10 @@ from s5jax.objectives import Metrics
 from s5jax.train.build import Experiment
 from s5jax.train.config import Config, UserError
 from s5jax.train.step import Hyper, TrainState, eval_step, train_step
+
+
+SILENCE = 60.0
+"""Seconds between two lines of an evaluation where there is no terminal to show a bar."""
 
 
 def make_mesh(num_devices: int, batch_size: int) -> Mesh:
@@ -183,12 +188,18 @@ class Program:
         sums: list[Metrics] = []
         count = -(-len(self.experiment.task.splits[name]) // self.feeder.batch_size)
         shown: dict[str, Any] = {"total": count, "unit": "batch", "delay": 2, "leave": False, "disable": None}
-        for feed, counted in tqdm.tqdm(self.feeder.evaluation(name), f"evaluating {name}", **shown):
+        bar = tqdm.tqdm(self.feeder.evaluation(name), f"evaluating {name}", **shown)
+        said = time.monotonic()
+        for feed, counted in bar:
             fresh = {} if state.memory is None else {"fresh": np.bool_(not sums)}
             hyper: Hyper = {"objective": self.experiment.of_objective, **fresh}
             metrics, memory = self._evaluate(state, (feed.examples, feed.places), counted, hyper, feed.length, stride)
             state = state._replace(memory=memory)
             sums.append(metrics)
+            jax.block_until_ready(sums[-2:-1])  # so that the bar shows what is done, not what is asked for
+            if bar.disable and time.monotonic() > said + SILENCE:
+                said = time.monotonic()
+                print(f"evaluating {name}: {len(sums)} of {count} batches", flush=True)
         totals: dict[str, Any] = {key: np.sum([s[key] for s in sums], axis=0, dtype=np.float64) for key in sums[0]}
         means = {key: float(total / weight) for key, (total, weight) in totals.items() if weight}
         summary = self.experiment.summary

@@ -66,6 +66,8 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
             raise UserError(f"workdir {workdir} is in use by another process") from None
         except OSError as error:
             print(f"warning: {workdir} cannot be locked ({error.strerror}): train in it with one process only")
+        if os.fstat(lock).st_nlink == 0:  # the process that had it has just removed the folder
+            raise UserError(f"workdir {workdir} is in use by another process")
         if (workdir / "config.json").exists() and (different := differences(read_config(workdir), config)):
             if any((workdir / "checkpoints").glob("*")) or (workdir / "result.json").exists():
                 raise UserError(f"workdir {workdir} belongs to another config; take another workdir, or {different}")

@@ -183,3 +183,10 @@ def test_another_number_of_cores_is_told(tmp_path, monkeypatch):
     (changed,) = workdir.describe_run(tmp_path, CONFIG, {}, {}, 1)["changed"]
     assert changed.startswith("the number of cores (2, now 1)")
     assert workdir.read_json(tmp_path / "run.json")["resumed"][0]["cores"] == 1
+
+
+def test_a_folder_that_is_removed_while_it_is_claimed(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    monkeypatch.setattr(workdir.fcntl, "flock", lambda *_: shutil.rmtree(folder))
+    with pytest.raises(UserError, match="run is in use by another process"), workdir.claim(folder, CONFIG):
+        pass

@@ -368,3 +368,14 @@ def test_a_terminal_shows_how_far_an_evaluation_is(monkeypatch):
     monkeypatch.setattr("sys.stderr", terminal)
     made.evaluate(made.place(state), "val")
     assert "evaluating val:   0%" in terminal.getvalue() and "/3 [" in terminal.getvalue()
+
+
+def test_without_a_terminal_an_evaluation_says_from_time_to_time_how_far_it_is(monkeypatch, capsys):
+    task = load_task(tiny.config())
+    experiment, state = build(tiny.config(), task)
+    made = program.Program(experiment)
+    made.evaluate(made.place(state), "val")
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(program, "SILENCE", -1.0)
+    made.evaluate(made.place(state), "val")
+    assert capsys.readouterr().out.splitlines() == [f"evaluating val: {k} of 3 batches" for k in (1, 2, 3)]
