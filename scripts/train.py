@@ -51,7 +51,7 @@ def main() -> int:
         train(config, workdir, STARTED)
     except Interrupted as interruption:
         print(interruption, flush=True)
-        return 128 + interruption.signum
+        return 128 + interruption.signum if interruption.signum else 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

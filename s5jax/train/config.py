@@ -145,13 +145,17 @@ class Train:
     carry_state: bool = False
     """Start each batch from the state at the end of the one before, through which no gradient flows, and each epoch
     from a new state. Evaluation does the same. Only for tasks whose sequences are consecutive pieces of a text."""
+    minutes: float = 0.0
+    """Minutes that a job has, from the program's start; before they are over the run saves its state and ends with the
+    exit status 0, and the same command goes on. It keeps 5 % of them, at most 30 s, or the time of its longest
+    evaluation so far. 0: no limit."""
     resident_gib: float = 8.0
     """Splits whose inputs take at most this many GiB are kept on every device; larger ones are streamed from disk."""
 
     def __post_init__(self) -> None:
         models.check_choices(self)
         models.check_least(self, 1, "batch_size")
-        models.check_least(self, 0, "patience", "buckets", "resident_gib")
+        models.check_least(self, 0, "patience", "buckets", "minutes", "resident_gib")
         for name, value in vars(self).items():
             positive = name in ("duration", "eval_every")
             if isinstance(value, Duration) and (value.amount < 0 or (positive and not value.amount)):

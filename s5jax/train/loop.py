@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -31,7 +31,7 @@ class Diverged(UserError):
 
 
 class Interrupted(Exception):
-    """A signal ended the run; its state is saved."""
+    """A signal, or the end of `train.minutes`, ended the run; its state is saved."""
 
     def __init__(self, signum: int, message: str):
         super().__init__(message)
@@ -50,7 +50,7 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
     Raises:
       UserError: the workdir is another config's, or the config cannot be run.
       Diverged: the loss or gradient is NaN or infinite; earlier checkpoints are kept.
-      Interrupted: SIGTERM or SIGINT came; the state was saved.
+      Interrupted: SIGTERM or SIGINT came, or `train.minutes` are over (signum 0); the state was saved.
     """
     started = time.perf_counter() if started is None else started
     with contextlib.ExitStack() as stack:
@@ -111,7 +111,20 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
             writer.write(0, {"epoch": 0.0, **reported})
         if step < total_steps:
             writer.say("compiling the training step")
-        first, begin = step + 1, time.perf_counter() - progress["seconds"]
+        first, begin, longest_pause = step + 1, time.perf_counter() - progress["seconds"], 0.0
+
+        def late() -> bool:
+            """Whether `train.minutes` would be over if there were another pause like the longest, or at 95 % of them."""
+            seconds = 60 * config.train.minutes
+            spent = time.perf_counter() - started + max(longest_pause, min(30.0, 0.05 * seconds))
+            return 0 < seconds < spent
+
+        def interrupt() -> NoReturn:
+            checkpoints.wait()
+            why = signal.Signals(signals[0]).name if signals else f"{config.train.minutes:g} minutes are over"
+            text = f"{why}: saved after step {step}; the same command goes on from there"
+            raise Interrupted(signals[0] if signals else 0, text)
+
         order = _order(experiment, program.feeder.bucket("train"), step)
         feeds = stack.enter_context(contextlib.closing(program.feeder.feeds("train", order)))
         while not ended():
@@ -149,17 +162,18 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
             # Write before saving: a run resumed from this checkpoint would not write them.
             if reported := values | evaluate_further(evaluating=evaluating, ending=ended()):
                 writer.write(step, {"epoch": step / steps_per_epoch, **reported})
-            stopping = bool(signals)  # read once: a later signal is handled after the next step
+            stopping = bool(signals) or late()  # read once: a later signal is handled after the next step
             if saving or stopping:
                 seconds = time.perf_counter() - begin
                 writer.sync()
                 checkpoints.save(state, {**progress, "window": window.read(), "seconds": seconds})
-            lap += time.perf_counter() - pause
+            pause = time.perf_counter() - pause
+            lap, longest_pause = lap + pause, max(longest_pause, pause)
             if stopping and step < total_steps:
-                checkpoints.wait()
-                name = signal.Signals(signals[0]).name
-                raise Interrupted(signals[0], f"{name}: saved after step {step}; the same command goes on from there")
+                interrupt()
 
+        if step >= first and late():
+            interrupt()  # the rest is evaluated by the next command
         checkpoints.wait()
         if progress["best"] is None:  # its checkpoint was damaged
             _judge(progress, step, measure(state, "val"), task)

@@ -85,13 +85,13 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
 def differences(old: Config, new: Config) -> str:
     """The fields in which two configs differ, in words; "" if there are none.
 
-    `task.data_dir`, `train.resident_gib` and `log` are ignored, because the numbers do not depend on them.
+    `task.data_dir`, `train.resident_gib`, `train.minutes` and `log` are ignored: the numbers do not depend on them.
     """
     plain = (json.loads(json.dumps(config.to_dict())) for config in (old, new))
     there, now = (traverse_util.flatten_dict(values, sep=".") for values in plain)
     lines = [
         f"\n  config.{name}: {there.get(name)!r} there, {now.get(name)!r} now"
-        for name in sorted({*there, *now} - {"task.data_dir", "train.resident_gib"})
+        for name in sorted({*there, *now} - {"task.data_dir", "train.minutes", "train.resident_gib"})
         if there.get(name) != now.get(name) and not name.startswith("log.")
     ]
     return "make these fields agree:" + "".join(lines) if lines else ""

@@ -26,6 +26,7 @@ LONGER = (
     "--config.evaluators.eigenvalues.every_steps=6",
 )
 STEPS = 10 * (1257 // 64)
+LATE = 59.5 * 60  # of 60 minutes
 
 
 def final_arrays(workdir):
@@ -111,3 +112,39 @@ def test_stopped_by_a_signal(uninterrupted, tmp_path, capsys, signum):
     train(tmp_path)
     assert "is finished" in capsys.readouterr().out
     assert_same_run(uninterrupted, tmp_path)
+
+
+def test_stopped_by_the_time_budget(uninterrupted, tmp_path):
+    """After its first step, in the middle, and after its last step: a job that has too few minutes makes progress."""
+    command = [*tiny.command(tmp_path, *LONGER), "--config.train.minutes=0.001"]
+    done = subprocess.run(command, cwd=tiny.ROOT, env=tiny.ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout.splitlines()[-1] == (
+        "0.001 minutes are over: saved after step 1; the same command goes on from there"
+    )
+    config, stops = tiny.config(*LONGER, "--config.train.minutes=60"), []
+    for spent in (LATE, LATE - 6.0, 0.0):
+        try:
+            loop.train(config, tmp_path, time.perf_counter() - spent)
+        except loop.Interrupted as stop:
+            assert stop.signum == 0 and "60 minutes are over: saved after step " in str(stop)
+            stops.append(int(str(stop).partition("saved after step ")[2].partition(";")[0]))
+    assert stops[0] == 2 and stops == sorted(stops)
+    assert_same_run(uninterrupted, tmp_path)
+
+
+def test_a_run_that_ends_late_leaves_its_last_evaluation_to_the_next_command(tmp_path, monkeypatch):
+    config = tiny.config("--config.train.steps=3", "--config.train.warmup_steps=1", "--config.train.minutes=60")
+    now, clock = [0.0], time.perf_counter
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock() + now[0])
+    evaluate = loop.Program.evaluate
+
+    def slow(program, state, split, **given):
+        now[0] += 40 * 60  # each evaluation takes 40 minutes
+        return evaluate(program, state, split, **given)
+
+    monkeypatch.setattr(loop.Program, "evaluate", slow)
+    with pytest.raises(loop.Interrupted, match="60 minutes are over: saved after step 3"):
+        loop.train(config, tmp_path)
+    assert not (tmp_path / "result.json").exists()
+    assert loop.train(config, tmp_path)["steps"] == 3
