@@ -112,6 +112,7 @@ def apply(
     if rate is not None or state is not None:
         discretize(params, options, rate=rate)  # raises
     L, (x, (lengths, mask, reset, _)) = x.shape[1], border(x, lengths, mask, reset)
+    x = x.astype(params["q_kernel"].dtype)
     index = position = jnp.arange(L, dtype=jnp.int32)[None]
     if state is not None:
         index = jnp.zeros_like(state["count"])[:, None] + index

@@ -99,7 +99,7 @@ class Block(nnx.Module):
         normalize = functools.partial(self._normalize, counted=counted, train=train)
         u = normalize(self.norm, x) if options.prenorm else x
         y, state = mix(u, skip=x) if own else mix(u)
-        y = self._activate(checkpoint_name(y, "product"), dropout)
+        y = self._activate(checkpoint_name(y.astype(x.dtype), "product"), dropout)
         x = x + y if options.residual and not own else y
         if not options.prenorm:
             x = normalize(self.norm, x)
@@ -128,10 +128,10 @@ class Block(nnx.Module):
         if self.options.norm == "none":
             return x
         if self.options.norm == "layer":
-            return norm(x)
+            return norm(in_float32(x)).astype(x.dtype)
         if counted is not None:  # a mean over no samples is NaN: if no sample of the batch counts, all are used
             counted = jnp.where(counted.any(), counted, jnp.ones((), bool))[..., None]
-        return norm(x, use_running_average=not train, mask=counted)
+        return norm(in_float32(x), use_running_average=not train, mask=counted).astype(x.dtype)
 
 
 def dropout_masks(
@@ -147,13 +147,18 @@ def dropout_masks(
 
 
 def _linear(layer: nnx.Linear, x: Array) -> Array:
-    return checkpoint_name(add_bias(layer, product(x, layer.kernel[...])), "product")
+    return checkpoint_name(add_bias(layer, product(x, layer.kernel[...].astype(x.dtype))), "product")
 
 
 def add_bias(layer: nnx.Linear, y: Array) -> Array:
     """Adds the bias of a linear layer to its product y."""
     assert layer.bias is not None
-    return y + jnp.broadcast_to(layer.bias[...], y.shape)
+    return y + jnp.broadcast_to(layer.bias[...].astype(y.dtype), y.shape)
+
+
+def in_float32(x: Array) -> Array:
+    """x in float32, if it is in bfloat16."""
+    return x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
 
 
 def _norm(options: Options, rngs: nnx.Rngs) -> nnx.BatchNorm | nnx.LayerNorm | None:

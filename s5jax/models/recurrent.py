@@ -10,6 +10,7 @@ from jax.export import register_namedtuple_serialization
 from jaxtyping import Array, Float, Shaped
 
 from s5jax import mixers
+from s5jax.models.block import in_float32
 from s5jax.models.heads import Pooling, pool
 from s5jax.models.stack import Stack
 from s5jax.ssm.sequence import Flags, Sequences, known_rate
@@ -64,7 +65,7 @@ def step(
         given = {"options": block.mixer_options, "mask": mask, "reset": reset}
         x, end = block(x, mix=functools.partial(block.mixer.step, cell, start, **given))
         states.append(end)
-    return x, tuple(states)
+    return in_float32(x), tuple(states)
 
 
 class Pooled(NamedTuple):

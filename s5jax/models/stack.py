@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 
 from s5jax import mixers
-from s5jax.models.block import Block, dropout_masks
+from s5jax.models.block import Block, dropout_masks, in_float32
 from s5jax.models.options import Options
 from s5jax.ssm.sequence import Sequences, gaps
 
@@ -96,6 +96,7 @@ class Stack(nnx.Module):
         if left:  # the last repetition is incomplete
             x, last = repetition(x, _take(layers[:left], whole))
             results[:left] = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), results[:left], last)
+        x = in_float32(x)
         if train:  # in evaluation nothing is updated, so a jitted function can close over the model
             for layer, (new, _) in zip(self.layers, results, strict=True):
                 nnx.update(layer, new)
@@ -115,7 +116,8 @@ class Stack(nnx.Module):
         if self.options.encoder == "embedding":  # ids out of range become len, for which the table gives NaN
             ids, size = inputs.astype(jnp.int32), self.encoder.num_embeddings
             inputs = jnp.where((ids >= 0) & (ids < size), ids, size)
-        return self.encoder(inputs)
+        x = self.encoder(inputs)
+        return x.astype(jnp.bfloat16) if self.options.dtype == "bfloat16" else x
 
     @property
     def blocks(self) -> list[Block]:

@@ -24,7 +24,9 @@ def pair(z: Complex[Array, "*shape"]) -> Float[Array, "*shape 2"]:
 
 
 def unpair(stored: Float[Array, "*shape 2"]) -> Complex[Array, "*shape"]:
-    """The inverse of `pair`."""
+    """The inverse of `pair`. ValueError for a type that has no complex counterpart."""
+    if stored.dtype not in (jnp.float32, jnp.float64):
+        raise ValueError(f"parameters must be float32 or float64, got {stored.dtype}; activations may be bfloat16")
     return jax.lax.complex(stored[..., 0], stored[..., 1])
 
 

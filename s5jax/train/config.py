@@ -149,6 +149,9 @@ class Train:
     """Minutes that a job has, from the program's start; before they are over the run saves its state and ends with the
     exit status 0, and the same command goes on. It keeps 5 % of them, at most 30 s, or the time of its longest
     evaluation so far. 0: no limit."""
+    matmul_precision: Literal["default", "high", "highest"] = "default"
+    """Precision of matrix products in float32, as in `jax.default_matmul_precision`: on a CPU all three are float32; on
+    a GPU `default` is TF32 and `highest` float32; on a TPU they take one, three or six passes in bfloat16."""
     resident_gib: float = 8.0
     """Splits whose inputs take at most this many GiB are kept on every device; larger ones are streamed from disk."""
 

@@ -155,9 +155,14 @@ class Program:
         def batch_of(given: tuple[dict[str, Array], Array], **cut: Any) -> dict[str, Array]:
             return jax.lax.with_sharding_constraint(gather(*given, experiment.task, **cut), shared)
 
+        precision = functools.partial(jax.default_matmul_precision, config.train.matmul_precision)
+
         @functools.cache
         def step_at(length: int | None) -> Any:
-            step = functools.partial(train_step, gather=functools.partial(batch_of, length=length), **trained)
+            def step(state: TrainState, given: Any, hyper: Hyper) -> tuple[TrainState, Metrics]:
+                with precision():
+                    return train_step(state, given, hyper, gather=functools.partial(batch_of, length=length), **trained)
+
             return jax.jit(step, donate_argnums=0, out_shardings=everywhere)
 
         @functools.partial(jax.jit, static_argnums=(4, 5), out_shardings=everywhere)
@@ -165,7 +170,8 @@ class Program:
             state: TrainState, given: Any, counted: Any, hyper: Hyper, length: int | None, stride: int
         ) -> tuple[Metrics, Any]:
             batch = {**batch_of(given, length=length, stride=stride), "counted": counted}
-            return eval_step(state, batch, hyper, rate=None if stride == 1 else float(stride), **parts)
+            with precision():
+                return eval_step(state, batch, hyper, rate=None if stride == 1 else float(stride), **parts)
 
         self.step_at, self._evaluate = step_at, evaluate
 
