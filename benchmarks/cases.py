@@ -20,7 +20,7 @@ from s5jax.train.build import build as build_experiment
 from s5jax.train.config import Config
 from s5jax.train.step import TrainState, eval_step, train_step
 
-__all__ = ["CASES", "Case", "Side", "build", "ours", "published"]
+__all__ = ["CASES", "COUNTED", "Case", "Side", "build", "ours", "published"]
 
 CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "image": ("lra/image.py:s5", ()),
@@ -32,6 +32,9 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "s4d-long": ("lra/text.py:s4d-lin", ("--config.model.d_model=128",)),
 }
 """A recipe each, and what differs from it: four of S5; S4D and S4, 6 x 512, L = 1024; S4D, 6 x 128, L = 4096."""
+
+COUNTED = CASES | {"pathx": ("lra/pathx.py:s5", ())}
+"""Those, and one that takes minutes a step on a CPU, for `h100`."""
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -61,20 +64,20 @@ class Side:
     batch: dict[str, Array]
 
 
-def build(name: str, batch_size: int, *overrides: str) -> Case:
+def build(name: str, batch_size: int | None, *overrides: str) -> Case:
     """Builds a case.
 
     Args:
-      name: one of CASES.
-      batch_size: sequences in the batch.
+      name: one of COUNTED.
+      batch_size: sequences in the batch; `None`: as many as in the recipe's.
       overrides: further fields of the config, as on a command line.
     """
-    recipe, changes = CASES[name]
+    recipe, changes = COUNTED[name]
     values = resolve.load_config(f"{ROOT}/configs/{recipe}")
-    resolve.override(
-        values, [*changes, f"--config.train.batch_size={batch_size}", "--config.num_devices=1", *overrides]
-    )
+    size = [f"--config.train.batch_size={batch_size}"] if batch_size else []
+    resolve.override(values, [*changes, *size, "--config.num_devices=1", *overrides])
     config = resolve.resolve(values)
+    batch_size = config.train.batch_size
     task = load_task(config, blank=True)
     experiment, state = build_experiment(config, task)
     rng = np.random.default_rng(0)

@@ -5,7 +5,7 @@ import dataclasses
 import math
 import re
 
-__all__ = ["count", "moved_bytes"]
+__all__ = ["Totals", "count", "moved_bytes", "totals"]
 
 INSTRUCTION = re.compile(r"^\s+(ROOT )?%(\S+) = (\(.*?\)|\S+) ([\w-]+)\(([^)]*)\)(.*)$")
 COMPUTATION = re.compile(r"^(ENTRY )?%(\S+) \(")
@@ -31,40 +31,71 @@ def count(text: str, kind: str) -> int:
     return sum(i.kind == kind for block in _parse(text)[0].values() for i in block)
 
 
-def moved_bytes(text: str) -> float:
-    """Bytes that all instructions read and write, with every pass of every loop.
+@dataclasses.dataclass
+class Totals:
+    """What a program does, with every pass of every loop.
+
+    bytes: what all instructions read and write. launches: instructions that do something, by kind; on a GPU each is a
+    kernel, a library's product or a copy. passes: of loops.
+    """
+
+    bytes: float = 0.0
+    launches: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    passes: int = 0
+
+    def add(self, other: "Totals", times: int) -> None:
+        self.bytes += times * other.bytes
+        self.passes += times * other.passes
+        for kind, count in other.launches.items():
+            self.launches[kind] += times * count
+
+
+def totals(text: str) -> Totals:
+    """The totals of a program.
 
     A fusion reads its operands and writes its result once. Of an array that is sliced or updated in place, only the
     part counts. Branches of a condition do not count, and a loop counts once if the program does not state its passes;
-    a training step has neither.
+    a training step has neither. Of an asynchronous copy, the start counts and the end does not.
     """
     computations, entry = _parse(text)
-    totals: dict[str, float] = {}
+    known: dict[str, Totals] = {}
 
-    def total(name: str) -> float:
-        if name not in totals:
-            block = computations[name]
+    def total(name: str) -> Totals:
+        if name not in known:
+            block, found = computations[name], Totals()
             sizes = {i.name: i.bytes for i in block}
-            totals[name] = sum(moved(i, sizes) for i in block)
-        return totals[name]
-
-    def moved(i: _Instruction, sizes: dict[str, int]) -> float:
-        if i.kind in FREE:
-            return 0
-        if i.kind == "while":
-            passes = re.search(r'"known_trip_count":\{"n":"(\d+)"', i.rest)
-            return (int(passes[1]) if passes else 1) * total(_called(i, "body"))
-        if i.kind == "call":
-            return total(_called(i, "to_apply"))
-        if i.kind == "fusion":
-            return _fused(computations[_called(i, "calls")])
-        if i.kind in PARTS:
-            return 2 * i.bytes
-        if i.kind == "dynamic-update-slice":
-            return 2 * sizes[i.operands[1]]
-        return i.bytes + sum(sizes[operand] for operand in i.operands)
+            for i in block:
+                if i.kind in ("while", "call"):
+                    stated = re.search(r'"known_trip_count":\{"n":"(\d+)"', i.rest) if i.kind == "while" else None
+                    times = int(stated[1]) if stated else 1
+                    found.add(total(_called(i, "body" if i.kind == "while" else "to_apply")), times)
+                    found.passes += times * (i.kind == "while")
+                elif i.kind not in FREE and not i.kind.endswith("-done"):
+                    target = re.search(r'custom_call_target="([^"]+)"', i.rest)
+                    found.launches[target[1] if target else i.kind.removesuffix("-start")] += 1
+                    found.bytes += _moved(i, sizes, computations)
+            known[name] = found
+        return known[name]
 
     return total(entry)
+
+
+def moved_bytes(text: str) -> float:
+    """The bytes of `totals`."""
+    return totals(text).bytes
+
+
+def _moved(i: _Instruction, sizes: dict[str, int], computations: dict[str, list[_Instruction]]) -> float:
+    """The bytes that an instruction reads and writes."""
+    if "calls=" in i.rest:  # a fusion, or the start of an asynchronous one
+        block = computations[_called(i, "calls")]
+        inner = [j for j in block if j.kind == "fusion"]
+        return _fused(computations[_called(inner[0], "calls")] if i.kind != "fusion" and len(inner) == 1 else block)
+    if i.kind in PARTS:
+        return 2 * i.bytes
+    if i.kind == "dynamic-update-slice":
+        return 2 * sizes[i.operands[1]]
+    return i.bytes + sum(sizes.get(operand, 0) for operand in i.operands)
 
 
 def _fused(block: list[_Instruction]) -> float:

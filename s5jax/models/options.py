@@ -45,12 +45,13 @@ class Options:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the activations and of the products outside the mixers. With `bfloat16`, parameters, mixers and their
     states, the statistics of norms, pooling, the head and the loss stay in float32."""
-    remat: Literal["none", "pointwise", "full"] = "pointwise"
+    remat: Literal["auto", "none", "pointwise", "full"] = "auto"
     """What the backward pass recomputes in a block instead of storing it. `none`: what the mixer itself recomputes, as
     S5 does its states on a CPU; `pointwise`: all but the outputs of the mixer and of the dense layers (cheap); `full`:
-    all but the block's input. Batch statistics are always stored."""
-    unroll: bool = False
-    """Unroll the loop over repetitions of the pattern: slower to compile, sometimes faster to run."""
+    all but the block's input. Batch statistics are always stored. `auto`: see `stack.schedule`."""
+    unroll: bool | None = None
+    """Unroll the loop over repetitions of the pattern: faster to run, but slower to compile, and more memory. None: see
+    `stack.schedule`."""
 
     def __post_init__(self) -> None:
         check_choices(self)

@@ -19,6 +19,20 @@ from s5jax.models.options import Options
 from s5jax.ssm.sequence import Sequences, gaps
 
 
+def schedule(options: Options) -> tuple[str, bool]:
+    """`remat` and `unroll` where the options leave them to the platform.
+
+    On accelerators all residuals are stored and the loop is unrolled: bytes moved are what a step costs, and stacking
+    residuals, or computing them again, moves more. Compiled for an H100, a step of S5's Image recipe moves 38 GB so in
+    310 launches, and 56 GB in 525 if scanned with `pointwise` (`python -m benchmarks.h100 image`). On a CPU the loop is
+    scanned with `pointwise`: unrolled with `none`, S5's recipes take 0.83 to 0.89 of the time, but two to four times
+    the memory and the time to compile.
+    """
+    cpu = jax.default_backend() == "cpu"
+    remat = {"auto": "pointwise" if cpu else "none"}.get(options.remat, options.remat)
+    return remat, not cpu if options.unroll is None else options.unroll
+
+
 class Stack(nnx.Module):
     """Maps values (B, L, C) or token ids (B, L) to features (B, L, H); the arguments are those of `Model`."""
 
@@ -77,7 +91,11 @@ class Stack(nnx.Module):
             x, end = block(x, sequences, state=start, train=train, dropout=masks)
             return x, (nnx.state(block, nnx.BatchStat), end)
 
-        steps = [_remat(functools.partial(advance, graphdef), options) for graphdef in graphdefs]
+        remat, unroll = schedule(options)
+        # If the loop is unrolled, or an iteration holds several blocks, XLA could recompute all of them before the
+        # backward pass needs the first; the barrier of prevent_cse avoids that.
+        several = unroll or places > 1
+        steps = [_remat(functools.partial(advance, graphdef), remat, several) for graphdef in graphdefs]
 
         def repetition(x: Array, layers: Any) -> tuple[Array, Any]:
             results = []
@@ -92,7 +110,7 @@ class Stack(nnx.Module):
         x = self.encode(inputs, sequences.counted(inputs.shape[1]))
         whole, left = divmod(options.depth, places)
         full = jax.tree.map(lambda a: a[:whole], layers) if left else layers
-        x, results = jax.lax.scan(repetition, x, full, length=whole, unroll=options.unroll)
+        x, results = jax.lax.scan(repetition, x, full, length=whole, unroll=unroll)
         if left:  # the last repetition is incomplete
             x, last = repetition(x, _take(layers[:left], whole))
             results[:left] = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), results[:left], last)
@@ -129,17 +147,14 @@ class Stack(nnx.Module):
         return blocks
 
 
-def _remat(block: Callable[..., Any], options: Options) -> Callable[..., Any]:
-    """Wraps a block such that its backward pass stores and recomputes what `options.remat` specifies."""
-    if options.remat == "none":
+def _remat(block: Callable[..., Any], remat: str, prevent_cse: bool) -> Callable[..., Any]:
+    """Wraps a block such that its backward pass stores and recomputes what `remat` says, see `Options`."""
+    if remat == "none":
         return block
-    names = ["product"] if options.remat == "pointwise" else []
+    names = ["product"] if remat == "pointwise" else []
     by_name = jax.checkpoint_policies.save_only_these_names(*names)
     policy = jax.checkpoint_policies.save_from_both_policies(by_name, _is_statistic)
-    # If the loop is unrolled, or an iteration holds several blocks, XLA could recompute all of them before the backward
-    # pass needs the first; the barrier of prevent_cse avoids that.
-    several = options.unroll or len(options.pattern) > 1
-    return jax.checkpoint(block, prevent_cse=several, policy=policy)
+    return jax.checkpoint(block, prevent_cse=prevent_cse, policy=policy)
 
 
 def _is_statistic(primitive: Any, *arguments: Any, **params: Any) -> bool:

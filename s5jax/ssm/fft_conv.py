@@ -9,9 +9,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import scipy.fft
-from jaxtyping import Array, Float
+from jaxtyping import Array, Complex, Float
 
 from s5jax.ssm.scan import reverse_mode_only
+from s5jax.ssm.shares import by_shares
 
 
 def convolve(
@@ -51,15 +52,23 @@ def _circular(u: Float[Array, "N H L"], K: Float[Array, "H K"], size: int) -> Fl
 
 
 def _circular_fwd(u: Array, K: Array, size: int) -> tuple[Array, tuple[Array, Array]]:
-    spectra = jnp.fft.rfft(u, size), jnp.fft.rfft(K)
-    return jnp.fft.irfft(spectra[0] * spectra[1][None], size)[..., : u.shape[-1]], spectra
+    spectra = _rfft(u, size), jnp.fft.rfft(K)
+    return _irfft(spectra[0] * spectra[1][None], size)[..., : u.shape[-1]], spectra
 
 
 def _circular_bwd(size: int, spectra: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
     of_u, of_K = spectra
-    of_y = jnp.fft.rfft(cotangent, size)
-    du = jnp.fft.irfft(of_y * of_K.conj()[None], size)[..., : cotangent.shape[-1]]
+    of_y = _rfft(cotangent, size)
+    du = _irfft(of_y * of_K.conj()[None], size)[..., : cotangent.shape[-1]]
     return du, jnp.fft.irfft(jnp.sum(of_y * of_u.conj(), axis=0), size)
+
+
+def _rfft(x: Float[Array, "N H L"], size: int) -> Complex[Array, "N H F"]:
+    return by_shares(lambda x: jnp.fft.rfft(x, size), [x], x.shape[0])
+
+
+def _irfft(x: Complex[Array, "N H F"], size: int) -> Float[Array, "N H {size}"]:
+    return by_shares(lambda x: jnp.fft.irfft(x, size), [x], x.shape[0])
 
 
 _circular.defvjp(_circular_fwd, _circular_bwd)

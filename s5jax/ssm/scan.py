@@ -8,7 +8,7 @@
 - "plain" is a `jax.lax.scan` without a custom gradient rule, and the only method that supports forward mode
   (`jax.jvp`, `jax.linearize`); the others raise TypeError. `jax.jvp` of `jax.grad` works with all of them.
 - "kernel" is a GPU kernel (`scan_kernel`): each direction reads its inputs once or twice, and writes its states once.
-- "auto" is "sequential" on a CPU, "kernel" on a single GPU, and "chunked" elsewhere.
+- "auto" is "sequential" on a CPU, "kernel" on a GPU, and "chunked" elsewhere.
 
 The adjoint of the recurrence is the reversed recurrence, so that the backward pass needs only a and the states. States
 are real arrays, packed as (..., K, P): K = 2 holds the real and the imaginary part, K = 1 a real state.
@@ -35,9 +35,8 @@ def choose(method: str, N: Any, L: Any) -> str:
         from s5jax.ssm.other_scans import choose_for_symbols
 
         return choose_for_symbols(method, N, L)
-    if method == "auto":  # XLA does not divide a batch of the kernel among devices
-        gpu = "kernel" if jax.device_count() == 1 else "chunked"
-        return {"cpu": "sequential", "gpu": gpu}.get(jax.default_backend(), "chunked")
+    if method == "auto":
+        return {"cpu": "sequential", "gpu": "kernel"}.get(jax.default_backend(), "chunked")
     return method
 
 

@@ -21,6 +21,7 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
 from s5jax.ssm.scan import conjugate, multiply, shift, solve
+from s5jax.ssm.shares import by_shares
 
 TILE = 32
 """Maximum number of states per program, one per thread."""
@@ -50,6 +51,13 @@ def run(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _run(reverse: tuple[bool, ...], a: Array, b: Array, starts: Array, against: Array | None) -> tuple[Array, Any]:
+    given = [a, b, starts, *([] if against is None else [against])]
+    found = by_shares(functools.partial(_share, reverse), given, b.shape[0])
+    return found[0], None if against is None else found[1].sum((0, 1))
+
+
+def _share(reverse: tuple[bool, ...], a: Array, b: Array, starts: Array, against: Array | None = None) -> Any:
+    """The states of the sequences of one device and, with `against`, the sums that each program makes."""
     N, L, _, K, P = b.shape
     D, t = len(reverse), math.gcd(P, TILE)
     pieces = _pieces(L, N * D * (P // t))
@@ -77,13 +85,12 @@ def _run(reverse: tuple[bool, ...], a: Array, b: Array, starts: Array, against: 
     states = jax.ShapeDtypeStruct((N, L, D, K, P), b.dtype)
     others = [] if against is None else [against]
     kernel = functools.partial(_state_kernel, walk=walk, fixed=fixed, cut=pieces > 1, summed=against is not None)
-    found = call(
+    return call(
         kernel,
         in_specs=[a_spec, start_spec, steps(b.shape[2]), *[map_spec] * len(maps), *[steps(D)] * len(others)],
         out_specs=[steps(D), *[each_spec] * len(others)],
         out_shape=[states, *[each] * len(others)],
     )(a, starts, b, *maps, *others)
-    return found[0], None if against is None else found[1].sum((0, 1))
 
 
 @_run.defjvp

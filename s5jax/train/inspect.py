@@ -61,7 +61,8 @@ def _step_memory(program: Program, state: TrainState) -> dict[str, int]:
     split = task.splits["train"]
     examples = shapes(task, split, len(split) if "train" in feeder.resident else feeder.batch_size)
     places = jax.ShapeDtypeStruct((program.feeder.batch_size,), jnp.int32)
-    lowered = program.step_at(None).lower(state, (examples, places), program.experiment.hyper(0))
+    with program.here():
+        lowered = program.step_at(None).lower(state, (examples, places), program.experiment.hyper(0))
     analysis: Any = lowered.compile().memory_analysis()
     return {
         "state": sum(x.nbytes for x in jax.tree.leaves(state)),

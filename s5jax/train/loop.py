@@ -88,6 +88,8 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
             f" {run['device']}; {total_steps} steps of {config.train.batch_size} examples, {steps_per_epoch} an epoch"
             + (f"; resuming after step {step}" if step else "")
         )
+        chosen = ", ".join(f"{name} {value}" for name, value in run["auto"].items())
+        writer.say(f"for this platform: {chosen}")
         writer.say(f"data: {data['origin']}") if data and "origin" in data else None
 
         def measure(state: Any, split: str) -> dict[str, float]:
@@ -114,7 +116,7 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
         first, begin, longest_pause = step + 1, time.perf_counter() - progress["seconds"], 0.0
 
         def late() -> bool:
-            """Whether `train.minutes` would be over if there were another pause like the longest, or at 95 % of them."""
+            """Whether `train.minutes` are nearly over, or would be after another pause like the longest."""
             seconds = 60 * config.train.minutes
             spent = time.perf_counter() - started + max(longest_pause, min(30.0, 0.05 * seconds))
             return 0 < seconds < spent

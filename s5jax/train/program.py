@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +19,6 @@ from s5jax.objectives import Metrics
 from s5jax.train.build import Experiment
 from s5jax.train.config import Config, UserError
 from s5jax.train.step import Hyper, TrainState, eval_step, train_step
-
 
 SILENCE = 60.0
 """Seconds between two lines of an evaluation where there is no terminal to show a bar."""
@@ -155,14 +154,9 @@ class Program:
         def batch_of(given: tuple[dict[str, Array], Array], **cut: Any) -> dict[str, Array]:
             return jax.lax.with_sharding_constraint(gather(*given, experiment.task, **cut), shared)
 
-        precision = functools.partial(jax.default_matmul_precision, config.train.matmul_precision)
-
         @functools.cache
         def step_at(length: int | None) -> Any:
-            def step(state: TrainState, given: Any, hyper: Hyper) -> tuple[TrainState, Metrics]:
-                with precision():
-                    return train_step(state, given, hyper, gather=functools.partial(batch_of, length=length), **trained)
-
+            step = functools.partial(train_step, gather=functools.partial(batch_of, length=length), **trained)
             return jax.jit(step, donate_argnums=0, out_shardings=everywhere)
 
         @functools.partial(jax.jit, static_argnums=(4, 5), out_shardings=everywhere)
@@ -170,10 +164,15 @@ class Program:
             state: TrainState, given: Any, counted: Any, hyper: Hyper, length: int | None, stride: int
         ) -> tuple[Metrics, Any]:
             batch = {**batch_of(given, length=length, stride=stride), "counted": counted}
-            with precision():
-                return eval_step(state, batch, hyper, rate=None if stride == 1 else float(stride), **parts)
+            return eval_step(state, batch, hyper, rate=None if stride == 1 else float(stride), **parts)
 
         self.step_at, self._evaluate = step_at, evaluate
+
+    @contextlib.contextmanager
+    def here(self) -> Iterator[None]:
+        """Where the jitted functions are called: their mesh, and the precision of their products."""
+        with jax.set_mesh(self.mesh), jax.default_matmul_precision(self.experiment.config.train.matmul_precision):
+            yield
 
     def place(self, state: TrainState) -> TrainState:
         """Copies a state to every device, as the steps expect."""
@@ -184,7 +183,9 @@ class Program:
 
         `step` is the number of steps done before: `state.step`, without asking the device for it.
         """
-        return self.step_at(feed.length)(state, (feed.examples, feed.places), self.experiment.hyper(step))
+        hyper = self.experiment.hyper(step)
+        with self.here():
+            return self.step_at(feed.length)(state, (feed.examples, feed.places), hyper)
 
     def evaluate(self, state: TrainState, name: str, *, stride: int = 1) -> dict[str, float]:
         """The objective's metrics over a whole split, without those whose total weight is 0.
@@ -199,7 +200,9 @@ class Program:
         for feed, counted in bar:
             fresh = {} if state.memory is None else {"fresh": np.bool_(not sums)}
             hyper: Hyper = {"objective": self.experiment.of_objective, **fresh}
-            metrics, memory = self._evaluate(state, (feed.examples, feed.places), counted, hyper, feed.length, stride)
+            given = (feed.examples, feed.places)
+            with self.here():
+                metrics, memory = self._evaluate(state, given, counted, hyper, feed.length, stride)
             state = state._replace(memory=memory)
             sums.append(metrics)
             jax.block_until_ready(sums[-2:-1])  # so that the bar shows what is done, not what is asked for

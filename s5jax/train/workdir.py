@@ -29,6 +29,8 @@ from flax import traverse_util
 import s5jax
 from s5jax.data import files
 from s5jax.data.task import Task
+from s5jax.models.stack import schedule
+from s5jax.ssm import scan
 from s5jax.train.config import Config, UserError
 from s5jax.train.resolve import resolve
 
@@ -157,6 +159,7 @@ def describe_run(workdir: pathlib.Path, config: Config, params: Any, sizes: Any,
         from s5jax.train import modules
 
         code = modules.files_of(config)
+    remat, unroll = schedule(config.model)
     ours = {"s5jax": s5jax.__version__, "python": platform.python_version()}
     run = {
         "started": now(),
@@ -165,6 +168,7 @@ def describe_run(workdir: pathlib.Path, config: Config, params: Any, sizes: Any,
         "device": f"{num_devices} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "matmul_precision": config.train.matmul_precision,
+        "auto": {"scan_method": scan.choose("auto", 1, 1), "remat": remat, "unroll": unroll},
         "git_commit": _git_commit(),
         "code": {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in code.items()},
         "versions": ours | {name: importlib.metadata.version(name) for name in DEPENDENCIES},

@@ -55,3 +55,13 @@ def test_memory_and_turns():
     order = []
     times = measure.alternate({name: lambda name=name: order.append(name) for name in "ab"}, 2)
     assert order == list("ababab") and set(times) == {"a", "b"} and min(times.values()) >= 0
+
+
+def test_launches_with_every_pass_of_a_loop():
+    x = jnp.ones(SIZE)
+    text = jax.jit(lambda x: jax.lax.fori_loop(0, 10, lambda i, x: jnp.cos(x) * 2, x)).lower(x).compile().as_text()
+    found = hlo.totals(text)
+    assert found.passes == 10 and 10 <= sum(found.launches.values()) <= 32
+    assert found.bytes == hlo.moved_bytes(text)
+    once = hlo.totals(jax.jit(lambda x: jnp.sin(x) + 1).lower(x).compile().as_text())
+    assert sum(once.launches.values()) == 1 and once.passes == 0

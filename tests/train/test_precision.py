@@ -13,8 +13,8 @@ from small_models import MIXERS, build, values
 from s5jax import mixers
 from s5jax.data.task import Split
 from s5jax.mixers import s5
-from s5jax.train import loop, resolve
 from s5jax.train import build as builds
+from s5jax.train import loop, resolve
 from s5jax.train.program import Program
 
 SMALL = ("model.depth=2", "model.d_model=24", "mixers.s5.state_size=18", "train.batch_size=16", "num_devices=1")
@@ -116,5 +116,6 @@ def test_the_precision_of_products_is_that_of_the_config(precision):
     feeds = program.feeder.feeds("train", loop._order(experiment, None, 0))
     with jax.numpy_dtype_promotion("standard"):
         feed = next(feeds)
-        text = program.step_at(None).lower(program.place(state), feed[:2], experiment.hyper(0)).as_text()
+        with program.here():
+            text = program.step_at(None).lower(program.place(state), feed[:2], experiment.hyper(0)).as_text()
     assert f"precision = [{precision.upper()}, {precision.upper()}]" in text and "[DEFAULT, DEFAULT]" not in text

@@ -1,0 +1,30 @@
+"""Functions that XLA does not divide among devices: kernels, and Fourier transforms."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec
+from jaxtyping import Array
+
+AXIS = "data"
+"""The axis of a mesh over which batches are divided."""
+
+
+def by_shares(function: Callable[..., Any], arguments: Sequence[Array], batch: int) -> Any:
+    """function(*arguments), where each device computes its share of the batch.
+
+    That holds under a mesh (`jax.set_mesh`) whose axis "data" divides the batch; otherwise each device computes it all.
+
+    Args:
+      function: every result has the batch as its first axis.
+      arguments: those whose first axis has the length `batch` are divided, the others are whole on each device.
+      batch: size of the batch.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    shares = dict(mesh.shape).get(AXIS, 1)
+    if shares == 1 or batch % shares:
+        return function(*arguments)
+    divided = PartitionSpec(AXIS)
+    specs = tuple(divided if x.shape[0] == batch else PartitionSpec() for x in arguments)
+    return jax.shard_map(function, in_specs=specs, out_specs=divided, check_vma=False)(*arguments)
