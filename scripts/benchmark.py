@@ -16,19 +16,24 @@ import tqdm
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # benchmarks/ is no part of the package
 
-from benchmarks import cases, lengths, loop_cost, measure, methods, recipes, recurrent
+from benchmarks import cases, epoch, lengths, loop_cost, measure, methods, numerics, recipes, recurrent
 from s5jax.train import launch
 from s5jax.train.config import UserError
 from s5jax.train.loop import Interrupted
 
-OTHERS = ("methods", "recurrent", "loop", "lengths")
+OTHERS = ("methods", "recurrent", "loop", "lengths", "numerics", "epoch", "start")
+ON_CPU = (*cases.CASES, "methods", "recurrent", "loop", "lengths")
+ON_GPU = ("numerics", "image", "text", "pathfinder", "listops", "s4d", "methods", "epoch", "loop")
 
 EXAMPLES = """examples:
   python scripts/benchmark.py --out=results/benchmark-cpu      all of it: half an hour on two cores
   python scripts/benchmark.py listops --repeats=3              one recipe, printed
   python scripts/benchmark.py image text --batch=50            another batch size
+  python scripts/benchmark.py image --config.model.remat=none  another config of s5jax
   python scripts/benchmark.py recurrent loop lengths
   python scripts/benchmark.py image text pathfinder listops --keep_memory
+  python scripts/benchmark.py --out=results/benchmark-h100     on a GPU, where the parts and the batch are others
+  python scripts/benchmark.py start                            alone: the processes that it starts need the GPU's memory
 
 Recipes, image to s4d-long: one batch of random data; s5jax's training step and evaluation, and those of
 benchmarks/baseline.py, which computes the same the way the published code does. They take turns; times are medians,
@@ -40,7 +45,9 @@ bandwidth of x + 1 on an array of 256 MiB, which fits into no cache.
 
 methods: S5's scan_method, and smaller blocks. recurrent: a causal model sample by sample. loop: what the training loop
 costs in addition to its steps, on generated ListOps with the recipe's batch size. lengths: a layer at L = 1,024 to
-1,048,576, and a model at the last of these.
+1,048,576, and a model at the last of these. numerics: scans and layers against float64 on the CPU, and, on a GPU, the
+first losses against those of the CPU. epoch: of the Image recipe, also in bfloat16. start: from the command to the
+first step.
 `lengths` runs in its own process, which keeps freed memory, because the time in which Linux clears new pages is not the
 program's. The recipes count that time unless --keep_memory is given. It grows with scratch memory.
 
@@ -53,28 +60,35 @@ NOTES = "## Notes"
 def main() -> int:
     parser = launch.make_parser(__doc__, EXAMPLES)
     parts = [*cases.CASES, *OTHERS]
-    parser.add_argument("parts", nargs="*", default=parts, metavar="PART", help=f"default: all, {', '.join(parts)}")
-    parser.add_argument("--batch", type=int, default=4, metavar="N", help="sequences in a recipe's batch (default: 4)")
+    usual = f"default: on a CPU {', '.join(ON_CPU)}; on a GPU {', '.join(ON_GPU)}"
+    parser.add_argument("parts", nargs="*", metavar="PART", help=usual)
+    batch = "sequences in a recipe's batch; 0: as many as in the recipe (default: 4 on a CPU, otherwise 0)"
+    parser.add_argument("--batch", type=int, metavar="N", help=batch)
     repeats = "measured turns, after one that is not measured (default: 5)"
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help=repeats)
     parser.add_argument("--keep_memory", action="store_true", help="keep freed memory in all parts, as in lengths")
     parser.add_argument("--out", type=pathlib.Path, metavar="FILE", help="write FILE.json and FILE.md")
-    arguments = parser.parse_args()
+    arguments, overrides = parser.parse_known_args()
+    if wrong := [text for text in overrides if not text.startswith("--config.")]:
+        parser.error(f"unrecognized arguments: {wrong[0]}")
     unknown = [name for name in arguments.parts if name not in parts]
     if unknown:
         print(f"error: no part {unknown[0]!r}; there are {', '.join(parts)}", file=sys.stderr)
         return 1
-    if min(arguments.batch, arguments.repeats) < 1:
-        print("error: --batch and --repeats must be at least 1", file=sys.stderr)
+    if arguments.repeats < 1 or (arguments.batch or 0) < 0:
+        print("error: --repeats must be at least 1, --batch at least 0", file=sys.stderr)
         return 1
     jax.config.update("jax_enable_compilation_cache", False)  # or the time of reading from it would be measured
     try:
         if arguments.out:
             check(arguments.out)
-        chosen = [name for name in parts if name in arguments.parts]
+        start = {"start": epoch.seconds_to_first_step()} if "start" in arguments.parts else {}
+        on_cpu = jax.default_backend() == "cpu"
+        chosen = [name for name in parts if name in (arguments.parts or (ON_CPU if on_cpu else ON_GPU))]
+        batch_size = (4 if on_cpu else 0) if arguments.batch is None else arguments.batch
         if chosen == ["lengths"] or arguments.keep_memory:
             measure.keep_memory()
-        result = run(chosen, arguments.batch, arguments.repeats)
+        result = run(chosen, batch_size, arguments.repeats, overrides) | start
         report = markdown(result)
         print(report, end="")
         if arguments.out:
@@ -87,7 +101,7 @@ def main() -> int:
     return 0
 
 
-def run(parts: list[str], batch_size: int, repeats: int) -> dict[str, Any]:
+def run(parts: list[str], batch_size: int, repeats: int, overrides: list[str]) -> dict[str, Any]:
     """The measurements of all parts, the command, the package versions, the device, and its measured ceilings."""
     flops, copied = measure.ceilings()
     result: dict[str, Any] = {
@@ -108,6 +122,8 @@ def run(parts: list[str], batch_size: int, repeats: int) -> dict[str, Any]:
     work["methods"] = turns * len(methods.SHAPES)
     work["recurrent"] = turns * len(recurrent.BATCHES)
     work["loop"] = repeats + 0.5
+    work["numerics"] = len(numerics.SHAPES) + len(numerics.LAYERS) + 10 * len(numerics.RECIPES)
+    work |= {"epoch": len(epoch.RECIPES) * turns, "start": 0}
     work["lengths"] = 2 * turns + 0.4 * len(lengths.LENGTHS) + 1 if parts == ["lengths"] else 0
     total = sum(work[name] for name in parts) + 1e-6  # never less than its parts, as floats add up
     with tqdm.tqdm(total=total, unit="turn", smoothing=0.05, bar_format=BAR) as bar:
@@ -120,6 +136,12 @@ def run(parts: list[str], batch_size: int, repeats: int) -> dict[str, Any]:
                     result[name] = recurrent.run(repeats, bar.update)
                 case "loop":
                     result[name] = loop_cost.run(repeats, bar.update)
+                case "numerics":
+                    result[name] = numerics.run(repeats, bar.update)
+                case "epoch":
+                    result[name] = epoch.run(repeats, bar.update)
+                case "start":  # measured before this process took the device's memory
+                    pass
                 case "lengths" if parts == ["lengths"]:
                     result[name] = lengths.run(repeats, bar.update)
                 case "lengths":
@@ -128,7 +150,7 @@ def run(parts: list[str], batch_size: int, repeats: int) -> dict[str, Any]:
                     except subprocess.CalledProcessError as error:  # short of memory? The other parts are not lost
                         print(f"\nwarning: no numbers of lengths: {error}", file=sys.stderr)
                 case _:
-                    result["cases"][name] = recipes.run(name, batch_size, repeats, bar.update)
+                    result["cases"][name] = recipes.run(name, batch_size, repeats, bar.update, overrides)
     return result
 
 
@@ -145,11 +167,12 @@ BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 def markdown(result: dict[str, Any]) -> str:
     """The numbers as tables, with what was aimed at."""
+    batch = result["batch"] or "of the recipes"
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     lines = [
         f"`{result['command']}`",
         "",
-        f"{result['device']}; {versions}; batch {result['batch']}; medians of {result['repeats']}. Measured"
+        f"{result['device']}; {versions}; batch {batch}; medians of {result['repeats']}. Measured"
         f" ceilings: {result['peak_flops'] / 1e9:,.0f} GFLOP/s, {result['peak_bytes'] / 1e9:.1f} GB/s copied.",
     ]
     if result["cases"]:
@@ -160,9 +183,15 @@ def markdown(result: dict[str, Any]) -> str:
         ("recurrent", "Recurrent mode", recurrent),
         ("loop", "The training loop", loop_cost),
         ("lengths", "Long sequences", lengths),
+        ("numerics", "Numerics", numerics),
+        ("epoch", "An epoch", epoch),
     ):
         if name in result:
             lines += ["", f"## {title}", "", *module.report(result[name])]
+    if "start" in result:
+        first, second = result["start"]
+        text = f"From the command that trains the digits to the end of the first step: {first:.1f} s"
+        lines += ["", "## Start", "", f"{text}, and {second:.1f} s with what the first process compiled."]
     return "\n".join(lines) + "\n"
 
 

@@ -13,8 +13,9 @@ import pytest
 import tiny
 from everyday import variants
 
-from benchmarks import lengths, measure, methods, recurrent
+from benchmarks import epoch, lengths, measure, methods, numerics, recurrent
 from s5jax.mixers import s5
+from s5jax.train import resolve
 
 BODE = "projects/ptd/bode.py"
 
@@ -274,11 +275,11 @@ def test_a_benchmark_of_nothing_known_is_told(call):
     assert call("benchmark.py", "lstops")[0::2] == (
         1,
         "error: no part 'lstops'; there are image, text, pathfinder, listops, s4d, s4, s4d-long, methods, recurrent,"
-        " loop, lengths\n",
+        " loop, lengths, numerics, epoch, start\n",
     )
     assert call("benchmark.py", "listops", "--repeats=0")[0::2] == (
         1,
-        "error: --batch and --repeats must be at least 1\n",
+        "error: --repeats must be at least 1, --batch at least 0\n",
     )
     assert call("benchmark.py", "listops", "--out=.")[0::2] == (
         1,
@@ -286,6 +287,28 @@ def test_a_benchmark_of_nothing_known_is_told(call):
     )
     code, _, error = call("benchmark.py", "listops", "--out=/proc/none/benchmark")
     assert code == 1 and error.startswith("error: ") and "/proc/none" in error
+
+
+@pytest.mark.slow
+def test_benchmarks_of_numerics_and_of_an_epoch(monkeypatch):
+    """On a CPU, with a tiny model: the numbers mean nothing, except the errors."""
+    monkeypatch.setattr(numerics, "SHAPES", ((2, 37, 6), (1, 1, 5)))
+    found = numerics.run(1, lambda _: None)
+    assert len(found["scan"]) == 2 and set(found["layers"]) == {"s5", "s4d", "s4", "lru"} and not found["losses"]
+    assert 0 < max(found["scan"].values()) < 1e-5 and 0 < max(found["layers"].values()) < 1e-4
+    assert "aim: 1e-05): reached" in "\n".join(numerics.report(found))
+    override = resolve.override
+    small = ["model.depth=1", "model.d_model=8", "task.limit=200", "train.warmup_epochs=0"]
+
+    def shrink(values, fields):
+        size = "s5.state_size=12" if "s5" in values.mixers else "s4d.state_size=4"
+        override(values, [*fields, *(f"--config.{field}" for field in (*small, f"mixers.{size}"))])
+
+    monkeypatch.setattr(epoch.resolve, "override", shrink)
+    monkeypatch.setattr(epoch, "STEPS", 2)
+    with jax.numpy_dtype_promotion("standard"):
+        found = epoch.run(1, lambda _: None)
+    assert len(epoch.report(found)) == 7 and all(min(case.values()) > 0 for case in found.values())
 
 
 @pytest.mark.slow

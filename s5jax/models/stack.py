@@ -25,8 +25,8 @@ def schedule(options: Options) -> tuple[str, bool]:
     On accelerators all residuals are stored and the loop is unrolled: bytes moved are what a step costs, and stacking
     residuals, or computing them again, moves more. Compiled for an H100, a step of S5's Image recipe moves 38 GB so in
     310 launches, and 56 GB in 525 if scanned with `pointwise` (`python -m benchmarks.h100 image`). On a CPU the loop is
-    scanned with `pointwise`: unrolled with `none`, S5's recipes take 0.83 to 0.89 of the time, but two to four times
-    the memory and the time to compile.
+    scanned with `pointwise`: unrolled with `none`, S5's recipes take 0.86 to 0.89 of the time, but twice the memory and
+    2.3 to 2.8 times as long to compile.
     """
     cpu = jax.default_backend() == "cpu"
     remat = {"auto": "pointwise" if cpu else "none"}.get(options.remat, options.remat)

@@ -1,6 +1,7 @@
 """Builds from a config what training needs: the task, the model, the optimizer, and their first state."""
 
 import collections
+import contextlib
 import dataclasses
 import functools
 from typing import Any
@@ -71,7 +72,7 @@ class Experiment:
 
 
 def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
-    """The experiment of a config and its first state, on the default device.
+    """The experiment of a config and its first state, on a CPU where jax has one: the same bits on every platform.
 
     Raises UserError if parts of the config do not fit each other or the task.
     """
@@ -96,13 +97,14 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     head = "pair" if task.pairs else "step" if task.per_step else "sequence"
     sizes = {"input_size": task.input_size, "outputs": module.outputs(task), "length": task.length}
     sizes = {name: int(size) for name, size in sizes.items()} | {"head": head}  # NumPy's integers are no JSON
-    model, memory = build_model(config, **sizes), None
-    if config.train.carry_state:
-        from s5jax.train import carried
+    with _on_cpu():
+        model, memory = build_model(config, **sizes), None
+        if config.train.carry_state:
+            from s5jax.train import carried
 
-        memory = carried.init_memory(config, task, model)
-    graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
-    params, batch_stats = (nnx.to_pure_dict(state) for state in states)
+            memory = carried.init_memory(config, task, model)
+        graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+        params, batch_stats = (nnx.to_pure_dict(state) for state in states)
 
     train, steps_per_epoch = config.train, len(task.splits["train"]) // config.train.batch_size
     durations = (train.duration, train.warmup, train.schedule)
@@ -119,9 +121,19 @@ def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
     parts = (config, task, graphdef, optimizer, module.objective, numbers, getattr(module, "summary", None), sizes)
     experiment = Experiment(*parts, steps_per_epoch, total_steps, warmup_steps, schedule_steps)
     # A copy, because the step donates each buffer of a state, which it can do only once.
-    average = jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats}) if config.optim.average else None
-    state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), average, memory)
+    with _on_cpu():
+        average = {"params": params, "batch_stats": batch_stats} if config.optim.average else None
+        average = jax.tree.map(jnp.copy, average)
+        state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), average, memory)
     return experiment, state
+
+
+def _on_cpu() -> Any:
+    """A context in which jax computes on a CPU; with JAX_PLATFORMS=cuda there is none, and nothing changes."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:
+        return contextlib.nullcontext()
 
 
 def build_model(config: Config, **sizes: Any) -> Model:

@@ -209,6 +209,7 @@ class Program:
             if bar.disable and time.monotonic() > said + SILENCE:
                 said = time.monotonic()
                 print(f"evaluating {name}: {len(sums)} of {count} batches", flush=True)
+        sums = jax.device_get(sums)  # all at once
         totals: dict[str, Any] = {key: np.sum([s[key] for s in sums], axis=0, dtype=np.float64) for key in sums[0]}
         means = {key: float(total / weight) for key, (total, weight) in totals.items() if weight}
         summary = self.experiment.summary
