@@ -10,6 +10,8 @@ __all__ = ["Totals", "count", "moved_bytes", "totals"]
 INSTRUCTION = re.compile(r"^\s+(ROOT )?%(\S+) = (\(.*?\)|\S+) ([\w-]+)\(([^)]*)\)(.*)$")
 COMPUTATION = re.compile(r"^(ENTRY )?%(\S+) \(")
 SHAPE = re.compile(r"\b(pred|bf16|[sufc]\d+)\[([\d,]*)\]")
+WORKSPACE = re.compile(r"s8\[\d+\]")
+"""Scratch memory that a product of cuBLAS names among its results."""
 FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all"}
 """Instructions that move nothing."""
 PARTS = {"dynamic-slice", "slice", "gather"}
@@ -95,6 +97,8 @@ def _moved(i: _Instruction, sizes: dict[str, int], computations: dict[str, list[
         return 2 * i.bytes
     if i.kind == "dynamic-update-slice":
         return 2 * sizes[i.operands[1]]
+    if i.kind == "copy-start":
+        return 2 * sizes[i.operands[0]]
     return i.bytes + sum(sizes.get(operand, 0) for operand in i.operands)
 
 
@@ -108,19 +112,26 @@ def _fused(block: list[_Instruction]) -> float:
 
     def read(i: _Instruction) -> int:
         """Bytes that the users of a value read of it."""
-        total = i.bytes if i.root else 0
+        total = i.bytes if i.root and i.kind != "tuple" else 0
         for user, place in users[i.name]:
+            if user.kind == "tuple":
+                return i.bytes
             if user.kind == "bitcast" or (user.kind in PARTS and not place):
                 total += read(user)
             elif place or user.kind != "dynamic-update-slice":
                 return i.bytes
         return min(total, i.bytes)
 
+    def written(name: str) -> int:
+        result = by_name[name]
+        if result.kind == "tuple":
+            return sum(map(written, result.operands))
+        if result.kind == "bitcast":
+            return written(result.operands[0])
+        return by_name[result.operands[1]].bytes if result.kind == "dynamic-update-slice" else result.bytes
+
     (result,) = (i for i in block if i.root)
-    while result.kind == "bitcast":
-        result = by_name[result.operands[0]]
-    written = by_name[result.operands[1]].bytes if result.kind == "dynamic-update-slice" else result.bytes
-    return written + sum(read(i) for i in block if i.kind == "parameter")
+    return written(result.name) + sum(read(i) for i in block if i.kind == "parameter")
 
 
 def _called(i: _Instruction, attribute: str) -> str:
@@ -140,6 +151,8 @@ def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
         elif found := INSTRUCTION.match(line):
             root, name, shape, kind, operands, rest = found.groups()
             names = re.findall(r"%([^\s,]+)", operands)
+            if shape.startswith("("):
+                shape = WORKSPACE.sub("", shape)
             block.append(_Instruction(bool(root), name, _bytes(shape), kind, names, rest))
     return computations, entry
 

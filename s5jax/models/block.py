@@ -151,9 +151,9 @@ def _linear(layer: nnx.Linear, x: Array) -> Array:
 
 
 def add_bias(layer: nnx.Linear, y: Array) -> Array:
-    """Adds the bias of a linear layer to its product y."""
+    """Adds the bias of a linear layer to its product y, in float32: its gradient is a sum over all samples."""
     assert layer.bias is not None
-    return y + jnp.broadcast_to(layer.bias[...].astype(y.dtype), y.shape)
+    return (in_float32(y) + jnp.broadcast_to(layer.bias[...], y.shape)).astype(y.dtype)
 
 
 def in_float32(x: Array) -> Array:

@@ -2,20 +2,16 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 
-from s5jax.ssm.sequence import Sequences
 
-
-def check(model: Any, inputs: Any, given: dict[str, Any], arrays: dict[str, Any], *, least: int = 1) -> None:
+def check(model: Any, inputs: Any, given: dict[str, Any], *, least: int = 1) -> None:
     """Raises ValueError, which names the argument, if a `Model` cannot process its arguments.
 
     Args:
       model: the model.
       inputs: those of `Model.__call__` or, where the model is given one sample of each sequence, of `Model.step`.
       given: lengths, mask, reset and rate, those that are given, as they are given.
-      arrays: the same, as arrays of the shapes that they are used in.
       least: the least length of a sequence.
     """
     options, encoder, head = model.encoder.options, model.encoder.encoder, model.decoder
@@ -36,10 +32,12 @@ def check(model: Any, inputs: Any, given: dict[str, Any], arrays: dict[str, Any]
     if "mask" in given:
         counted = counted & ~np.broadcast_to(given["mask"], time)
         if steps and least and not head.per_step:
-            folded = Sequences(**jax.tree.map(head.fold, arrays))
-            there = np.asarray(folded.counted_of_last(time[-1])).any(1)  # type: ignore[union-attr]
-            where = int(np.argmin(there)) // head.documents
-            _require(there.all(), f"all samples of sequence {where} are missing, and nothing is left to pool")
+            places = np.arange(time[-1])
+            starts = np.where(np.broadcast_to(given.get("reset", False), time) & valid, places, 0)
+            last = counted & (places >= starts.max(-1, initial=0, keepdims=True))
+            empty = np.argwhere(~last.any(-1))
+            fault = "all samples of sequence {} are missing, and nothing is left to pool"
+            _require(not len(empty), fault.format(empty[0][0] if len(empty) else ""))
     if options.encoder != "dense":
         size = encoder.num_embeddings if options.encoder == "embedding" else encoder.in_features
         outside = inputs[counted & ((inputs < 0) | (inputs >= size))]

@@ -94,7 +94,7 @@ class Model(nnx.Module):
         length of a sequence. Rates that are invalid, which not every mixer notices, become NaN."""
         given = {name: value for name, value in given.items() if value is not None}
         documents, options, encoder = self.decoder.documents, self.encoder.options, self.encoder.encoder
-        tokens, known = options.encoder != "dense", (inputs, given)
+        tokens, known = options.encoder != "dense", (inputs, dict(given))
         size = encoder.num_embeddings if options.encoder == "embedding" else encoder.in_features
         inputs, axes = jnp.asarray(inputs), ["B", *["2"] * (documents - 1), *["L"] * steps, *[str(size)] * (not tokens)]
         fits = [axis in ("B", "L", str(n)) for axis, n in zip(axes, inputs.shape, strict=False)]
@@ -111,7 +111,7 @@ class Model(nnx.Module):
         if not any(isinstance(value, jax.core.Tracer) for value in jax.tree.leaves(known)):
             from s5jax.models import checks
 
-            checks.check(self, *known, given, least=least)
+            checks.check(self, *known, least=least)
         if "rate" in given:
             given["rate"] = jnp.where((given["rate"] >= 0) & jnp.isfinite(given["rate"]), given["rate"], jnp.nan)
         return self.decoder.fold(inputs), Sequences(**{name: self.decoder.fold(value) for name, value in given.items()})
@@ -176,13 +176,12 @@ class Model(nnx.Module):
         `cells` are from `discretize`; by default they are computed in each call, which for a single sequence takes
         longer than the step itself. A rate, () or (B,), is only for calls without cells.
         """
-        if cells is None:
-            cells = self.discretize(rate)
-        elif rate is not None:
+        if cells is not None and rate is not None:
             raise ValueError("rate is part of the cells; pass it to discretize(rate) instead")
         from s5jax.models import recurrent
 
-        inputs, (_, mask, reset, _) = self._border(inputs, steps=False, mask=mask, reset=reset, rate=rate)
+        inputs, (_, mask, reset, rate) = self._border(inputs, steps=False, mask=mask, reset=reset, rate=rate)
+        cells = recurrent.discretize(self.encoder, rate) if cells is None else cells
         recurrent.check_state(state, inputs.shape[0])
         x, mixer_states = recurrent.step(self.encoder, state.mixers, inputs, cells, mask=mask, reset=reset)
         mask, reset = (None if given is None else given[:, None] for given in (mask, reset))

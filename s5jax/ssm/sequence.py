@@ -11,9 +11,10 @@ Flags = Bool[Array, " B"] | None
 
 
 def valid_steps(lengths: Integer[Array, "*batch"], L: int) -> Bool[Array, "*batch {L}"]:
-    """True at the first `lengths` steps of each sequence."""
-    lengths = lengths.astype(jnp.int32)  # a narrow integer type may not hold L
-    return jax.lax.broadcasted_iota(jnp.int32, (*lengths.shape, L), lengths.ndim) < lengths[..., None]
+    """True at the first `lengths` steps of each sequence; nowhere if there are not as many steps."""
+    lengths = lengths.astype(jnp.int32)[..., None]  # a narrow integer type may not hold L
+    steps = jax.lax.broadcasted_iota(jnp.int32, (*lengths.shape[:-1], L), lengths.ndim - 1)
+    return (steps < lengths) & (lengths <= L)
 
 
 class Sequences(NamedTuple):
@@ -66,10 +67,11 @@ def border(
         if not isinstance(outside, jax.core.Tracer) and outside.any():
             raise ValueError(f"lengths must lie in 0..{L}, got {lengths[outside][0]}")
         x = jnp.where(valid_steps(lengths, L)[..., None], x, 0)
-        x = jnp.where(outside[:, None, None], jnp.nan, x)
     if mask is not None:
         mask = in_shape("mask", mask, jnp.bool_, time)
         x = jnp.where(mask[..., None], 0, x)
+    if lengths is not None:
+        x = jnp.where(outside[:, None, None], jnp.nan, x)
     reset = None if reset is None else in_shape("reset", reset, jnp.bool_, time)
     rate = None if rate is None else in_shape("rate", rate, jnp.number, (), (B,), time)
     return x, Sequences(lengths, mask, reset, rate)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array
 
 AXIS = "data"
@@ -14,7 +14,8 @@ AXIS = "data"
 def by_shares(function: Callable[..., Any], arguments: Sequence[Array], batch: int) -> Any:
     """function(*arguments), where each device computes its share of the batch.
 
-    That holds under a mesh (`jax.set_mesh`) whose axis "data" divides the batch; otherwise each device computes it all.
+    That holds under a mesh (`jax.set_mesh`) whose axis "data" divides the batch, and is `AxisType.Auto`; otherwise the
+    function is called as it is.
 
     Args:
       function: every result has the batch as its first axis.
@@ -22,8 +23,8 @@ def by_shares(function: Callable[..., Any], arguments: Sequence[Array], batch: i
       batch: size of the batch.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    shares = dict(mesh.shape).get(AXIS, 1)
-    if shares == 1 or batch % shares:
+    automatic = dict(zip(mesh.axis_names, mesh.axis_types, strict=True)).get(AXIS) == AxisType.Auto
+    if not automatic or batch % mesh.shape[AXIS]:
         return function(*arguments)
     divided = PartitionSpec(AXIS)
     specs = tuple(divided if x.shape[0] == batch else PartitionSpec() for x in arguments)

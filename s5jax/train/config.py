@@ -18,6 +18,14 @@ class UserError(Exception):
     """A mistake that one or two lines explain: shown without a traceback."""
 
 
+class Interrupted(Exception):
+    """A signal, or the end of `train.minutes`, ended the run; its state is saved."""
+
+    def __init__(self, signum: int, message: str):
+        super().__init__(message)
+        self.signum = signum
+
+
 @contextlib.contextmanager
 def explained(where: str) -> Iterator[None]:
     """Turns a ValueError into a UserError that begins with the field or section at fault."""
@@ -147,11 +155,12 @@ class Train:
     from a new state. Evaluation does the same. Only for tasks whose sequences are consecutive pieces of a text."""
     minutes: float = 0.0
     """Minutes that a job has, from the program's start; before they are over the run saves its state and ends with the
-    exit status 0, and the same command goes on. It keeps 5 % of them, at most 30 s, or the time of its longest
+    exit status 0, and the same command goes on. It keeps 5 % of them, at most 30 s, and the time of its longest
     evaluation so far. 0: no limit."""
     matmul_precision: Literal["default", "high", "highest"] = "default"
     """Precision of matrix products in float32, as in `jax.default_matmul_precision`: on a CPU all three are float32; on
-    a GPU `default` is TF32 and `highest` float32; on a TPU they take one, three or six passes in bfloat16."""
+    a GPU `default` is TF32 and `highest` float32; on a TPU they take one, three or six passes in bfloat16. `default`
+    leaves what jax itself is set to."""
     resident_gib: float = 8.0
     """Splits whose inputs take at most this many GiB are kept on every device; larger ones are streamed from disk."""
 

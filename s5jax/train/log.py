@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import tqdm
 
 from s5jax.data import files
-from s5jax.train.config import Config, UserError
+from s5jax.train.config import Config, Interrupted, UserError
 
 
 class Writer(contextlib.AbstractContextManager["Writer"]):
@@ -35,7 +35,7 @@ class Writer(contextlib.AbstractContextManager["Writer"]):
         with contextlib.suppress(OSError):  # each write was flushed, or raised this error already
             self._file.close()
         for sink in self._sinks:
-            sink.close(failed=exception_type is not None)
+            sink.close(failed=not (exception_type is None or issubclass(exception_type, Interrupted)))
 
     def advance(self) -> None:
         """One more step is done."""

@@ -21,21 +21,13 @@ from s5jax.objectives import Metrics
 from s5jax.train import workdir as workdirs
 from s5jax.train.build import Experiment, build, load_task, random_keys
 from s5jax.train.checkpoint import Checkpoints
-from s5jax.train.config import Config, UserError
+from s5jax.train.config import Config, Interrupted, UserError
 from s5jax.train.log import Writer, in_words
 from s5jax.train.program import Program
 
 
 class Diverged(UserError):
     """The loss or its gradient is no longer a finite number."""
-
-
-class Interrupted(Exception):
-    """A signal, or the end of `train.minutes`, ended the run; its state is saved."""
-
-    def __init__(self, signum: int, message: str):
-        super().__init__(message)
-        self.signum = signum
 
 
 def train(config: Config, workdir: pathlib.Path, started: float | None = None) -> dict[str, Any]:
@@ -74,8 +66,16 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
         signals = stack.enter_context(_catch_signals())
         checkpoints = stack.enter_context(Checkpoints(workdir, config, data))
         # What a checkpoint keeps besides the state: all that later reports and decisions depend on.
-        progress: dict[str, Any] = {"best": None, "best_step": None, "stale": 0, "window": {}, "seconds": 0.0}
-        state, progress = checkpoints.restore_latest(state) or (state, progress)
+        progress: dict[str, Any] = {
+            "best": None,
+            "best_step": None,
+            "stale": 0,
+            "longest_pause": 0.0,
+            "window": {},
+            "seconds": 0.0,
+        }
+        restored = checkpoints.restore_latest(state)
+        state, progress = (restored[0], progress | restored[1]) if restored else (state, progress)
         step, state, window = int(state.step), program.place(state), _Window(progress["window"])
         writer = stack.enter_context(Writer(workdir, config, step, total_steps))
 
@@ -88,7 +88,7 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
             f" {run['device']}; {total_steps} steps of {config.train.batch_size} examples, {steps_per_epoch} an epoch"
             + (f"; resuming after step {step}" if step else "")
         )
-        chosen = ", ".join(f"{name} {value}" for name, value in run["auto"].items())
+        chosen = ", ".join(f"{name} {value}" for name, value in run.pop("chosen").items())
         writer.say(f"for this platform: {chosen}")
         writer.say(f"data: {data['origin']}") if data and "origin" in data else None
 
@@ -113,13 +113,16 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
             writer.write(0, {"epoch": 0.0, **reported})
         if step < total_steps:
             writer.say("compiling the training step")
-        first, begin, longest_pause = step + 1, time.perf_counter() - progress["seconds"], 0.0
+        first, begin = step + 1, time.perf_counter() - progress["seconds"]
+        lap, lap_step = time.perf_counter(), step  # set again after the first step
+        batches_of_evaluation = len(task.splits["val"]) / config.train.batch_size
 
         def late() -> bool:
-            """Whether `train.minutes` are nearly over, or would be after another pause like the longest."""
-            seconds = 60 * config.train.minutes
-            spent = time.perf_counter() - started + max(longest_pause, min(30.0, 0.05 * seconds))
-            return 0 < seconds < spent
+            """Whether `train.minutes` are nearly over, or would be after another pause like the longest. Before there
+            was one, a batch of an evaluation is taken to cost a training step."""
+            seconds, now = 60 * config.train.minutes, time.perf_counter()
+            pause = progress["longest_pause"] or batches_of_evaluation * (now - lap) / max(1, step - lap_step)
+            return 0 < seconds < now - started + pause + min(30.0, 0.05 * seconds)
 
         def interrupt() -> NoReturn:
             checkpoints.wait()
@@ -164,13 +167,14 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
             # Write before saving: a run resumed from this checkpoint would not write them.
             if reported := values | evaluate_further(evaluating=evaluating, ending=ended()):
                 writer.write(step, {"epoch": step / steps_per_epoch, **reported})
+            if evaluating:
+                progress["longest_pause"] = max(progress["longest_pause"], time.perf_counter() - pause)
             stopping = bool(signals) or late()  # read once: a later signal is handled after the next step
             if saving or stopping:
                 seconds = time.perf_counter() - begin
                 writer.sync()
                 checkpoints.save(state, {**progress, "window": window.read(), "seconds": seconds})
-            pause = time.perf_counter() - pause
-            lap, longest_pause = lap + pause, max(longest_pause, pause)
+            lap += time.perf_counter() - pause
             if stopping and step < total_steps:
                 interrupt()
 

@@ -171,7 +171,11 @@ class Program:
     @contextlib.contextmanager
     def here(self) -> Iterator[None]:
         """Where the jitted functions are called: their mesh, and the precision of their products."""
-        with jax.set_mesh(self.mesh), jax.default_matmul_precision(self.experiment.config.train.matmul_precision):
+        precision = self.experiment.config.train.matmul_precision
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(jax.set_mesh(self.mesh))
+            if precision != "default":
+                stack.enter_context(jax.default_matmul_precision(precision))
             yield
 
     def place(self, state: TrainState) -> TrainState:

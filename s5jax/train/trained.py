@@ -167,7 +167,8 @@ def read(workdir: pathlib.Path, which: Which, like: Any, config: Config, data: d
 
     Raises UserError if there is none, it is damaged, or it belongs to another config or to other data.
     """
-    directory, seen, reason = workdir.absolute() / "checkpoints", None, ""
+    directory, reason = workdir.absolute() / "checkpoints", ""
+    seen: Any = None  # what was wrong the last time
     for _ in range(10):  # what is listed may be gone when it is read: then the run has something newer
         try:
             faults = checkpoint.faults_in(directory)
@@ -191,6 +192,9 @@ def read(workdir: pathlib.Path, which: Which, like: Any, config: Config, data: d
             finished = file.exists()
             result = read_json(file) if finished else result
             step = result["best_step" if which == "best" else "steps"]
+            if step not in intact and finished and seen != step:  # it may have been finished meanwhile
+                seen = step
+                continue
             if step not in intact and finished:
                 raise UserError(f"checkpoint {directory / str(step)}, the {which}, is missing or damaged")
             if step is None:

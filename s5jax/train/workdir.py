@@ -152,7 +152,7 @@ def describe_run(workdir: pathlib.Path, config: Config, params: Any, sizes: Any,
     """Writes run.json: what the run was started with and, under `resumed`, when it went on and what had changed then.
 
     Returns it, and as `changed` what has changed since the start and may change results: the names of foreign modules,
-    and the number of cores.
+    and the number of cores; and as `chosen` what "auto" is on this platform.
     """
     path, code = workdir / "run.json", {}
     if config.foreign_modules:
@@ -160,6 +160,7 @@ def describe_run(workdir: pathlib.Path, config: Config, params: Any, sizes: Any,
 
         code = modules.files_of(config)
     remat, unroll = schedule(config.model)
+    chosen = {"scan_method": scan.choose("auto", 1, 1), "remat": remat, "unroll": unroll}
     ours = {"s5jax": s5jax.__version__, "python": platform.python_version()}
     run = {
         "started": now(),
@@ -168,7 +169,7 @@ def describe_run(workdir: pathlib.Path, config: Config, params: Any, sizes: Any,
         "device": f"{num_devices} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "matmul_precision": config.train.matmul_precision,
-        "auto": {"scan_method": scan.choose("auto", 1, 1), "remat": remat, "unroll": unroll},
+        "auto": chosen,
         "git_commit": _git_commit(),
         "code": {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in code.items()},
         "versions": ours | {name: importlib.metadata.version(name) for name in DEPENDENCIES},
@@ -182,7 +183,7 @@ def describe_run(workdir: pathlib.Path, config: Config, params: Any, sizes: Any,
         other = {name: value for name, value in run.items() if first.get(name) != value}
         run = {"model": sizes, **first, "resumed": [*first.get("resumed", []), {"started": run["started"], **other}]}
     write_json(path, run)
-    return {**run, "changed": changed}
+    return {**run, "changed": changed, "chosen": chosen}
 
 
 def now() -> str:

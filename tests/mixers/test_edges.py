@@ -167,6 +167,8 @@ def test_what_a_mixer_cannot_know_is_nan(name):
     apply = compiled(mixer, options)
     y, _ = apply(params, x, lengths=jnp.array([L + 1, L, -1]))
     assert np.isnan(y[0]).all() and np.isfinite(y[1]).all() and np.isnan(y[2]).all()
+    y, _ = apply(params, x, lengths=jnp.array([L + 1, L, L]), mask=jnp.arange(L)[None] < jnp.full((B, 1), 2))
+    assert np.isnan(y[0]).all() and np.isfinite(y[1:]).all()
     if name != "attention":
         y, _ = apply(params, x, rate=jnp.array([1.0, -1.0, np.inf]))
         assert np.isfinite(y[0]).all() and np.isnan(y[1]).all() and np.isnan(y[2]).all()

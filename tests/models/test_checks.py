@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from small_models import build, values
 
 from s5jax.mixers import s5
@@ -124,6 +125,38 @@ def test_a_sequence_without_a_sample(models):
     outputs = jax.jit(lambda mask: models["pair"](pairs, mask=mask))(mask)
     assert np.isnan(outputs[1]).all() and np.isfinite(outputs[0]).all()
     assert np.isfinite(build("s5", depth=1, norm="layer", head="step")(X, mask=~MASK)).all()
+
+
+def test_known_arguments_of_a_traced_model(models):
+    """A model that is an argument of a compiled function, and arrays that it closes over."""
+    graphdef, arrays = nnx.split(models["dense"])
+    mask = MASK | (np.arange(L) == 1)
+    outputs = jax.jit(lambda arrays: nnx.merge(graphdef, arrays)(X, mask=mask))(arrays)
+    np.testing.assert_allclose(outputs, models["dense"](X, mask=mask), rtol=1e-5)
+    with pytest.raises(ValueError, match="all samples of sequence 0 are missing"):
+        jax.jit(lambda arrays: nnx.merge(graphdef, arrays)(X, mask=~MASK))(arrays)
+    assert models["dense"](X[:0], mask=mask[:0]).shape == (0, 3)
+
+
+def test_a_bad_length_spoils_no_other_sequence_in_training():
+    model = build("s5", depth=2)
+    graphdef, arrays = nnx.split(model)
+
+    @jax.jit
+    def train(arrays, lengths):
+        model = nnx.merge(graphdef, arrays)
+        return model(X, lengths, train=True), nnx.state(model, nnx.BatchStat)
+
+    outputs, statistics = train(arrays, jnp.array([L + 1, L]))
+    assert np.isnan(outputs[0]).all() and np.isfinite(outputs[1]).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(statistics))
+
+
+def test_one_rate_may_serve_both_documents_of_a_step(models):
+    model, x = models["pair"], jnp.stack([X, X[::-1]], 1)[:, :, 0]
+    expected, _ = model.step(model.init_state(B), x, rate=np.full((B, 2), 2.0))
+    for rate in (2.0, np.full((B, 1), 2.0), np.full((1, 2), 2.0)):
+        np.testing.assert_allclose(model.step(model.init_state(B), x, rate=rate)[0], expected, rtol=1e-5)
 
 
 def test_a_state_of_another_batch_size(models):

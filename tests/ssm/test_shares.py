@@ -70,6 +70,17 @@ def test_each_device_transforms_its_share():
     assert batches == {N // 4}
 
 
+def test_inside_a_shard_map_and_under_explicit_axes_nothing_is_divided_again():
+    u, K = draw(N, L, H), draw(2, H, L)
+    expected = convolution(u, K)
+    mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
+    specs = (PartitionSpec("data"), PartitionSpec())
+    mapped = jax.jit(jax.shard_map(convolution, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("data")))
+    np.testing.assert_allclose(mapped(u, K), expected, rtol=1e-4, atol=1e-5)
+    with jax.set_mesh(jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))):
+        np.testing.assert_allclose(jax.jit(convolution)(u, K), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("batch", [1, 3, 6])
 def test_a_batch_that_cannot_be_divided_is_whole_on_each_device(batch):
     mesh = Mesh(np.array(jax.devices()[:4]), ("data",))

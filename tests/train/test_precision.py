@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 from everyday import variants
+from flax import nnx
 from small_models import MIXERS, build, values
 
 from s5jax import mixers
@@ -80,6 +81,21 @@ def test_what_is_bfloat16(norm, mlp):
     assert products(jax.make_jaxpr(lambda x: full(x))(x).jaxpr) == {("float32", "None")}
     assert model(x).dtype == jnp.float32
     np.testing.assert_allclose(model(x), full(x), atol=0.03)
+
+
+def test_gradients_of_biases_are_sums_in_float32():
+    """Over 4,000 samples; in bfloat16 such a sum stops growing at 256 times its terms."""
+    x = values(4, 1000, 2)
+
+    def gradient(dtype):
+        model = build("s5", dtype=dtype, activation="full_glu", norm="layer")
+        graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+        loss = lambda params: jnp.sum(nnx.merge(graphdef, params, rest)(x) ** 2)  # noqa: E731
+        found = nnx.to_pure_dict(jax.jit(jax.grad(loss))(params))["encoder"]["layers"][0]
+        return [found["out1"]["bias"], found["out2"]["bias"]]
+
+    for actual, expected in zip(gradient("bfloat16"), gradient("float32"), strict=True):
+        assert np.linalg.norm(actual - expected) < 0.02 * np.linalg.norm(expected)
 
 
 @variants(["s5"], name=["s5", "s4d", "s4", "lru", "attention"])

@@ -234,6 +234,18 @@ def test_strides_that_make_no_sense():
             check_stride(config, other, "val", stride)
 
 
+def test_a_stride_that_leaves_nothing_of_a_sequence():
+    config = tiny.config()
+    task = load_task(config)
+    split = task.splits["val"]
+    mask = np.zeros(split.inputs.shape[:2], bool)
+    mask[3, ::2] = True
+    masked = dataclasses.replace(task, splits={**task.splits, "val": dataclasses.replace(split, mask=mask)})
+    check_stride(config, masked, "val", 3)
+    with pytest.raises(ValueError, match="stride 2 leaves nothing of some sequences"):
+        check_stride(config, masked, "val", 2)
+
+
 def test_strides_of_mixers_that_know_no_time(tmp_path):
     """Told before the first step where the config has them."""
     config = tiny.config("--config.model.pattern=('attention',)", "--config.mixers.attention.heads=2")

@@ -1,5 +1,6 @@
 """A run that is killed, at any step and by any means, ends as if it had not been."""
 
+import json
 import os
 import random
 import shutil
@@ -13,7 +14,7 @@ import pytest
 import tiny
 from orbax.checkpoint import v1 as ocp
 
-from s5jax.train import loop
+from s5jax.train import checkpoint, loop
 
 LONGER = (
     tiny.DROPOUT,
@@ -130,6 +131,60 @@ def test_stopped_by_the_time_budget(uninterrupted, tmp_path):
             stops.append(int(str(stop).removeprefix("60 minutes are over: saved after step ").partition(";")[0]))
     assert stops[0] == 2 and stops == sorted(stops)
     assert_same_run(uninterrupted, tmp_path)
+
+
+def test_an_evaluation_that_would_not_end_in_time_is_not_begun(tmp_path, monkeypatch):
+    """A step takes a minute and an evaluation, every 35 steps, half an hour: known after the first one, in a later
+    command too."""
+    fields = ("steps=70", "warmup_steps=1", "minutes=60", "eval_every_steps=35")
+    config = tiny.config(*(f"--config.train.{field}" for field in fields))
+    now = [0.0]
+
+    def clock():
+        now[0] += 1e-6
+        return now[0]
+
+    monkeypatch.setattr(loop.time, "perf_counter", clock)
+    evaluate, step = loop.Program.evaluate, loop.Program.step
+
+    def slow(program, state, split, **given):
+        now[0] += 30 * 60
+        return evaluate(program, state, split, **given)
+
+    def a_minute(program, *given):
+        now[0] += 60
+        return step(program, *given)
+
+    monkeypatch.setattr(loop.Program, "evaluate", slow)
+    monkeypatch.setattr(loop.Program, "step", a_minute)
+    ends, spent = [], []
+    for _ in range(3):
+        begin = now[0]
+        with pytest.raises(loop.Interrupted, match="60 minutes are over: saved after step") as stop:
+            loop.train(config, tmp_path, begin)
+        ends.append(int(str(stop.value).partition("step ")[2].partition(";")[0]))
+        spent.append(round((now[0] - begin) / 60))
+    assert ends == [35, 65, 70] and spent == [65, 30, 35]
+    assert loop.train(config, tmp_path, now[0])["steps"] == 70
+
+
+def test_what_a_run_of_an_earlier_commit_lacks(tmp_path, monkeypatch):
+    """Resumed: run.json without what "auto" was, and a checkpoint without the longest pause."""
+    config = tiny.config("--config.train.steps=20", "--config.train.warmup_steps=1", "--config.train.minutes=1")
+    with pytest.raises(loop.Interrupted):
+        loop.train(config, tmp_path, time.perf_counter() - 60)
+    described = json.loads((tmp_path / "run.json").read_text())
+    del described["auto"], described["matmul_precision"]
+    (tmp_path / "run.json").write_text(json.dumps(described))
+    progress_of = checkpoint.progress_of
+
+    def without(*given):
+        progress = progress_of(*given)
+        del progress["longest_pause"]
+        return progress
+
+    monkeypatch.setattr(checkpoint, "progress_of", without)
+    assert loop.train(config, tmp_path)["steps"] == 20
 
 
 def test_a_run_that_ends_late_leaves_its_last_evaluation_to_the_next_command(tmp_path, monkeypatch):
