@@ -24,6 +24,7 @@ S5 = {
     "model.encoder": "one_hot",
     "model.depth": 8,
     "model.activation": "half_glu2",
+    "model.remat": "full_on_cpu",  # where computing the gate's cheap products again is faster than keeping them
     "optim.lr": 0.003,
     "optim.weight_decay": 0.04,
     "optim.grouping": "BfastandCdecay",

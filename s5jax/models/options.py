@@ -45,13 +45,14 @@ class Options:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the activations and of the products outside the mixers. With `bfloat16`, parameters, mixers and their
     states, the statistics of norms, pooling, the head and the loss stay in float32."""
-    remat: Literal["auto", "none", "pointwise", "full"] = "auto"
+    remat: Literal["auto", "none", "pointwise", "full", "full_on_cpu"] = "auto"
     """What the backward pass recomputes in a block instead of storing it. `none`: what the mixer itself recomputes, as
     S5 does its states on a CPU; `pointwise`: all but the outputs of the mixer and of the dense layers (cheap); `full`:
-    all but the block's input. Batch statistics are always stored. `auto`: see `stack.schedule`."""
+    all but the block's input. Batch statistics are always stored. `auto`: `pointwise` on a CPU, otherwise `none`;
+    `full_on_cpu`: `full` on a CPU, otherwise `none` (see `stack.schedule`)."""
     unroll: bool | None = None
-    """Unroll the loop over repetitions of the pattern: faster to run, but slower to compile, and more memory. None: see
-    `stack.schedule`."""
+    """Unroll the loop over repetitions of the pattern: it may run faster, compiles more slowly, and needs more memory.
+    None: on GPUs and TPUs, but not on a CPU."""
 
     def __post_init__(self) -> None:
         check_choices(self)

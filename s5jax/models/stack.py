@@ -20,17 +20,16 @@ from s5jax.ssm.sequence import Sequences, gaps
 
 
 def schedule(options: Options) -> tuple[str, bool]:
-    """`remat` and `unroll` where the options leave them to the platform.
+    """`remat` and `unroll`, where the options leave them to the platform.
 
-    On accelerators all residuals are stored and the loop is unrolled: bytes moved are what a step costs, and stacking
-    residuals, or computing them again, moves more. Compiled for an H100, a step of S5's Image recipe moves 38 GB so in
-    310 launches, and 56 GB in 525 if scanned with `pointwise` (`python -m benchmarks.h100 image`). On a CPU the loop is
-    scanned with `pointwise`: unrolled with `none`, S5's recipes take 0.86 to 0.89 of the time, but twice the memory and
-    2.3 to 2.8 times as long to compile.
+    A step on a GPU is limited by memory traffic, and stacking or recomputing residuals adds to it: S5's Image step for
+    an H100 moves 38 GB in 310 launches if residuals are kept and the loop is unrolled, and 55 GB in 525 if it is
+    scanned with `pointwise` (`python -m benchmarks.h100 image`, and with --config.model.remat=pointwise
+    --config.model.unroll=false). On a CPU, unrolled loops take twice the memory and compile more than twice as long.
     """
     cpu = jax.default_backend() == "cpu"
-    remat = {"auto": "pointwise" if cpu else "none"}.get(options.remat, options.remat)
-    return remat, not cpu if options.unroll is None else options.unroll
+    remat = {"auto": "pointwise" if cpu else "none", "full_on_cpu": "full" if cpu else "none"}
+    return remat.get(options.remat, options.remat), not cpu if options.unroll is None else options.unroll
 
 
 class Stack(nnx.Module):
