@@ -34,7 +34,7 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
 """A recipe each, and what differs from it: four of S5; S4D and S4, 6 x 512, L = 1024; S4D, 6 x 128, L = 4096."""
 
 COUNTED = CASES | {"pathx": ("lra/pathx.py:s5", ())}
-"""Those, and one that takes minutes a step on a CPU, for `h100`."""
+"""CASES and Path-X, which is too slow to time on a CPU."""
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -69,7 +69,7 @@ def build(name: str, batch_size: int | None, *overrides: str) -> Case:
 
     Args:
       name: one of COUNTED.
-      batch_size: sequences in the batch; `None`: as many as in the recipe's.
+      batch_size: sequences in the batch; `None`: the recipe's batch size.
       overrides: further fields of the config, as on a command line.
     """
     recipe, changes = COUNTED[name]

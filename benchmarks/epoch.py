@@ -1,4 +1,4 @@
-"""Measures an epoch of the Image recipe, in float32 and in bfloat16, and how long the first step takes to begin."""
+"""Measures an epoch of the Image recipe, in float32 and in bfloat16, and the time to the end of the first step."""
 
 import os
 import re
@@ -24,7 +24,7 @@ STEPS = 50
 
 
 def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
-    """Seconds of a step, as the loop takes it, and of an evaluation, on blank images of the official number."""
+    """Seconds of a step, fed as in training, and of an evaluation, on as many blank images as CIFAR-10 has."""
     result: dict[str, Any] = {}
     for name, recipe in RECIPES.items():
         values = resolve.load_config(f"{cases.ROOT}/configs/lra/image.py:{recipe}")
@@ -54,8 +54,8 @@ def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
 
 
 def seconds_to_first_step() -> list[float]:
-    """Seconds from the command that trains the digits to the end of the first step, for two processes; the second
-    finds compiled programs in the first one's cache."""
+    """Seconds from the start of scripts/train.py on the digits to the end of the first step, for two processes; the
+    second finds compiled programs in the first one's cache."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {

@@ -4,14 +4,16 @@
     python -m benchmarks.h100 image --baseline
     python -m benchmarks.h100 image --config.model.remat=pointwise --config.model.unroll=false
 
-XLA compiles for a device that it only has a description of. It needs its plugin for CUDA, of the version of jax, in an
-environment of its own (with the plugin, jax looks for a GPU when it starts), and neither CUDA nor a driver:
+XLA can compile for a GPU from a description alone. That needs jax's CUDA plugin, in the version of jax, but no CUDA
+toolkit and no driver. Use an environment of its own: with the plugin, jax looks for a GPU when it starts.
 
-    pip install -r requirements.txt && pip install --no-deps jax-cuda13-plugin==$JAX jax-cuda13-pjrt==$JAX
+    pip install -r requirements.txt
+    version=$(python -c 'import jax; print(jax.__version__)')
+    pip install --no-deps jax-cuda13-plugin==$version jax-cuda13-pjrt==$version
 
 The counts are those of the program: launches, and the bytes that its instructions read and write. Autotuning, which
-needs the device, is off: products go to cuBLAS. A step takes at least the time in which the memory moves the bytes; a
-loop is driven from the host, at some 10 us a pass.
+needs the device, is off, and matrix products go to cuBLAS. Bytes divided by bandwidth estimate the time of a step;
+caches can make it shorter, and each iteration of a loop costs a launch from the host.
 """
 
 import argparse

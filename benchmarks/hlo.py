@@ -38,7 +38,7 @@ class Totals:
     """What a program does, with every pass of every loop.
 
     bytes: what all instructions read and write. launches: instructions that do something, by kind; on a GPU each is a
-    kernel, a library's product or a copy. passes: of loops.
+    kernel, a product by a library, or a copy. passes: iterations of loops.
     """
 
     bytes: float = 0.0
@@ -53,7 +53,7 @@ class Totals:
 
 
 def totals(text: str) -> Totals:
-    """The totals of a program.
+    """Bytes, launches and loop iterations of a program, given its HLO as text.
 
     A fusion reads its operands and writes its result once. Of an array that is sliced or updated in place, only the
     part counts. Branches of a condition do not count, and a loop counts once if the program does not state its passes;

@@ -1,4 +1,4 @@
-"""Compares what this device computes with float64 on the CPU, and its first losses with those of the CPU."""
+"""Measures the error of this device against float64 on the CPU, and compares its first losses with the CPU's."""
 
 import functools
 from collections.abc import Callable

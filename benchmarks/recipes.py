@@ -26,7 +26,8 @@ KINDS |= {"compile": ("train", "compile_seconds"), "scratch": ("train", "scratch
 def run(
     name: str, batch_size: int, repeats: int, advance: Callable[[float], Any], overrides: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Measures a case: seconds, bytes and operations of each program. `overrides`: fields of the config of s5jax."""
+    """Measures a case: seconds, bytes and operations of each program. `overrides`: fields of the recipe's config, whose
+    sizes are also those of the baseline."""
     case = cases.build(name, batch_size or None, *overrides)
     programs: dict[str, measure.Program] = {}
     runs: dict[str, Callable[[], Any]] = {}

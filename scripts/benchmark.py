@@ -29,11 +29,11 @@ EXAMPLES = """examples:
   python scripts/benchmark.py --out=results/benchmark-cpu      all of it: half an hour on two cores
   python scripts/benchmark.py listops --repeats=3              one recipe, printed
   python scripts/benchmark.py image text --batch=50            another batch size
-  python scripts/benchmark.py image --config.model.remat=none  another config of s5jax
+  python scripts/benchmark.py image --config.model.remat=none  other fields of the recipes
   python scripts/benchmark.py recurrent loop lengths
   python scripts/benchmark.py image text pathfinder listops --keep_memory
-  python scripts/benchmark.py --out=results/benchmark-h100     on a GPU, where the parts and the batch are others
-  python scripts/benchmark.py start                            alone: the processes that it starts need the GPU's memory
+  python scripts/benchmark.py --out=results/benchmark-h100     on a GPU: other parts, the recipes' batch sizes
+  python scripts/benchmark.py start                            the time to the first step
 
 Recipes, image to s4d-long: one batch of random data; s5jax's training step and evaluation, and those of
 benchmarks/baseline.py, which computes the same the way the published code does. They take turns; times are medians,
@@ -140,7 +140,7 @@ def run(parts: list[str], batch_size: int, repeats: int, overrides: list[str]) -
                     result[name] = numerics.run(repeats, bar.update)
                 case "epoch":
                     result[name] = epoch.run(repeats, bar.update)
-                case "start":  # measured before this process took the device's memory
+                case "start":  # measured before this process took the GPU's memory
                     pass
                 case "lengths" if parts == ["lengths"]:
                     result[name] = lengths.run(repeats, bar.update)

@@ -19,8 +19,9 @@ parameters depend on them; params are nested dicts of real arrays. x and y are (
     key, dropout     random key and probability, for mixers with `DROPOUT`
     skip (B, L, H)   the block's input, only for mixers with `OWN_RESIDUAL`
 
-`ssm.sequence.border` checks the first four: ValueError for another shape or type, lengths outside 0..L, and rates that
-are negative or not finite. Where values are not known, as under `jax.jit`, the outputs of their sequences are NaN.
+`ssm.sequence.border` raises ValueError for another shape or type and for lengths outside 0..L, `sequence.known_rate`
+for rates that are negative or not finite. Under `jax.jit`, where values cannot be checked, invalid ones make the
+outputs of their sequences NaN.
 
 Optional functions (the recurrent mode needs `init_state` and `step`; x_k and y_k are (B, H)):
 

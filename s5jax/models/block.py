@@ -151,7 +151,7 @@ def _linear(layer: nnx.Linear, x: Array) -> Array:
 
 
 def add_bias(layer: nnx.Linear, y: Array) -> Array:
-    """Adds the bias of a linear layer to its product y, in float32: its gradient is a sum over all samples."""
+    """Adds the bias of a linear layer to its product y, in float32, because its gradient is a sum over all samples."""
     assert layer.bias is not None
     return (in_float32(y) + jnp.broadcast_to(layer.bias[...], y.shape)).astype(y.dtype)
 

@@ -1,4 +1,4 @@
-"""Checks of the arguments of a model whose values are known; shapes and types are those that `Model` has checked."""
+"""Checks the values of a model's arguments, outside of `jax.jit`. `Model` has checked their shapes and types."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ def check(model: Any, inputs: Any, given: dict[str, Any], *, least: int = 1) -> 
     Args:
       model: the model.
       inputs: those of `Model.__call__` or, where the model is given one sample of each sequence, of `Model.step`.
-      given: lengths, mask, reset and rate, those that are given, as they are given.
+      given: those of lengths, mask, reset and rate that the caller passed, not yet broadcast.
       least: the least length of a sequence.
     """
     options, encoder, head = model.encoder.options, model.encoder.encoder, model.decoder

@@ -82,8 +82,8 @@ class Model(nnx.Module):
         options.
 
         Raises ValueError for arguments of a wrong shape or type, lengths outside 1..L, token ids outside the
-        vocabulary, rates that are negative or not finite, and sequences that are pooled and lack all samples. Where the
-        values are not known, as under `jax.jit`, the outputs of this call that depend on them are NaN.
+        vocabulary, rates that are negative or not finite, and pooled sequences whose samples are all missing. Under
+        `jax.jit`, where values cannot be checked, invalid ones make the outputs of their sequences NaN.
         """
         inputs, sequences = self._border(inputs, lengths=lengths, mask=mask, reset=reset, rate=rate)
         x, _ = self.encoder(inputs, sequences, train=train, key=key, dropout=dropout)
@@ -142,8 +142,8 @@ class Model(nnx.Module):
         self, state: State, inputs: Given, lengths: Given = None, **given: Any
     ) -> tuple[Float[Array, "B ..."], State]:
         """Processes L further samples in parallel, with the arguments of `__call__`; a sequence with length 0 keeps its
-        state. Returns the outputs given all samples so far (if there are none, those for zero features), and the next
-        state. ValueError as in `__call__`, and for a state of another batch size."""
+        state. Returns the outputs given all samples so far (before the first one, those for features of zero), and the
+        next state. ValueError as in `__call__`, and for a state of another batch size."""
         from s5jax.models import recurrent
 
         training = {name: given.pop(name) for name in ("train", "key", "dropout") if name in given}

@@ -43,8 +43,8 @@ class Options:
     mask_padding: bool = True
     """Keep padding out of the mixers and the batch statistics; otherwise, as published, only out of pooling."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the activations and of the products outside the mixers. With `bfloat16`, parameters, mixers and their
-    states, the statistics of norms, pooling, the head and the loss stay in float32."""
+    """With `bfloat16`, the activations and matrix products of blocks, outside the mixers, are in bfloat16. Parameters,
+    encoder, mixers and their states, statistics of norms, pooling, head and loss stay in float32."""
     remat: Literal["auto", "none", "pointwise", "full", "full_on_cpu"] = "auto"
     """What the backward pass recomputes in a block instead of storing it. `none`: what the mixer itself recomputes, as
     S5 does its states on a CPU; `pointwise`: all but the outputs of the mixer and of the dense layers (cheap); `full`:

@@ -29,7 +29,7 @@ def init_state(stack: Stack, batch: int, *, max_length: int | None = None) -> tu
 
 
 def check_state(state: Any, rows: Any) -> None:
-    """Raises ValueError if a state is not that of as many sequences."""
+    """Raises ValueError unless a state is that of `rows` sequences."""
     sizes = {leaf.shape[0] for leaf in jax.tree.leaves(state) if leaf.ndim}
     if sizes and rows not in sizes:
         raise ValueError(f"the state is that of a batch of {min(sizes)} sequences, the inputs are {rows}")
@@ -72,7 +72,8 @@ class Pooled(NamedTuple):
     """Features pooled so far. Sums are stored with their rounding errors, so that a mean does not drift."""
 
     total: Float[Array, "B H1"]
-    """The sum of each feature, or the features at the last step; and last the number of samples in the sum."""
+    """(B, H + 1). For the mean: the sum of each feature, then the number of samples. For `last`: the features at the
+    last sample; the last column has no meaning."""
     lost: Float[Array, "B H1"]
     """The rounding errors of `total`."""
 

@@ -11,7 +11,7 @@ Flags = Bool[Array, " B"] | None
 
 
 def valid_steps(lengths: Integer[Array, "*batch"], L: int) -> Bool[Array, "*batch {L}"]:
-    """True at the first `lengths` steps of each sequence; nowhere if there are not as many steps."""
+    """True at the first `lengths` steps of each sequence; all false if it is longer than L."""
     lengths = lengths.astype(jnp.int32)[..., None]  # a narrow integer type may not hold L
     steps = jax.lax.broadcasted_iota(jnp.int32, (*lengths.shape[:-1], L), lengths.ndim - 1)
     return (steps < lengths) & (lengths <= L)
@@ -55,8 +55,8 @@ def border(
     """The arguments of a mixer, as arrays of the shapes that `s5jax.mixers` gives, and x with zeros in the padding and
     at missing samples, so that NaN there has no effect.
 
-    ValueError for arguments of another type or shape, and for lengths outside 0..L. Where these are not known, as under
-    `jax.jit`, x is NaN in their sequences.
+    ValueError for arguments of another type or shape, and for lengths outside 0..L. Under `jax.jit`, where these cannot
+    be checked, x is NaN in their sequences.
     """
     B, L = time = x.shape[:2]
     if L == 0:
@@ -78,8 +78,8 @@ def border(
 
 
 def in_shape(name: str, value: Any, kind: Any, *shapes: tuple[Any, ...]) -> Array:
-    """An argument as an array of one of these shapes; of several axes, some may have the length 1 instead. ValueError,
-    which names it, if its type or its shape is another."""
+    """An argument as an array of one of these shapes; if a shape has several axes, axes of length 1 are broadcast.
+    ValueError, which names the argument, if its type or its shape is another."""
     value = jnp.asarray(value)
     if not jnp.issubdtype(value.dtype, kind) or jnp.iscomplexobj(value):
         words = {jnp.integer: "integers", jnp.bool_: "boolean", jnp.number: "real numbers"}[kind]
@@ -93,7 +93,7 @@ def in_shape(name: str, value: Any, kind: Any, *shapes: tuple[Any, ...]) -> Arra
 
 
 def known_rate(rate: Rate) -> Array:
-    """A rate, in floating point. ValueError where it is negative or not finite; NaN where its values are not known."""
+    """A rate, in floating point. ValueError if it is negative or not finite; under `jax.jit` it becomes NaN there."""
     rate = jnp.asarray(rate)
     rate = rate if jnp.issubdtype(rate.dtype, jnp.floating) else rate.astype(jnp.result_type(float))
     good = (rate >= 0) & jnp.isfinite(rate)
@@ -125,7 +125,7 @@ def end_before(reset: Bool[Array, "#B #L"] | None, lengths: Integer[Array, " B"]
 
 def gaps(rate: Rate | None, lengths: Integer[Array, " B"] | None) -> Rate:
     """The time before each sample in step sizes: the rate, (), (B,) or (B, L), default 1. If (B, L), 1 in padding. See
-    `known_rate` for rates that are not numbers of time."""
+    `known_rate` for invalid rates."""
     if rate is not None and lengths is not None and jnp.ndim(rate) == 2:
         rate = jnp.where(valid_steps(lengths, jnp.shape(rate)[1]), rate, 1)
     return 1.0 if rate is None else known_rate(rate)

@@ -1,4 +1,4 @@
-"""Functions that XLA does not divide among devices: kernels, and Fourier transforms."""
+"""Runs a function on each device's share of a batch: kernels and Fourier transforms, which XLA does not divide."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,10 +12,8 @@ AXIS = "data"
 
 
 def by_shares(function: Callable[..., Any], arguments: Sequence[Array], batch: int) -> Any:
-    """function(*arguments), where each device computes its share of the batch.
-
-    That holds under a mesh (`jax.set_mesh`) whose axis "data" divides the batch, and is `AxisType.Auto`; otherwise the
-    function is called as it is.
+    """function(*arguments), where each device computes its share of the batch, under a mesh (`jax.set_mesh`) whose axis
+    "data" is `AxisType.Auto` and has a size that divides the batch size. Otherwise the function is called as it is.
 
     Args:
       function: every result has the batch as its first axis.

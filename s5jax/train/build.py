@@ -72,7 +72,8 @@ class Experiment:
 
 
 def build(config: Config, task: Task) -> tuple[Experiment, TrainState]:
-    """The experiment of a config and its first state, on a CPU where jax has one: the same bits on every platform.
+    """The experiment of a config and its first state, built on the CPU if jax has a CPU backend, so that parameters do
+    not depend on the accelerator.
 
     Raises UserError if parts of the config do not fit each other or the task.
     """

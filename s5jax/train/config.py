@@ -154,13 +154,12 @@ class Train:
     """Start each batch from the state at the end of the one before, through which no gradient flows, and each epoch
     from a new state. Evaluation does the same. Only for tasks whose sequences are consecutive pieces of a text."""
     minutes: float = 0.0
-    """Minutes that a job has, from the program's start; before they are over the run saves its state and ends with the
-    exit status 0, and the same command goes on. It keeps 5 % of them, at most 30 s, and the time of its longest
-    evaluation so far. 0: no limit."""
+    """Time limit, from the program's start: the run saves its state and ends with exit status 0, and the same command
+    goes on. It stops early enough for its longest evaluation so far, plus 5 % of the limit (at most 30 s). 0: none."""
     matmul_precision: Literal["default", "high", "highest"] = "default"
     """Precision of matrix products in float32, as in `jax.default_matmul_precision`: on a CPU all three are float32; on
-    a GPU `default` is TF32 and `highest` float32; on a TPU they take one, three or six passes in bfloat16. `default`
-    leaves what jax itself is set to."""
+    a GPU `default` and `high` are TF32, and `highest` float32; on a TPU they take one, three or six passes in
+    bfloat16. `default` leaves what jax itself is set to."""
     resident_gib: float = 8.0
     """Splits whose inputs take at most this many GiB are kept on every device; larger ones are streamed from disk."""
 

@@ -42,7 +42,7 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
     Raises:
       UserError: the workdir is another config's, or the config cannot be run.
       Diverged: the loss or gradient is NaN or infinite; earlier checkpoints are kept.
-      Interrupted: SIGTERM or SIGINT came, or `train.minutes` are over (signum 0); the state was saved.
+      Interrupted: SIGTERM or SIGINT came, or `train.minutes` are nearly over (signum 0); the state was saved.
     """
     started = time.perf_counter() if started is None else started
     with contextlib.ExitStack() as stack:
@@ -89,7 +89,7 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
             + (f"; resuming after step {step}" if step else "")
         )
         chosen = ", ".join(f"{name} {value}" for name, value in run.pop("chosen").items())
-        writer.say(f"for this platform: {chosen}")
+        writer.say(f"auto is {chosen}")
         writer.say(f"data: {data['origin']}") if data and "origin" in data else None
 
         def measure(state: Any, split: str) -> dict[str, float]:
@@ -119,14 +119,14 @@ def train(config: Config, workdir: pathlib.Path, started: float | None = None) -
 
         def late() -> bool:
             """Whether `train.minutes` are nearly over, or would be after another pause like the longest. Before there
-            was one, a batch of an evaluation is taken to cost a training step."""
+            was one, a batch of an evaluation is assumed to cost a training step."""
             seconds, now = 60 * config.train.minutes, time.perf_counter()
             pause = progress["longest_pause"] or batches_of_evaluation * (now - lap) / max(1, step - lap_step)
             return 0 < seconds < now - started + pause + min(30.0, 0.05 * seconds)
 
         def interrupt() -> NoReturn:
             checkpoints.wait()
-            why = signal.Signals(signals[0]).name if signals else f"{config.train.minutes:g} minutes are over"
+            why = signal.Signals(signals[0]).name if signals else f"{config.train.minutes:g} minutes are nearly over"
             text = f"{why}: saved after step {step}; the same command goes on from there"
             raise Interrupted(signals[0] if signals else 0, text)
 

@@ -170,7 +170,7 @@ class Program:
 
     @contextlib.contextmanager
     def here(self) -> Iterator[None]:
-        """Where the jitted functions are called: their mesh, and the precision of their products."""
+        """The context in which to call the jitted functions: their mesh, and the precision of matrix products."""
         precision = self.experiment.config.train.matmul_precision
         with contextlib.ExitStack() as stack:
             stack.enter_context(jax.set_mesh(self.mesh))

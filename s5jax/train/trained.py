@@ -154,10 +154,9 @@ def load_language_model(workdir: pathlib.Path | str, which: Which = "best") -> L
       UserError: there is no run in this directory, no such checkpoint, it is not a language model, or is not causal.
     """
     run = load_run(workdir, which)
-    if not run.facts:
-        raise UserError(f"{workdir} has no data.json, in which the run of a language model keeps its vocabulary")
     if "num_tokens" not in run.facts:
-        raise UserError(f"{workdir} does not hold a language model: its task is {run.config.task.name}")
+        lost = "" if run.facts else ", or its data.json was removed"
+        raise UserError(f"{workdir} does not hold a language model{lost}: its task is {run.config.task.name}")
     return LanguageModel(run.model, run.facts)
 
 

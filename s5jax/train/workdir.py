@@ -152,7 +152,7 @@ def describe_run(workdir: pathlib.Path, config: Config, params: Any, sizes: Any,
     """Writes run.json: what the run was started with and, under `resumed`, when it went on and what had changed then.
 
     Returns it, and as `changed` what has changed since the start and may change results: the names of foreign modules,
-    and the number of cores; and as `chosen` what "auto" is on this platform.
+    and the number of cores; and as `chosen` what "auto" is on this platform (`remat` and `unroll`: what is used).
     """
     path, code = workdir / "run.json", {}
     if config.foreign_modules:

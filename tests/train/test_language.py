@@ -274,5 +274,5 @@ def test_bytes_cut_within_a_character_are_shown_in_the_end():
 def test_a_language_model_without_its_vocabulary(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path / "run")
     (tmp_path / "run/data.json").unlink()
-    with pytest.raises(UserError, match=r"run has no data\.json, in which the run of a language model keeps its voc"):
+    with pytest.raises(UserError, match=r"does not hold a language model, or its data\.json was removed"):
         trained.load_language_model(tmp_path / "run")

@@ -121,14 +121,14 @@ def test_stopped_by_the_time_budget(uninterrupted, tmp_path):
     done = subprocess.run(command, cwd=tiny.ROOT, env=tiny.ENVIRONMENT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stderr == ""
     assert done.stdout.splitlines()[-1] == (
-        "0.001 minutes are over: saved after step 1; the same command goes on from there"
+        "0.001 minutes are nearly over: saved after step 1; the same command goes on from there"
     )
     config, stops = tiny.config(*LONGER, "--config.train.minutes=60"), []
     for spent in (LATE, LATE - 6.0, 0.0):
         try:
             loop.train(config, tmp_path, time.perf_counter() - spent)
         except loop.Interrupted as stop:
-            stops.append(int(str(stop).removeprefix("60 minutes are over: saved after step ").partition(";")[0]))
+            stops.append(int(str(stop).removeprefix("60 minutes are nearly over: saved after step ").partition(";")[0]))
     assert stops[0] == 2 and stops == sorted(stops)
     assert_same_run(uninterrupted, tmp_path)
 
@@ -160,7 +160,7 @@ def test_an_evaluation_that_would_not_end_in_time_is_not_begun(tmp_path, monkeyp
     ends, spent = [], []
     for _ in range(3):
         begin = now[0]
-        with pytest.raises(loop.Interrupted, match="60 minutes are over: saved after step") as stop:
+        with pytest.raises(loop.Interrupted, match="60 minutes are nearly over: saved after step") as stop:
             loop.train(config, tmp_path, begin)
         ends.append(int(str(stop.value).partition("step ")[2].partition(";")[0]))
         spent.append(round((now[0] - begin) / 60))
@@ -198,7 +198,7 @@ def test_a_run_that_ends_late_leaves_its_last_evaluation_to_the_next_command(tmp
         return evaluate(program, state, split, **given)
 
     monkeypatch.setattr(loop.Program, "evaluate", slow)
-    with pytest.raises(loop.Interrupted, match="60 minutes are over: saved after step 3"):
+    with pytest.raises(loop.Interrupted, match="60 minutes are nearly over: saved after step 3"):
         loop.train(config, tmp_path)
     assert not (tmp_path / "result.json").exists()
     assert loop.train(config, tmp_path)["steps"] == 3
