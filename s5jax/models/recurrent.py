@@ -72,8 +72,7 @@ class Pooled(NamedTuple):
     """Features pooled so far. Sums are stored with their rounding errors, so that a mean does not drift."""
 
     total: Float[Array, "B H1"]
-    """(B, H + 1). For the mean: the sum of each feature, then the number of samples. For `last`: the features at the
-    last sample; the last column has no meaning."""
+    """(B, H + 1): the sum of each feature, or the features at the last sample; then the number of samples."""
     lost: Float[Array, "B H1"]
     """The rounding errors of `total`."""
 
@@ -87,7 +86,7 @@ class Pooled(NamedTuple):
         count = counted.sum(1, dtype=jnp.int32).astype(x.dtype)
         if pooling == "last":
             read = jnp.where(count > 0, pool(x, "last", counted[..., 0]), total[:, :-1])
-            return read, Pooled(jnp.concatenate([read, count], 1), lost)
+            return read, Pooled(jnp.concatenate([read, total[:, -1:] + count], 1), lost)
         # Compensated summation (Kahan 1965).
         added = jnp.concatenate([jnp.sum(jnp.where(counted, x, 0), 1), count], 1) - lost
         new = total + added
