@@ -52,7 +52,7 @@ def test_rates_in_the_padding_do_not_matter_where_padding_enters():
 @pytest.mark.parametrize("shape", [(B, 1), (B, B)])
 def test_a_step_takes_one_rate_for_a_sequence(shape):
     model = build("s5")
-    with pytest.raises(ValueError, match=r"a step takes a rate \(\) or \(B,\)"):
+    with pytest.raises(ValueError, match=r"rate must have the shape \(\) or \(3,\), got"):
         model.step(model.init_state(B), values(B, 2), rate=jnp.ones(shape))
 
 

@@ -89,7 +89,9 @@ def test_each_recipe_with_each_model_can_be_traced(recipe, model):
     experiment, state = build_experiment(config, task)
     program = Program(experiment)
     (feed,) = program.feeder.feeds("train", [np.arange(4, dtype=np.int32)])
-    after, metrics = jax.eval_shape(lambda s: program.step(s, feed, 0), state)
+    with program.here():
+        given = (state, (feed.examples, feed.places), experiment.hyper(0))
+        after, metrics = jax.eval_shape(program.step_at(feed.length), *given)
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
     assert metrics["loss"][0].shape == ()
 
