@@ -348,7 +348,11 @@ def test_what_a_run_was_started_with_stays_written_down(tmp_path, monkeypatch):
     monkeypatch.setattr(workdir, "_git_commit", lambda: next(commits))
     for _ in range(4):
         run = workdir.describe_run(tmp_path, tiny.config(), {}, {}, 1)
-    assert run.pop("changed") == [] and run.pop("chosen") == run["auto"] and run == workdir.read_json(tmp_path / "run.json")
+    assert (
+        run.pop("changed") == []
+        and run.pop("chosen") == run["auto"]
+        and run == workdir.read_json(tmp_path / "run.json")
+    )
     assert run["git_commit"] == "a"
     assert [resumed.get("git_commit") for resumed in run["resumed"]] == ["b", "b", None]
     assert all("started" in resumed and "device" not in resumed for resumed in run["resumed"])

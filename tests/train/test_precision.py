@@ -123,7 +123,7 @@ def test_parameters_in_bfloat16_are_refused():
         s5.apply(params, values(2, 9, 4))
 
 
-@pytest.mark.parametrize("precision", ["high", "highest"])
+@pytest.mark.parametrize("precision", [pytest.param("high", marks=pytest.mark.slow), "highest"])
 def test_the_precision_of_products_is_that_of_the_config(precision):
     """In the compiled training step; a CPU does not tell one from the other."""
     config = tiny.config(f"--config.train.matmul_precision={precision}")

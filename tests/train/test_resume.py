@@ -133,6 +133,7 @@ def test_stopped_by_the_time_budget(uninterrupted, tmp_path):
     assert_same_run(uninterrupted, tmp_path)
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_would_not_end_in_time_is_not_begun(tmp_path, monkeypatch):
     """A step takes a minute and an evaluation, every 35 steps, half an hour: known after the first one, in a later
     command too."""
@@ -187,6 +188,7 @@ def test_what_a_run_of_an_earlier_commit_lacks(tmp_path, monkeypatch):
     assert loop.train(config, tmp_path)["steps"] == 20
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_late_leaves_its_last_evaluation_to_the_next_command(tmp_path, monkeypatch):
     config = tiny.config("--config.train.steps=3", "--config.train.warmup_steps=1", "--config.train.minutes=60")
     now, clock = [0.0], time.perf_counter
