@@ -5,7 +5,8 @@
     python -m benchmarks.h100 image --config.model.remat=pointwise --config.model.unroll=false
 
 XLA can compile for a GPU from a description alone. That needs jax's CUDA plugin, in the version of jax, but no CUDA
-toolkit and no driver. Use an environment of its own: with the plugin, jax looks for a GPU when it starts.
+toolkit and no driver (tried with jax 0.12). Use an environment of its own: with the plugin, jax looks for a GPU when it
+starts.
 
     pip install -r requirements.txt
     version=$(python -c 'import jax; print(jax.__version__)')
@@ -19,6 +20,7 @@ caches can make it shorter, and each iteration of a loop costs a launch from the
 import argparse
 import contextlib
 import dataclasses
+import importlib
 import json
 import os
 import sys
@@ -118,8 +120,9 @@ def compile_for_h100(
 @contextlib.contextmanager
 def _as_if_on_gpus() -> Iterator[None]:
     import jax
-    from jax._src.pallas.triton import gpu_info  # what Pallas asks of the GPU that it lowers a kernel for
 
+    # What Pallas asks of the GPU that it lowers a kernel for.
+    gpu_info = importlib.import_module("jax._src.pallas.triton.gpu_info")
     information = gpu_info._get_gpu_info_impl(gpu_info.GpuVersion.H100)
     with (
         mock.patch.object(jax, "default_backend", return_value="gpu"),
