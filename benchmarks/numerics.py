@@ -1,6 +1,5 @@
 """Measures the error of this device against float64 on the CPU, and compares its first losses with the CPU's."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -116,7 +115,7 @@ def first_losses(name: str, device: Any) -> np.ndarray:
     case = cases.build(name, 4)
     side = cases.ours(case)
     with jax.default_device(device):
-        step = jax.jit(functools.partial(side.train), donate_argnums=0)
+        step = jax.jit(side.train, donate_argnums=0)
         state, batch = jax.device_put((jax.tree.map(jnp.copy, side.state), side.batch), device)
         losses = []
         for _ in range(STEPS):

@@ -82,6 +82,8 @@ def main() -> int:
     try:
         if arguments.out:
             check(arguments.out)
+        if overrides and not (arguments.parts and {*arguments.parts} <= {*cases.CASES}):
+            raise UserError(f"{overrides[0]} is for recipes only: name those to measure, {', '.join(cases.CASES)}")
         start = {"start": epoch.seconds_to_first_step()} if "start" in arguments.parts else {}
         on_cpu = jax.default_backend() == "cpu"
         chosen = [name for name in parts if name in (arguments.parts or (ON_CPU if on_cpu else ON_GPU))]

@@ -159,7 +159,7 @@ class Task:
             check_range(f"{where}: sequence length", lengths, 1, self.length, "length")
         if split.mask is not None and not self.per_step:
             some = "all samples of some sequences are missing, and nothing is left to pool"
-            _require(_counted_of_last(split, self.length).any(-1).all(), where, some)
+            _require(counted_of_last(split, self.length).any(-1).all(), where, some)
         # Floats must be finite, except missing inputs, labels of weight 0, and rates after the end of a sequence.
         counted: dict[str, Any] = {
             "inputs": ... if split.mask is None else ~split.mask,
@@ -173,7 +173,7 @@ class Task:
         _require(weights is None or (weights >= 0).all(), where, "some weights are negative")
 
 
-def _counted_of_last(split: Split, L: int) -> np.ndarray:
+def counted_of_last(split: Split, L: int) -> np.ndarray:
     """True at samples of the last sequence of each row that are not missing, see `Sequences.counted_of_last`."""
     steps, mask = np.arange(L), np.asarray(split.mask)
     valid = np.broadcast_to(True if split.lengths is None else steps < split.lengths[..., None], mask.shape)

@@ -3,10 +3,8 @@
 import dataclasses
 from typing import Any, Literal
 
-import numpy as np
-
 from s5jax import mixers
-from s5jax.data.task import Task
+from s5jax.data.task import Task, counted_of_last
 from s5jax.evaluators import Context
 
 
@@ -39,11 +37,9 @@ def check_stride(config: Any, task: Task, split: str, stride: int) -> None:
     for name in ("rate", "reset", *(("weights",) if task.per_step else ())):
         if name in task.splits[split].arrays:
             raise ValueError(f"stride {stride} does not fit task {task.name}, which has a {name} for each step")
-    mask, lengths = task.splits[split].mask, task.splits[split].lengths
-    if mask is not None and not task.per_step:
-        valid = True if lengths is None else np.arange(task.length) < lengths[..., None]
-        if not (~mask & valid)[..., ::stride].any(-1).all():
-            raise ValueError(f"stride {stride} leaves nothing of some sequences: all other samples are missing")
+    pooled = task.splits[split].mask is not None and not task.per_step
+    if pooled and not counted_of_last(task.splits[split], task.length)[..., ::stride].any(-1).all():
+        raise ValueError(f"stride {stride} leaves nothing of some sequences: all other samples are missing")
     for mixer in config.mixers.values():
         try:
             mixers.check(mixers.find(mixer.module), mixer.options, rate=stride)

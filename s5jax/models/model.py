@@ -94,7 +94,7 @@ class Model(nnx.Module):
         length of a sequence. Rates that are invalid, which not every mixer notices, become NaN."""
         given = {name: value for name, value in given.items() if value is not None}
         documents, options, encoder = self.decoder.documents, self.encoder.options, self.encoder.encoder
-        tokens, known = options.encoder != "dense", (inputs, dict(given))
+        tokens, known = options.encoder != "dense", (inputs, given)
         size = encoder.num_embeddings if options.encoder == "embedding" else encoder.in_features
         inputs, axes = jnp.asarray(inputs), ["B", *["2"] * (documents - 1), *["L"] * steps, *[str(size)] * (not tokens)]
         fits = [axis in ("B", "L", str(n)) for axis, n in zip(axes, inputs.shape, strict=False)]

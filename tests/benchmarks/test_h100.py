@@ -1,8 +1,8 @@
 """What the training steps launch and move on an H100, and that several GPUs share what one does."""
 
-import importlib.util
 import json
 import pathlib
+import pkgutil
 import re
 import subprocess
 import sys
@@ -11,7 +11,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 NEEDS = "the plugin of jax for CUDA is not installed; benchmarks/h100.py says how"
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax_cuda13_plugin") is None, reason=f"not run: {NEEDS}")
+PLUGINS = [m.name for m in pkgutil.iter_modules() if re.fullmatch(r"jax_cuda\d*_plugin", m.name)]  # of any CUDA
+pytestmark = pytest.mark.skipif(not PLUGINS, reason=f"not run: {NEEDS}")
 
 LIMITS = {
     "image": (350, 40),
@@ -19,7 +20,7 @@ LIMITS = {
     "listops": (400, 23),
     "pathfinder": (350, 25),
     "pathx": (350, 145),
-    "s4d": (550, 54),
+    "s4d": (550, 53),  # 45 GB were aimed at
 }
 """Launches, and GB moved, of a training step with the recipe's batch size."""
 
