@@ -16,9 +16,9 @@ from s5jax.ssm.shares import by_shares
 
 
 def convolve(
-    u: Float[Array, "*batch L H"], K: Float[Array, "directions H L"], *, skip_current: bool = True, plain: bool = False
+    u: Float[Array, "*batch L H"], K: Float[Array, "directions H K"], *, skip_current: bool = True, plain: bool = False
 ) -> Float[Array, "*batch L H"]:
-    """y (..., L, H), of K's dtype, from one kernel per feature.
+    """y (..., L, H), of K's dtype, from one kernel per feature, of L lags or, with one direction, of at most L.
 
     With one direction y_k = sum_l K[0]_l u_{k-l}. With two, the sum also has K[1]_l u_{k+l+1}, as published for S4, or,
     without `skip_current`, K[1]_l u_{k+l}, as published for S5.

@@ -1,7 +1,6 @@
 """The contract of the mixers: what holds for every one of them.
 
-A new mixer `s5jax/mixers/<name>.py` needs a case in CASES, and a reference in float64 NumPy: a linear one in `dense`,
-another one in `attention_reference` or beside it (see `reference`).
+A new mixer `s5jax/mixers/<name>.py` needs a file `contract/<name>.py` with its cases and a reference in float64 NumPy.
 
 Tolerances are relative, in the norm of a whole array: 1e-5 for outputs and 1e-4 for gradients in float32, 1e-10 and
 1e-8 in float64.
@@ -13,7 +12,6 @@ import functools
 import pathlib
 import re
 
-import attention_reference
 import dense
 import hypothesis
 import jax
@@ -22,52 +20,12 @@ import jaxtyping
 import numpy as np
 import pytest
 import scipy.linalg
+from contract import CASES, FILES
 from everyday import variants
 from hypothesis import strategies
 from numerics import relative_error
 
 from s5jax import mixers
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    mixer: str
-    options: dict = dataclasses.field(default_factory=dict)
-    main: bool = False  # takes part in every test of the everyday suite; other cases in a few of them
-    values: float = 1e-5
-    """Tolerance of outputs in float32. 1e-4 for DSS, whose modes cancel in their sum: it is a thousandth of a term."""
-
-
-CASES = {
-    "s5": Case("s5", main=True),
-    "s5_two": Case("s5", {"bidirectional": True}, main=True),
-    "s5_two_in_one_C": Case("s5", {"bidirectional": True, "C_init": "complex_normal"}),
-    "s5_bilinear": Case("s5", {"discretization": "bilinear"}),
-    "s5_whole": Case("s5", {"conj_sym": False, "clip_eigs": True}),
-    "s5_plain": Case("s5", {"scan_method": "plain"}),
-    "s5_ptd": Case("s5", {"init": "ptd-conjugate"}),
-    "s4d": Case("s4d", main=True),
-    "s4d_two": Case("s4d", {"bidirectional": True}, main=True),
-    "s4d_two_scan": Case("s4d", {"bidirectional": True, "mode": "scan", "backward_skips_current": False}),
-    "s4d_scan": Case("s4d", {"mode": "scan"}),
-    "s4d_legs": Case("s4d", {"init": "legs"}),
-    "s4d_ptd": Case("s4d", {"init": "ptd-conjugate"}),
-    "s4d_inv_bilinear": Case("s4d", {"init": "inv", "discretization": "bilinear"}),
-    "s4d_real_bilinear": Case("s4d", {"init": "real", "discretization": "bilinear", "B_init": "random"}),
-    "s4d_dss": Case("s4d", {"discretization": "dss", "dss_length": 20, "dt_per_state": True}, values=1e-4),
-    "s4": Case("s4", {"rank": 2}, main=True),
-    "s4_two": Case("s4", {"rank": 2, "bidirectional": True}),
-    "s4_two_current": Case("s4", {"bidirectional": True, "backward_skips_current": False}),
-    "s4_legt": Case("s4", {"init": "legt", "rank": 2}),
-    "s4_fout": Case("s4", {"init": "fout", "rank": 2}),
-    "s4_legs_fout": Case("s4", {"init": "legs_fout", "rank": 2}),
-    "lru": Case("lru", main=True),
-    "lru_two": Case("lru", {"bidirectional": True}),
-    "attention": Case("attention", {"heads": 1}, main=True),
-    "attention_two": Case("attention", {"heads": 2, "causal": False, "positions": "none"}, main=True),
-    "attention_window": Case("attention", {"heads": 1, "window": 5}),
-    "attention_learned": Case("attention", {"heads": 2, "positions": "learned", "bias": False}),
-}
 
 H, L = 2, 65
 LONG = 63 * L
@@ -99,10 +57,15 @@ def can(name, words):
         "reset": lambda: able(name, "RESET"),
         "state": lambda: able(name, "CAUSAL") and is_linear(CASES[name]),
         "lengths": lambda: True,
-        "plain": lambda: "scan_method" in {field.name for field in dataclasses.fields(mixer_of(name).Options)},
         "transfer_function": lambda: hasattr(mixer_of(name), "transfer_function"),
     }
     return all(declared[word]() for word in words.split())
+
+
+def plain(name):
+    """The options with which a mixer has derivatives in forward mode, if it needs any."""
+    fields = {field.name for field in dataclasses.fields(mixer_of(name).Options)}
+    return dict.fromkeys(fields & {"scan_method", "conv_method"}, "plain")
 
 
 def is_two(case):
@@ -110,7 +73,7 @@ def is_two(case):
 
 
 def is_linear(case):
-    return case.mixer in dense.SYSTEMS
+    return case.linear
 
 
 every_case = cases()
@@ -163,10 +126,7 @@ def able(name, ability):
 
 def reference(name, params, options):
     """A system with `run_batch`, see `dense.System`."""
-    mixer = CASES[name].mixer
-    if mixer == "attention":
-        return attention_reference.system(params, options)
-    return dense.system(mixer, params, options)
+    return FILES[CASES[name].mixer].system(params, options)
 
 
 @contextlib.contextmanager
@@ -176,7 +136,7 @@ def computing_in(precision):
 
 
 def tolerances(name, precision):
-    return (1e-10, 1e-8) if precision == FLOAT64 else (CASES[name].values, 1e-4)
+    return (1e-10, 1e-8) if precision == FLOAT64 else (CASES[name].values, CASES[name].gradients)
 
 
 # --- arguments ---
@@ -405,7 +365,7 @@ def test_every_mixer_has_a_case():
     folder = pathlib.Path(mixers.__file__).parent
     names = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")}
     missing = names - {case.mixer for case in CASES.values()}
-    assert not missing, f"mixers without a case in CASES of {__file__}: {', '.join(sorted(missing))}"
+    assert not missing, f"mixers without a case in tests/mixers/contract: {', '.join(sorted(missing))}"
 
 
 @every_case
@@ -730,9 +690,9 @@ def test_long_sequences(name):
     "only",
     [pytest.param(("lengths", "one_rate"), id="plain"), pytest.param(ALL, id="all", marks=pytest.mark.slow)],
 )
-@cases(is_linear, everyday=("s5",), takes="plain")
+@cases(everyday=("s5",))
 def test_forward_mode_works_with_the_plain_method(name, only):
-    mixer, params, options = make(name, precision=FLOAT64, scan_method="plain")
+    mixer, params, options = make(name, precision=FLOAT64, **plain(name))
     arguments = filled(arguments_of(name, [17, 8, 1], 17, FLOAT64, only), 0.0)
     inputs = {**params, **{n: v for n, v in arguments.items() if n in DIFFERENTIABLE}}
     along = {n: draw(*v.shape, seed=5, dtype=np.float64) for n, v in inputs.items()}
