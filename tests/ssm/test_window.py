@@ -69,7 +69,11 @@ def test_a_missing_sample_and_a_reset():
         for k in range(L):
             mask = np.full(B, k == 2)
             y, state = window.step(
-                jnp.asarray(K), state, jnp.asarray(u[:, k] + 7.0 * (k == 2)), mask=mask, reset=flags & (k == 5)
+                jnp.asarray(K),
+                state,
+                jnp.asarray(u[:, k] + 7.0 * (k == 2)),
+                mask=jnp.asarray(mask),
+                reset=jnp.asarray(flags & (k == 5)),
             )
     assert relative_error(y[0], loop(K, u)[0, -1]) < 1e-12
     assert relative_error(y[1], loop(K, u[:, 5:])[1, -1]) < 1e-12
