@@ -121,11 +121,14 @@ def compile_for_h100(
 def _as_if_on_gpus() -> Iterator[None]:
     import jax
 
+    from s5jax.ssm import scan_kernel
+
     # What Pallas asks of the GPU that it lowers a kernel for.
     gpu_info = importlib.import_module("jax._src.pallas.triton.gpu_info")
     information = gpu_info._get_gpu_info_impl(gpu_info.GpuVersion.H100)
     with (
         mock.patch.object(jax, "default_backend", return_value="gpu"),
+        mock.patch.object(scan_kernel, "compiles", return_value=True),
         mock.patch.dict(gpu_info.registry, {"cpu": lambda: information}),
     ):
         yield

@@ -1,4 +1,5 @@
-"""The parts of the methods "chunked", "associative" and "plain" that are not in `scan`, on packed arrays."""
+"""The parts of "chunked", "associative" and "plain" that are not in `scan`, on packed arrays, and the choice of a
+method on accelerators."""
 
 from typing import Any
 
@@ -10,13 +11,18 @@ from jaxtyping import Array, Float
 from s5jax.ssm.scan import element, multiply, pack, unpack
 
 
-def choose_for_symbols(method: str, N: Any, L: Any) -> str:
-    """`scan.choose` for symbolic N or L. Raises ValueError if the method cannot compute them."""
+def choose(method: str, N: Any, L: Any) -> str:
+    """`scan.choose` on accelerators, and for symbolic N or L. ValueError if the method cannot compute these."""
+    platform, symbolic = jax.default_backend(), is_symbolic_dim(N) or is_symbolic_dim(L)
+    if method == "auto" and (symbolic or platform == "cpu"):
+        return "sequential" if is_symbolic_dim(L) or platform == "cpu" else "associative"
     if method == "auto":
-        return "sequential" if is_symbolic_dim(L) or jax.default_backend() == "cpu" else "associative"
+        from s5jax.ssm import scan_kernel
+
+        return "chunked" if platform != "gpu" else "kernel" if scan_kernel.compiles() else "associative"
     if is_symbolic_dim(L) and method not in ("sequential", "plain"):
         raise ValueError(f'a symbolic length needs the scan method "sequential" or "plain", not {method!r}')
-    if method == "kernel":
+    if symbolic and method == "kernel":
         raise ValueError('a symbolic batch needs another scan method than "kernel"')
     return method
 

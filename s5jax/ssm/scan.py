@@ -8,7 +8,7 @@
 - "plain" is a `jax.lax.scan` without a custom gradient rule, and the only method that supports forward mode
   (`jax.jvp`, `jax.linearize`); the others raise TypeError. `jax.jvp` of `jax.grad` works with all of them.
 - "kernel" is a GPU kernel (`scan_kernel`): each direction reads its inputs once or twice, and writes its states once.
-- "auto" is "sequential" on a CPU, "kernel" on a GPU, and "chunked" elsewhere.
+- "auto": "sequential" on a CPU; "kernel" on a GPU, or "associative" where it does not compile; "chunked" elsewhere.
 
 The adjoint of the recurrence is the reversed recurrence, so that the backward pass needs only a and the states. States
 are real arrays, packed as (..., K, P): K = 2 holds the real and the imaginary part, K = 1 a real state.
@@ -31,13 +31,11 @@ Method = Literal["auto", "sequential", "chunked", "associative", "kernel", "plai
 def choose(method: str, N: Any, L: Any) -> str:
     """Resolves "auto" for N sequences of length L, which may be symbolic under `jax.export`. On a CPU a loop iteration
     has little overhead ("Methods" in results/benchmark-cpu.md)."""
-    if is_symbolic_dim(N) or is_symbolic_dim(L):
-        from s5jax.ssm.other_scans import choose_for_symbols
+    if is_symbolic_dim(N) or is_symbolic_dim(L) or (method == "auto" and jax.default_backend() != "cpu"):
+        from s5jax.ssm import other_scans
 
-        return choose_for_symbols(method, N, L)
-    if method == "auto":
-        return {"cpu": "sequential", "gpu": "kernel"}.get(jax.default_backend(), "chunked")
-    return method
+        return other_scans.choose(method, N, L)
+    return "sequential" if method == "auto" else method
 
 
 def states(

@@ -38,6 +38,18 @@ Parts = list[Array]
 warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)  # when it is lowered
 
 
+@functools.cache
+def compiles() -> bool:
+    """Whether the kernel can be compiled for the default device, tried once with one small sequence."""
+    a, b, start = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 1, 2, 1), (1, 2, 1, 2, 1), (1, 1, 2, 1)))
+    try:
+        jax.jit(functools.partial(run, reverse=(False,))).lower(a, b, start).compile()
+    except Exception as error:  # of whatever kind: the kernel language has no promise of what it raises
+        print(f"the scan kernel cannot be compiled here, so scan_method auto is associative: {error!r}"[:200])
+        return False
+    return True
+
+
 def run(
     a: Float[Array, "n l K P"],
     b: Float[Array, "N L d K P"],

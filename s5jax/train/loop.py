@@ -209,24 +209,27 @@ def _order(experiment: Experiment, bucket: np.ndarray | None, step: int) -> Iter
 
 
 class _Window:
-    """Training metrics since the last report, read one step late so that the device never waits for us."""
+    """Training metrics since the last report. They stay on the device until they are asked for, 100 steps at most, and
+    the device is never more than two steps behind."""
 
     def __init__(self, sums: dict[str, list[float]]):
         self._sums = sums
-        self._unread: tuple[int, Metrics] = 0, {}
+        self._unread: list[tuple[int, Metrics]] = []
 
     def add(self, step: int, metrics: Metrics) -> None:
-        self.read()
-        self._unread = step, metrics
+        jax.block_until_ready(self._unread[-1:])
+        self._unread.append((step, metrics))
+        if len(self._unread) == 100:
+            self.read()
 
     def read(self) -> dict[str, list[float]]:
         """The sum and the weight of each metric so far."""
-        step, metrics = self._unread
-        self._unread = step, {}
-        for name, (value, weight) in jax.device_get(metrics).items():
-            _check_finite(step, {f"train/{name}": float(value)})
-            total, total_weight = self._sums.get(f"train/{name}", [0.0, 0.0])
-            self._sums[f"train/{name}"] = [total + float(value), total_weight + float(weight)]
+        unread, self._unread = self._unread, []
+        for step, metrics in jax.device_get(unread):
+            for name, (value, weight) in metrics.items():
+                _check_finite(step, {f"train/{name}": float(value)})
+                total, total_weight = self._sums.get(f"train/{name}", [0.0, 0.0])
+                self._sums[f"train/{name}"] = [total + float(value), total_weight + float(weight)]
         return self._sums
 
     def take_means(self) -> dict[str, float]:

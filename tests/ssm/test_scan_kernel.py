@@ -76,6 +76,29 @@ def test_pieces_fill_a_gpu_and_are_not_too_short():
     assert scan_kernel._pieces(40, 1) == scan_kernel._pieces(1, 1) == scan_kernel._pieces(10_000, 5_000) == 1
 
 
+@pytest.fixture
+def on_a_gpu(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    scan_kernel.compiles.cache_clear()
+    yield
+    scan_kernel.compiles.cache_clear()
+
+
+def test_auto_is_the_kernel_where_it_compiles_and_otherwise_associative(on_a_gpu, monkeypatch, capsys):
+    interpreted = functools.partial(scan_kernel.pl.pallas_call, interpret=True)
+    monkeypatch.setattr(scan_kernel, "_call", interpreted)
+    assert scan.choose("auto", 2, 9) == "kernel"
+
+    def refused(*_, **__):
+        raise NotImplementedError("no such GPU")
+
+    scan_kernel.compiles.cache_clear()
+    monkeypatch.setattr(scan_kernel, "_call", refused)
+    assert scan.choose("auto", 2, 9) == scan.choose("auto", 3, 9) == "associative"
+    assert capsys.readouterr().out.count("\n") == 1  # said once
+    assert scan.choose("kernel", 2, 9) == "kernel"  # what is asked for is not replaced
+
+
 def drawn(rng, *shape):
     return jnp.asarray(rng.normal(size=shape), jnp.float32)
 

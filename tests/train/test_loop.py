@@ -2,6 +2,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import traceback
 
 import jax
 import numpy as np
@@ -183,6 +184,45 @@ def test_what_is_no_directory_cannot_be_a_workdir(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is not a directory"):
         loop.train(tiny.config(), tmp_path / "file")
+
+
+def test_the_device_is_asked_for_numbers_once_a_report(without_model, tmp_path, monkeypatch):
+    """All transfers from a device to the host: those of `jax.device_get`, and others, such as by `float(x)`."""
+    asked, others, inside, good = [], [], [], jax.device_get
+    to_host = jax._src.array.ArrayImpl._value
+
+    def device_get(tree):
+        inside.append(tree)
+        if isinstance(tree, list) and tree:  # not a state to be saved
+            asked.append("evaluation" if isinstance(tree[0], dict) else [step for step, _ in tree])
+        got = good(tree)
+        inside.pop()
+        return got
+
+    def value(self):
+        if not inside and "checkpoint" not in "".join(frame.filename for frame in traceback.extract_stack()):
+            others.append(self.shape)
+        return to_host.__get__(self)
+
+    monkeypatch.setattr(jax, "device_get", device_get)
+    monkeypatch.setattr(jax._src.array.ArrayImpl, "_value", property(value))
+    started = []
+
+    def step(self, *given):
+        if not started:
+            others.clear()  # what building the model and the orders of examples took
+        started.append(1)
+        return good_step(self, *given)
+
+    good_step = program.Program.step
+    monkeypatch.setattr(program.Program, "step", step)
+    loop.train(tiny.config("--config.train.eval_every_steps=38"), tmp_path)
+    read = [steps for steps in asked if isinstance(steps, list)]
+    reports = [list(range(k - 3, k + 1)) for k in range(4, tiny.STEPS + 1, 4)]
+    reports[9:10] = [[37, 38], [39, 40]]  # before the evaluation
+    reports[:1] = [[1], [2, 3, 4]]  # the time to the first step is told
+    assert read == reports and asked.count("evaluation") == 3  # the test split, too
+    assert others == []
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_good(without_model, tmp_path, monkeypatch):
