@@ -16,12 +16,12 @@ import tqdm
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # benchmarks/ is no part of the package
 
-from benchmarks import cases, epoch, lengths, loop_cost, measure, methods, numerics, recipes, recurrent
+from benchmarks import cases, epoch, lengths, loop_cost, measure, methods, mixers, numerics, recipes, recurrent
 from s5jax.train import launch
 from s5jax.train.config import UserError
 from s5jax.train.loop import Interrupted
 
-OTHERS = ("methods", "recurrent", "loop", "lengths", "numerics", "epoch", "start")
+OTHERS = ("methods", "recurrent", "loop", "lengths", "mixers", "numerics", "epoch", "start")
 ON_CPU = (*cases.CASES, "methods", "recurrent", "loop", "lengths")
 ON_GPU = ("numerics", "image", "text", "pathfinder", "listops", "s4d", "methods", "epoch", "loop")
 
@@ -34,6 +34,7 @@ EXAMPLES = """examples:
   python scripts/benchmark.py image text pathfinder listops --keep_memory
   python scripts/benchmark.py --out=results/benchmark-h100     on a GPU: other parts, the recipes' batch sizes
   python scripts/benchmark.py start                            the time to the first step
+  python scripts/benchmark.py mixers --out=results/mixers-cpu  a layer of each mixer by length
 
 Recipes, image to s4d-long: one batch of random data; s5jax's training step and evaluation, and those of
 benchmarks/baseline.py, which computes the same the way the published code does. They take turns; times are medians,
@@ -45,13 +46,14 @@ bandwidth of x + 1 on an array of 256 MiB, which fits into no cache.
 
 methods: S5's scan_method, and smaller blocks. recurrent: a causal model sample by sample. loop: what the training loop
 costs in addition to its steps, on generated ListOps with the recipe's batch size. lengths: a layer at L = 1,024 to
-1,048,576, and a model at the last of these. numerics: scans and layers against float64 on the CPU, and, on a GPU, the
-first losses against those of the CPU. epoch: of the Image recipe, also in bfloat16. start: from the command to the
-first step.
+1,048,576, and a model at the last of these. mixers: a layer of each mixer at L = 1,024 to 65,536. numerics: scans and
+layers against float64 on the CPU, and, on a GPU, the first losses against those of the CPU. epoch: of the Image recipe,
+also in bfloat16. start: from the command to the first step.
 `lengths` runs in its own process, which keeps freed memory, because the time in which Linux clears new pages is not the
 program's. The recipes count that time unless --keep_memory is given. It grows with scratch memory.
 
-If FILE.md exists, --out=FILE keeps its text from the line "## Notes" on. `lengths` also writes FILE-lengths.png.
+If FILE.md exists, --out=FILE keeps its text from the line "## Notes" on. `lengths` and `mixers` also write a figure,
+FILE-lengths.png and FILE-mixers.png.
 """
 
 NOTES = "## Notes"
@@ -88,7 +90,7 @@ def main() -> int:
         on_cpu = jax.default_backend() == "cpu"
         chosen = [name for name in parts if name in (arguments.parts or (ON_CPU if on_cpu else ON_GPU))]
         batch_size = (4 if on_cpu else 0) if arguments.batch is None else arguments.batch
-        if chosen == ["lengths"] or arguments.keep_memory:
+        if chosen in (["lengths"], ["mixers"]) or arguments.keep_memory:
             measure.keep_memory()
         result = run(chosen, batch_size, arguments.repeats, overrides) | start
         report = markdown(result)
@@ -125,7 +127,7 @@ def run(parts: list[str], batch_size: int, repeats: int, overrides: list[str]) -
     work["recurrent"] = turns * len(recurrent.BATCHES)
     work["loop"] = repeats + 0.5
     work["numerics"] = len(numerics.SHAPES) + len(numerics.LAYERS) + 10 * len(numerics.RECIPES)
-    work |= {"epoch": len(epoch.RECIPES) * turns, "start": 0}
+    work |= {"epoch": len(epoch.RECIPES) * turns, "start": 0, "mixers": len(mixers.names())}
     work["lengths"] = 2 * turns + 0.4 * len(lengths.LENGTHS) + 1 if parts == ["lengths"] else 0
     total = sum(work[name] for name in parts) + 1e-6  # never less than its parts, as floats add up
     with tqdm.tqdm(total=total, unit="turn", smoothing=0.05, bar_format=BAR) as bar:
@@ -142,6 +144,8 @@ def run(parts: list[str], batch_size: int, repeats: int, overrides: list[str]) -
                     result[name] = numerics.run(repeats, bar.update)
                 case "epoch":
                     result[name] = epoch.run(repeats, bar.update)
+                case "mixers":
+                    result[name] = mixers.run(repeats, bar.update)
                 case "start":  # measured before this process took the GPU's memory
                     pass
                 case "lengths" if parts == ["lengths"]:
@@ -185,6 +189,7 @@ def markdown(result: dict[str, Any]) -> str:
         ("recurrent", "Recurrent mode", recurrent),
         ("loop", "The training loop", loop_cost),
         ("lengths", "Long sequences", lengths),
+        ("mixers", "Mixers by length", mixers),
         ("numerics", "Numerics", numerics),
         ("epoch", "An epoch", epoch),
     ):
@@ -207,9 +212,10 @@ def check(file: pathlib.Path) -> None:
 
 def write(file: pathlib.Path, result: dict[str, Any], report: str) -> None:
     """Writes JSON, Markdown and the figure. Each file is replaced atomically."""
-    table, figure = file.with_name(f"{file.name}.md"), file.with_name(f"{file.name}-lengths.png")
-    if "lengths" in result:
-        report += f"\n![Time and memory by length]({figure.name})\n"
+    table = file.with_name(f"{file.name}.md")
+    drawn = {name: module for name, module in (("lengths", lengths), ("mixers", mixers)) if name in result}
+    for name in drawn:
+        report += f"\n![Time and memory by length]({file.name}-{name}.png)\n"
     notes = re.search(rf"^{NOTES}[ \t]*$", table.read_text() if table.exists() else "", re.MULTILINE)
     if notes:
         report += f"\n{notes.string[notes.start() :]}"
@@ -217,8 +223,8 @@ def write(file: pathlib.Path, result: dict[str, Any], report: str) -> None:
         temporary = path.with_name(path.name + ".tmp")
         temporary.write_text(text)
         os.replace(temporary, path)
-    if "lengths" in result:
-        lengths.plot(result["lengths"], figure)
+    for name, module in drawn.items():
+        module.plot(result[name], file.with_name(f"{file.name}-{name}.png"))
 
 
 if __name__ == "__main__":

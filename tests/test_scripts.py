@@ -13,7 +13,7 @@ import pytest
 import tiny
 from everyday import variants
 
-from benchmarks import epoch, lengths, measure, methods, numerics, recurrent
+from benchmarks import epoch, lengths, measure, methods, mixers, numerics, recurrent
 from s5jax.mixers import s5
 from s5jax.train import resolve
 
@@ -275,7 +275,7 @@ def test_a_benchmark_of_nothing_known_is_told(call):
     assert call("benchmark.py", "lstops")[0::2] == (
         1,
         "error: no part 'lstops'; there are image, text, pathfinder, listops, s4d, s4, s4d-long, methods, recurrent,"
-        " loop, lengths, numerics, epoch, start\n",
+        " loop, lengths, mixers, numerics, epoch, start\n",
     )
     assert call("benchmark.py", "listops", "--repeats=0")[0::2] == (
         1,
@@ -330,10 +330,12 @@ def test_benchmarks_of_methods_recurrence_loop_and_lengths(call, tmp_path, monke
     monkeypatch.setattr(recurrent, "BATCHES", {1: 3})
     monkeypatch.setattr(measure, "keep_memory", lambda: None)  # it would hold for the tests after this
     monkeypatch.setattr(methods, "SHAPES", {"64, 8, 4": (64, 8, 4)})
-    for part in ("methods", "recurrent", "loop", "lengths"):
+    monkeypatch.setattr(mixers, "LENGTHS", [32, 64])
+    monkeypatch.setattr(mixers, "names", lambda: ["attention", "s4d", "s5"])
+    for part in ("methods", "recurrent", "loop", "lengths", "mixers"):
         status, output, errors = call("benchmark.py", part, "--repeats=1", f"--out={tmp_path / part}")
         assert status == 0, errors
         assert len(output.splitlines()) > 5
-    assert (tmp_path / "lengths-lengths.png").stat().st_size > 5000
+    assert all((tmp_path / f"{name}-{name}.png").stat().st_size > 5000 for name in ("lengths", "mixers"))
     measured = json.loads((tmp_path / "loop.json").read_text())["loop"]
     assert len(measured["loop"]) == len(measured["step"]) == 2
