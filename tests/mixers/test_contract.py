@@ -69,7 +69,8 @@ def plain(name):
 
 
 def is_two(case):
-    return case.options.get("bidirectional", False) or case.options.get("causal") is False
+    options = case.options
+    return options.get("bidirectional", False) or options.get("causal") is False or case.causal is not None
 
 
 def is_linear(case):
@@ -892,6 +893,7 @@ def test_arguments_that_a_mixer_cannot_use_are_refused(name):
 def test_two_directions_have_no_state(name):
     mixer, params, options = made(name)
     one = {"causal": True} if "causal" in CASES[name].options else {"bidirectional": False}
+    one |= CASES[name].causal or {}
     _, forward, causal = made(name, **one)
     state = mixer.init_state(forward, causal, 2, max_length=4)
     with pytest.raises(ValueError, match="directions") as error:

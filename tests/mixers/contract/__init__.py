@@ -22,6 +22,9 @@ class Case:
     gradients: float = 1e-4
     linear: bool = False
     """`system` gives a `dense.System`: the state is complex, (B, ..., N), and D is a parameter."""
+    causal: dict | None = None
+    """Options to change for a causal mixer, if the case looks ahead for another reason than `bidirectional` or
+    `causal`."""
     mixer: str = ""
 
 
