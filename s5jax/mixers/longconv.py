@@ -33,6 +33,7 @@ from s5jax.ssm.product import product
 from s5jax.ssm.sequence import Flags, border
 
 Params = dict[str, Array]
+State = Float[Array, "B past H"]
 
 RATE, MASK = "none", True
 GROUPS = {"dynamics": "kernel"}
@@ -163,10 +164,10 @@ def apply(
     mask: Bool[Array, "B L"] | None = None,
     reset: Any = None,
     rate: Any = None,
-    state: window.State | None = None,
+    state: State | None = None,
     key: PRNGKeyArray | None = None,
     dropout: Float[Array, ""] | float = 0.0,
-) -> tuple[Float[Array, "B L H"], window.State | None]:
+) -> tuple[Float[Array, "B L H"], State | None]:
     """See `s5jax.mixers`. A missing sample is an input of zero. With a key, taps of the kernel are dropped, and with
     several channels `dropout` is that of the output layer. ValueError for more than W steps."""
     _check(rate, reset)
@@ -187,7 +188,7 @@ def apply(
     return _read_out(params, y + _through(params, u), output_key, dropout), state
 
 
-def init_state(params: Params, options: Options, batch: Any, *, max_length: int | None = None) -> window.State:
+def init_state(params: Params, options: Options, batch: Any, *, max_length: int | None = None) -> State:
     """The last W - 1 inputs, (batch, W - 1, H), which are zero. ValueError if bidirectional. `max_length` is not
     used."""
     return window.init_state(batch, discretize(params, options)["kernel"][: params["D"].shape[1]])
@@ -203,13 +204,13 @@ def discretize(params: Params, options: Options, *, rate: Any = None) -> dict[st
 
 def step(
     cell: Params,
-    state: window.State,
+    state: State,
     x_k: Float[Array, "B H"],
     options: Options,
     *,
     mask: Flags = None,
     reset: Flags = None,
-) -> tuple[Float[Array, "B H"], window.State]:
+) -> tuple[Float[Array, "B H"], State]:
     """One sample of `apply`: y_k and the next state. Takes time in proportion to W."""
     x_k = x_k.astype(cell["D"].dtype)
     x_k = x_k if mask is None else jnp.where(mask[:, None], 0, x_k)

@@ -34,6 +34,7 @@ from s5jax.ssm.parameters import check_between, check_choices, feedthrough
 from s5jax.ssm.sequence import Flags, border
 
 Params = dict[str, Array]
+State = Float[Array, "B past H"]
 
 RATE, MASK = "none", True
 GROUPS = {"dynamics": "kernel_list|decay|kernel_norm", "constants": "kernel_norm"}
@@ -144,10 +145,10 @@ def apply(
     mask: Bool[Array, "B L"] | None = None,
     reset: Any = None,
     rate: Any = None,
-    state: window.State | None = None,
+    state: State | None = None,
     key: PRNGKeyArray | None = None,
     dropout: float = 0.0,
-) -> tuple[Float[Array, "B L H"], window.State | None]:
+) -> tuple[Float[Array, "B L H"], State | None]:
     """See `s5jax.mixers`. A missing sample is an input of zero; `key` and `dropout` are not used."""
     _check(rate, reset)
     x, (lengths, *_) = border(x, lengths, mask)
@@ -161,7 +162,7 @@ def apply(
     return y + feedthrough(params, x), state
 
 
-def init_state(params: Params, options: Options, batch: Any, *, max_length: int | None = None) -> window.State:
+def init_state(params: Params, options: Options, batch: Any, *, max_length: int | None = None) -> State:
     """The last W - 1 inputs, (batch, W - 1, H), which are zero. ValueError if bidirectional. `max_length` is not
     used."""
     return window.init_state(batch, discretize(params, options)["kernel"])
@@ -177,13 +178,13 @@ def discretize(params: Params, options: Options, *, rate: Any = None) -> dict[st
 
 def step(
     cell: Params,
-    state: window.State,
+    state: State,
     x_k: Float[Array, "B H"],
     options: Options,
     *,
     mask: Flags = None,
     reset: Flags = None,
-) -> tuple[Float[Array, "B H"], window.State]:
+) -> tuple[Float[Array, "B H"], State]:
     """One sample of `apply`: y_k and the next state. Takes time in proportion to W."""
     x_k = x_k.astype(cell["D"].dtype)
     x_k = x_k if mask is None else jnp.where(mask[:, None], 0, x_k)
