@@ -51,8 +51,9 @@ ABILITIES |= {"OWN_RESIDUAL": False, "DROPOUT": False, "GROUPS": {}}
 `CAUSAL`: outputs depend on current and earlier inputs only. `RATE`: "none"; "scalar", one factor per sequence; or
 "step", one per step. `PADDING`: "exact" if outputs at valid steps do not depend on the padding, "zeros" if they depend
 on the number of padded steps. `MASK`, `RESET`: these arguments are supported. `OWN_RESIDUAL`: the mixer takes `skip`
-and adds it itself. `DROPOUT`: it uses `key` and `dropout`. `GROUPS`: named sets of parameters, as regular expressions
-that match a parameter's whole name."""
+and adds it itself. `DROPOUT`: it uses `key` and `dropout`; "own" if its options also have a probability of dropout, so
+that training needs a key even where the model's dropout is 0. `GROUPS`: named sets of parameters, as regular
+expressions that match a parameter's whole name."""
 
 
 def find(name: str) -> ModuleType:

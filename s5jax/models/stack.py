@@ -79,9 +79,11 @@ class Stack(nnx.Module):
             raise ValueError(f"dropout must lie in [0, 1], got {float(probability)}")
         if train and key is None and (isinstance(probability, jax.core.Tracer) or float(probability)):
             raise ValueError("training with dropout needs a key; dropout=0.0 trains without dropout")
-        if key is not None and (options.dropout or dropout is not None):
-            inside = any(block.ability("DROPOUT") for block in self.layers)
-            masks = dropout_masks(options, inputs.shape[0], key, probability, inside=inside)
+        inside = [block.ability("DROPOUT") for block in self.layers]
+        if train and key is None and "own" in inside:
+            raise ValueError("training needs a key: the options of a mixer have a dropout of their own")
+        if key is not None and (options.dropout or dropout is not None or "own" in inside):
+            masks = dropout_masks(options, inputs.shape[0], key, probability, inside=any(inside))
         graphdefs, stats, params = zip(*(nnx.split(layer, nnx.BatchStat, ...) for layer in self.layers), strict=True)
 
         def advance(graphdef: nnx.GraphDef, x: Array, layer: Any) -> tuple[Array, Any]:
