@@ -19,19 +19,17 @@ One direction. A causal HOPE has not been published; this is ours. In the delay 
 is a stable all-pass filter of first order, whose impulse response is -a, 1 - a^2, (1 - a^2) a, (1 - a^2) a^2, ... The
 sum of h_j phi^j is therefore causal and stable at any Delta. It is a weighted sum of the outputs of a chain of n such
 filters, each with one real state: the recurrent mode is exact, and only real h matter. The kernel is computed from the
-chain (`ssm.allpass`). Sampling G on the circle would give it with later lags added to earlier ones. All poles of G are
-at s = -2.
+chain (`ssm.allpass`): samples of G on the circle would give it with later lags added. All poles of G are at s = -2.
 
 Two directions, as published. The sequence is mirrored, [x, x reversed], and y + D x is a circular convolution over 2 L
 steps with a filter of two sequences of complex h (`ssm.warped_circle`). With readout "linear" the outputs are the first
 L steps: x is convolved as if it were reflected at both ends. With "glu", as published for ListOps, Text and Retrieval,
 the other L steps, turned round, are as many features again, and gelu, a dense layer and a gate map all 2 H features to
-H; in the block `activation` is "none" then. (The sum of the halves would be a convolution with a symmetric kernel.)
+H; in the block `activation` is "none" then.
 
 `mirror=False` takes the sequence itself as periodic, as the published layer for Image, Pathfinder, Path-X and noisy
 CIFAR does. For the first three the published network mirrors its inputs once, before the first layer, and averages over
 2 L steps: its outputs are the same for a sequence and its reverse. In two directions padding counts as inputs of zero.
-
 The published configurations for ListOps, Text and Retrieval pass h the weight decay, 0, as its learning rate, so that h
 keeps its initial value. Here h is trained, as in the paper.
 
@@ -76,8 +74,7 @@ class Options:
     """Options of HOPE."""
 
     state_size: int = 64
-    """n, the number of Markov parameters of a feature (of each direction). The published standalone layer has half of
-    its `d_state`."""
+    """n, the number of Markov parameters; in the published standalone layer half of its `d_state`."""
     n_ssm: int = 0
     """S, the number of copies of h; must divide the width; 0: one copy per feature."""
     h_scale: float = 0.5
@@ -158,9 +155,8 @@ def apply(
     if Delta.ndim == params["log_step"].ndim:  # one filter per sequence
 
         def one(Delta: Array, *args: Array | None) -> tuple[Array, Array | None]:
-            return jax.tree.map(
-                lambda a: a[0], _filtered(params, options, Delta, *jax.tree.map(lambda a: a[None], args))
-            )
+            alone = _filtered(params, options, Delta, *jax.tree.map(lambda a: a[None], args))
+            return jax.tree.map(lambda a: a[0], alone)
 
         return jax.vmap(one)(Delta, x, lengths, state)
     return _filtered(params, options, Delta, x, lengths, state)
@@ -174,8 +170,8 @@ def _filtered(params, options, Delta, x, lengths, state) -> tuple[Array, Array |
     y = fft_conv.convolve(x, K[None], plain=options.conv_method == "plain") + parameters.feedthrough(params, x)
     if state is None:
         return y, None
-    left = allpass.response(h, Delta, state, L)
-    return y + jnp.swapaxes(left, 1, 2), allpass.final_state(Delta, x, lengths, state)
+    y = y + jnp.swapaxes(allpass.response(h, Delta, state, L), 1, 2)
+    return y, allpass.final_state(Delta, x, lengths, state)
 
 
 def _two_directions(params, x, options, Delta) -> Array:
