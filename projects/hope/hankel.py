@@ -34,8 +34,9 @@ the largest one.
 STARTS: dict[str, tuple[ModuleType, dict[str, Any]]] = {
     "HOPE": (hope, {}),
     "S4D-Lin": (s4d, {}),
-    "S4D-Inv": (s4d, {"init": "inv"}),
     "S4D-LegS": (s4d, {"init": "legs"}),
+    "S4D-Random": (s4d, {"init": "random"}),
+    "S4D-Real": (s4d, {"init": "real"}),
     "S4-LegS": (s4, {}),
 }
 """New layers: mixer, and options besides the number of states."""

@@ -39,7 +39,7 @@ STARTS: dict[str, tuple[ModuleType, dict[str, Any]]] = {
 }
 """New layers: mixer, and options besides the number of states and the step sizes."""
 
-SHARES = (0.9, 0.5, 0.1)
+SHARES = (0.5, 0.1, 0.01)
 """The table has the lags after which this share of the response's energy remains."""
 
 

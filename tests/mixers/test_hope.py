@@ -85,7 +85,7 @@ def test_values_and_gradients_of_the_causal_mixer():
     x, w = np.random.default_rng(1).normal(size=(2, 2, 19, 3))
 
     def weighted_sum(params, x):
-        y, _ = hope.apply(params, x, options, rate=np.array([1.0, 1.7]))
+        y, _ = hope.apply(params, x, options, rate=jnp.array([1.0, 1.7]))
         return jnp.sum(y * w), y
 
     with jax.enable_x64(True):
@@ -106,8 +106,9 @@ def test_apply_and_steps_hand_over_their_states():
     lengths = np.array([9, 4])
 
     def parts(params, x):
-        padded = jnp.where(jnp.arange(9)[None, :, None] < lengths[:, None, None], x[:, :9], jnp.nan)
-        y_1, state = hope.apply(params, padded, options, lengths=lengths, state=hope.init_state(params, options, 2))
+        padded = jnp.where(np.arange(9)[None, :, None] < lengths[:, None, None], x[:, :9], jnp.nan)
+        start, valid = hope.init_state(params, options, 2), jnp.asarray(lengths)
+        y_1, state = hope.apply(params, padded, options, lengths=valid, state=start)
         cell, rest = hope.discretize(params, options), []
         for k in range(5):
             y_k, state = hope.step(cell, state, jnp.stack([x[i, n + k] for i, n in enumerate(lengths)]), options)
@@ -125,20 +126,19 @@ def test_apply_and_steps_hand_over_their_states():
 def test_kernel_and_transfer_function():
     """The spectrum of the kernel is G at s = (2/Delta) (w - 1)/(w + 1)."""
     params, options = make()
+    w = np.exp(2j * np.pi * np.arange(2048) / 4096)
+
+    def both(params):
+        Delta = hope.time_step(params, options)
+        s = (2 * jnp.asarray((w - 1) / (w + 1)))[:, None] / Delta.T.astype(complex)
+        return hope.kernel(params, 4096, options)[0], hope.transfer_function(params, s, options)
+
     with jax.enable_x64(True):
-        K, G, Delta = jax.jit(
-            lambda p, s: (
-                hope.kernel(p, 4096, options)[0],
-                hope.transfer_function(p, s, options),
-                hope.time_step(p, options),
-            )
-        )(params, np.array([0.3j, 2 + 1j]))
-        assert G.shape == (2, 3, 3)
-        w = np.exp(2j * np.pi * np.arange(2049) / 4096)
-        for i, spectrum in enumerate(np.fft.rfft(K)):
-            s = 2 / Delta[i] * (w[:2048] - 1) / (w[:2048] + 1)
-            G_i = np.asarray(jax.jit(lambda p, s: hope.transfer_function(p, s, options))(params, s))[:, i, i]
-            assert relative_error(spectrum[:2048], G_i - params["D"][i]) < 1e-10
+        K, G = jax.jit(both)(params)
+    assert G.shape == (2048, 3, 3, 3)  # frequency, whose step size, output, input
+    for i, spectrum in enumerate(np.fft.rfft(K)):
+        assert relative_error(spectrum[:2048], np.asarray(G)[:, i, i, i] - params["D"][i]) < 1e-10
+    assert not np.asarray(G)[:, :, 0, 1].any()
 
 
 def test_a_network_that_mirrors_at_its_entrance_cannot_tell_a_sequence_from_its_reverse():
@@ -167,7 +167,7 @@ def test_distribution_of_initial_parameters(kind):
         shapes |= {"out_kernel": (600, 600), "out_bias": (600,)}
     assert {name: value.shape for name, value in params.items()} == shapes
     assert np.sqrt((params["h"] ** 2).mean() * (1 if kind == "causal" else 2)) == pytest.approx(0.5 / 8, rel=0.02)
-    log_step = np.log(hope.time_step({"log_step": params["log_step"]}, options))
+    log_step = np.log(hope.time_step({"log_step": jnp.float32(params["log_step"])}, options))
     assert np.log(0.001) <= log_step.min() and log_step.max() <= np.log(0.1) + 1e-6
     assert log_step.std() == pytest.approx(np.log(100) / 12**0.5, rel=0.1)
 
@@ -187,8 +187,9 @@ def test_impossible_options(options, message):
 
 def test_what_two_directions_refuse():
     params, options = make(bidirectional=True, mirror=False)
+    params = jax.tree.map(jnp.float32, params)
     with pytest.raises(ValueError, match="needs sequences of even length, got 7"):
-        hope.apply(jax.tree.map(jnp.float32, params), jnp.zeros((1, 7, 3)), options)
+        hope.apply(params, jnp.zeros((1, 7, 3)), options)
     with pytest.raises(ValueError, match="no impulse response"):
         hope.kernel(params, 8, options)
     with pytest.raises(ValueError, match="no transfer function"):

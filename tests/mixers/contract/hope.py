@@ -20,6 +20,7 @@ CASES = {
 class Hope:
     params: dict
     options: object
+    matrices: dict = dataclasses.field(default_factory=dict)  # what `matrix` has computed
 
     @property
     def Delta(self):
@@ -37,41 +38,51 @@ class Hope:
             hidden = np.arange(len(x_i)) >= n
             hidden = hidden if mask is None else hidden | mask[i]
             u = np.where(hidden[:, None], 0, x_i)
-            Delta = self.Delta * (1.0 if rate is None else rate if np.ndim(rate) == 0 else rate[i])
-            y = self.two_directions(u, Delta) if self.options.bidirectional else self.causal(u[:n], Delta[0])
-            outputs.append(y[:n])
+            factor = 1.0 if rate is None else rate if np.ndim(rate) == 0 else rate[i]
+            outputs.append(self.run(u, factor)[:n])
         return outputs, [None] * len(x)
 
-    def causal(self, u, Delta):
-        a, H = (1 - Delta) / (1 + Delta), u.shape[1]
-        h = self.params["h"][np.arange(H) % len(self.params["h"])]
-        dtype = np.result_type(u, h, a)
-        old, y = np.zeros((1 + h.shape[1], H), dtype), (self.params["D"] * u).astype(dtype)
-        for k in range(len(u)):
-            new = np.zeros_like(old)
-            new[0] = u[k]
-            for j in range(1, len(new)):
-                new[j] = old[j - 1] - a * new[j - 1] + a * old[j]
-            y[k] += (h.T * new[1:]).sum(0)
-            old = new
-        return y
-
-    def two_directions(self, u, Delta):
-        L, H = u.shape
-        h = self.params["h"][:, np.arange(H) % self.params["h"].shape[1]]
-        whole = np.concatenate([u, u[::-1]]) if self.options.mirror else u
-        y, D = circular(whole, h, Delta), self.params["D"]
-        if self.options.readout == "linear":
-            return y[:L] + D * u
-        y = np.concatenate([y[:L] + D[0] * u, y[L:][::-1] + D[1] * u], axis=1)
-        g = y * (1 + scipy.special.erf(y / np.sqrt(2))) / 2
-        z = g @ self.params["out_kernel"] + self.params["out_bias"]
+    def run(self, u, rate):
+        (L, H), two, p = u.shape, self.options.bidirectional, self.params
+        whole = np.concatenate([u, u[::-1]]) if two and self.options.mirror else u
+        y = np.stack([M @ whole[:, i] for i, M in enumerate(self.matrix(len(whole), rate))], axis=1)
+        if not two or self.options.readout == "linear":
+            return y[:L] + p["D"] * u
+        y = np.concatenate([y[:L] + p["D"][0] * u, y[L:][::-1] + p["D"][1] * u], axis=1)
+        z = (y * (1 + scipy.special.erf(y / np.sqrt(2))) / 2) @ p["out_kernel"] + p["out_bias"]
         return z[:, :H] / (1 + np.exp(-z[:, H:]))
 
+    def matrix(self, L, rate):
+        """From inputs to outputs of each feature, without D (H, L, L)."""
+        key = (L, complex(rate))
+        if key not in self.matrices:
+            Delta, h = self.Delta * rate, self.params["h"]
+            copy, lag = np.arange(Delta.shape[1]), np.arange(L)[:, None] - np.arange(L)
+            if self.options.bidirectional:
+                K = circular(h[:, copy % h.shape[1]], Delta, L)
+            else:
+                K = np.r_[chain(h[copy % len(h)], Delta[0], L), np.zeros((L, len(copy)))]  # negative lags
+            self.matrices[key] = [K[lag % len(K), i] for i in copy]
+        return self.matrices[key]
 
-def circular(u, h, Delta):
-    """Re of the inverse transform of the transform of u times (K_0, .., K_(M-1), K'_(M-1), .., K'_0), as real sums."""
-    N, M = len(u), len(u) // 2
+
+def chain(h, Delta, L):
+    """The impulse response (L, H), filter by filter and sample by sample."""
+    a = (1 - Delta) / (1 + Delta)
+    old, K = np.zeros((1 + h.shape[1], len(a)), np.result_type(h, a)), []
+    for k in range(L):
+        new = np.zeros_like(old)
+        new[0] = k == 0
+        for j in range(1, len(new)):
+            new[j] = old[j - 1] - a * new[j - 1] + a * old[j]
+        K.append((h.T * new[1:]).sum(0))
+        old = new
+    return np.stack(K)
+
+
+def circular(h, Delta, L):
+    """The response (L, H) of Re of the inverse transform of the product with (K_0, .., K_(M-1), K'_(M-1), .., K'_0)."""
+    M, turn = L // 2, 2 * np.pi / L * (np.arange(L)[:, None] * np.arange(L) % L)
     m = np.arange(M)
     theta = np.full((M, *Delta.shape), np.pi, np.result_type(Delta, float))
     theta[2 * m != M] = 2 * np.arctan(np.tan(np.pi * m[2 * m != M] / M)[:, None, None] / Delta)
@@ -81,10 +92,7 @@ def circular(u, h, Delta):
         real = real + h[:, :, j - 1, 0] * cos + h[:, :, j - 1, 1] * sin
         imag = imag + h[:, :, j - 1, 1] * cos - h[:, :, j - 1, 0] * sin
     real, imag = (np.concatenate([part[:, 0], part[::-1, 1]]) for part in (real, imag))
-    turn = 2 * np.pi / N * (np.arange(N)[:, None] * np.arange(N) % N)
-    response = (np.cos(turn) @ real - np.sin(turn) @ imag) / N
-    lag = (np.arange(N)[:, None] - np.arange(N)) % N
-    return np.stack([response[lag, i] @ u[:, i] for i in range(u.shape[1])], axis=1)
+    return (np.cos(turn) @ real - np.sin(turn) @ imag) / L
 
 
 def system(params, options) -> Hope:

@@ -24,14 +24,14 @@ def test_the_response_is_the_derivative_by_the_first_input(mixer):
 def test_shares():
     np.testing.assert_allclose(memory.remaining(np.array([3.0, 0.0, 4.0])), [1, 0.64, 0.64])
     row = memory.table({"a": np.array([3.0, 0.0, 4.0])}).splitlines()[-1]
-    assert row == "| a | 0 | 2 | 2 |"
+    assert row == "| a | 2 | 2 | 2 |"
 
 
 def test_table_numbers_and_figure(tmp_path, call):
     code, out, err = call("memory.py", "--state_size=8", "--features=2", "--lags=300", "--dt=0.1", "--out", tmp_path)
     assert code == 0, err
     rows = [line.strip("| ").split(" | ") for line in out.splitlines() if line.startswith("| ")]
-    lags = {row[0]: int(row[2]) for row in rows[1:]}
+    lags = {row[0]: int(row[3]) for row in rows[1:]}
     assert lags["HOPE"] > lags["S4D-Lin"]
     header, *rows = csv.reader((tmp_path / "memory.csv").read_text().splitlines())
     assert header == ["lag", *memory.STARTS] and float(rows[-1][0]) == 299
