@@ -22,6 +22,8 @@ class Case:
     gradients: float = 1e-4
     linear: bool = False
     """`system` gives a `dense.System`: the state is complex, (B, ..., N), and D is a parameter."""
+    looks_ahead: bool = False
+    """Outputs depend on later inputs whatever the options say: there is no recurrent mode."""
     mixer: str = ""
 
 
