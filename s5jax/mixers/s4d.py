@@ -20,7 +20,13 @@ initial kernel is close to that of S4 with HiPPO-LegS.
 
 DSS is the discretisation "dss" (arXiv 2203.14343, proposition 1): the kernel of mode n is C_n B_n / A_n times a softmax
 over time, exp(l Delta A_n) divided by its sum over `dss_length` samples. As published, its modes do not stand for
-conjugate pairs: y = Re(C x) + D u. DSS-exp is the discretisation "zoh" with B fixed at 1.
+conjugate pairs: y = Re(C x) + D u. DSS-exp is the discretisation "zoh" with B fixed at 1. The mixer `dss` has the
+published parameters, one Lambda for all features, and the other versions.
+
+StableSSM (arXiv 2311.14495) is init "lin" without a trained B and with the `real_transform` "best", "exp", "softplus"
+or "none", published as "direct". The published "direct" starts from Re(A) = +1/2, where modes grow; here from -1/2.
+
+With real modes N is `state_size`, A, B (S, N) and C (H, N) are real, there is no A_imag, and y = C x + D u.
 """
 
 import dataclasses
@@ -30,16 +36,15 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.export import is_symbolic_dim
 from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
 from s5jax.ssm import discretize as rules
-from s5jax.ssm import fft_conv, parameters, per_feature, scan, sequence, vandermonde
+from s5jax.ssm import feature_system, parameters, per_feature, scan, sequence, vandermonde
+from s5jax.ssm.feature_system import NOT_RECURRENT, by_direction, read_out  # noqa: F401 (for S4)
 from s5jax.ssm.sequence import Flags, Rate
 
 RATE, MASK, RESET = "step", True, True
 GROUPS = {"dynamics": "A_real|A_imag|B|log_step"}
-NOT_RECURRENT = "a mixer with two directions has no recurrent mode"
 
 Params = dict[str, Array]
 State = Complex[Array, "B H N"]
@@ -73,6 +78,8 @@ class Options:
     """Factor on the initial imaginary parts."""
     real_transform: per_feature.RealTransform = "exp"
     """How -Re(A) is computed from A_real. With `none` the system can become unstable in training."""
+    modes: Literal["complex", "real"] = "complex"
+    """Pairs of complex modes, or `state_size` real modes, with init `real`."""
     B_init: per_feature.InitB = "of_init"
     """The initial B: ones (`constant`), complex standard normal (`random`), 1, -1, 1, ... (`alternating`), powers of
     exp(-2 pi i / state_size) (`unit_cw`) or of its conjugate (`unit_ccw`), HiPPO-LegS' B (`legs`); `of_init` is `legs`
@@ -91,6 +98,8 @@ class Options:
     """Largest initial step size."""
     dt_per_state: bool = False
     """One step size per state instead of one per feature."""
+    dt_transform: per_feature.DtTransform = "exp"
+    """How step sizes are computed from log_step, which is log(exp(Delta) - 1) with `softplus`."""
     discretization: Literal["zoh", "bilinear", "dss"] = "zoh"
     """Zero-order hold or bilinear, see `ssm.discretize`; or `dss` (arXiv 2203.14343, proposition 1), which has
     y = Re(C x), no factor 2."""
@@ -131,32 +140,40 @@ class Options:
             raise ValueError(f"imag_random draws n in the formulas of init lin, inv, inv2, quad; {self.init} has none")
         if not self.B_trained and self.B_init == "random":
             raise ValueError("B_init random needs B_trained: a B that is not stored must not be random")
+        if self.modes == "real" and (self.init != "real" or self.B_init in ("unit_cw", "unit_ccw", "legs")):
+            raise ValueError("modes real needs init real and a real B_init: of_init, constant, alternating or random")
 
 
 def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, length: int = 1) -> Params:
     """Initial parameters, float32 (arXiv 2206.11893, sections 3 and 4). `depth` and `length` are not used. ValueError:
     `n_ssm` does not divide `width`, or `real_transform` cannot represent the initial A."""
-    copies, N = per_feature.copies(options.n_ssm, width), options.state_size // 2
+    copies, N = per_feature.copies(options.n_ssm, width), per_feature.stored_states(options)
     A_key, B_key, C_key, D_key, step_key = jax.random.split(key, 5)
     A, steps = per_feature.initial_A(A_key, copies, options), N if options.dt_per_state else 1
     V = per_feature.perturbed_legs(options)[2] if options.init == "ptd-conjugate" else None
     params = {
         "A_real": jnp.asarray(per_feature.raw_decay_rate(-A.real, options.real_transform), jnp.float32),
-        "A_imag": jnp.asarray(-A.imag, jnp.float32),
-        **per_feature.init_readouts(C_key, (width, N), options.bidirectional, V),
+        **per_feature.init_readouts(C_key, (width, N), options.bidirectional, V, options.modes),
         "D": parameters.init_feedthrough(D_key, width, options.D_init),
-        "log_step": parameters.log_step(step_key, (width, steps), options.dt_min, options.dt_max),
+        "log_step": per_feature.raw_step(
+            parameters.log_step(step_key, (width, steps), options.dt_min, options.dt_max), options.dt_transform
+        ),
     }
+    if options.modes == "complex":
+        params["A_imag"] = jnp.asarray(-A.imag, jnp.float32)
     if options.B_init == "random":
-        params["B"] = jax.random.normal(B_key, (copies, N, 2), jnp.float32) * jnp.float32(np.sqrt(0.5))
+        shape, scale = ((copies, N), 1.0) if options.modes == "real" else ((copies, N, 2), np.sqrt(0.5))
+        params["B"] = jax.random.normal(B_key, shape, jnp.float32) * jnp.float32(scale)
     elif options.B_trained:
-        params["B"] = parameters.pair(jnp.asarray(np.tile(per_feature.initial_B(options), (copies, 1)), jnp.complex64))
+        B = parameters.pair(jnp.asarray(np.tile(per_feature.initial_B(options), (copies, 1)), jnp.complex64))
+        params["B"] = B[..., 0] if options.modes == "real" else B
     return params
 
 
 def eigenvalues(params: Params, options: Any) -> Complex[Array, "S N"]:
     """The diagonal Lambda of A. The system is stable if all real parts are negative (S4's -p p^* can only damp it)."""
-    return jax.lax.complex(-per_feature.decay_rate(params["A_real"], options.real_transform), -params["A_imag"])
+    decay = per_feature.decay_rate(params["A_real"], options.real_transform)
+    return jax.lax.complex(-decay, -params["A_imag"] if "A_imag" in params else jnp.zeros_like(decay))
 
 
 def _continuous(params: Params, options: Options) -> tuple[Complex[Array, "H N"], Complex[Array, "H N"]]:
@@ -164,14 +181,14 @@ def _continuous(params: Params, options: Options) -> tuple[Complex[Array, "H N"]
     H = params["D"].shape[0]
     A = per_feature.tile_copies(eigenvalues(params, options), H)
     if "B" in params:
-        B = per_feature.tile_copies(parameters.unpair(params["B"]), H)
+        B = per_feature.tile_copies(per_feature.as_complex(params["B"]), H)
     else:
         B = jnp.broadcast_to(jnp.asarray(per_feature.initial_B(options), A.dtype)[None], A.shape)
     if options.discretization == "dss":
         # The sum of exp(l Delta A) over l < dss_length is (exp(dss_length Delta A) - 1) / (exp(Delta A) - 1), whose
         # denominator is zoh's gamma times A. The quotient is regularised as published, so that it is finite where the
         # sum is zero.
-        horizon = jnp.exp(params["log_step"]) * options.dss_length
+        horizon = time_step(params, options) * options.dss_length
         x = A**2 * rules.zoh(A, horizon)[1]
         B = B * A * x.conj() / (jnp.square(x.real) + jnp.square(x.imag) + 1e-7).astype(x.dtype)
     return A, B
@@ -182,7 +199,8 @@ def _discrete(
 ) -> tuple[Complex[Array, "*steps H N"], Complex[Array, "*steps H N"]]:
     """log(A_bar) and B_bar; the axes of `rate` come first."""
     A, B = _continuous(params, options)
-    Delta = per_feature.step_sizes(params["log_step"], jnp.asarray(1 if rate is None else rate, A.real.dtype))
+    rate = jnp.asarray(1 if rate is None else rate, A.real.dtype)
+    Delta = per_feature.step_sizes(params["log_step"], rate, options.dt_transform)
     A, B = (parameters.with_rank(x, Delta.ndim) for x in (A, B))
     rule: rules.Method = "bilinear" if options.discretization == "bilinear" else "zoh"
     return vandermonde.log_multiplier(A, Delta, rule), rules.discretize(A, Delta, rule)[1] * B
@@ -190,23 +208,29 @@ def _discrete(
 
 def _readouts(params: Params, options: Options) -> list[Complex[Array, "H N"]]:
     """C per direction: doubled if modes stand for conjugate pairs, and zero for modes beyond the band limit."""
-    Cs = [C if options.discretization == "dss" else 2 * C for C in per_feature.readouts(params)]
+    pairs = options.discretization != "dss" and options.modes == "complex"
+    Cs = [2 * C if pairs else C for C in per_feature.readouts(params)]
     if options.bandlimit:
-        turn = jnp.exp(params["log_step"]) * jnp.abs(_continuous(params, options)[0].imag)
+        turn = time_step(params, options) * jnp.abs(_continuous(params, options)[0].imag)
         Cs = [jnp.where(turn < np.pi * options.bandlimit, C, 0) for C in Cs]
     return Cs
 
 
 def time_step(params: Params, options: Any) -> Float[Array, "H M"]:
     """The step sizes, in the time unit of A: (H, 1), or (H, N) with `dt_per_state`."""
-    return jnp.exp(params["log_step"])
+    return per_feature.time_step(params["log_step"], getattr(options, "dt_transform", "exp"))  # S4 has no choice
+
+
+def system(params: Params, options: Options) -> feature_system.System:
+    """What `feature_system` computes with."""
+    discrete, Cs = functools.partial(_discrete, params, options), _readouts(params, options)
+    return feature_system.System(discrete, Cs, functools.partial(feature_system.kernel, discrete, Cs), options.mode)
 
 
 def kernel(params: Params, L: int, options: Options, *, rate: Rate | None = None) -> Float[Array, "directions H {L}"]:
-    """K_l = 2 Re sum_n C_n B_bar_n A_bar_n^l (DSS: without the 2) of each direction, without D, for L >= 1 lags and a
-    rate (), default 1."""
-    log_a, B_bar = _discrete(params, options, rate)
-    return jnp.stack([vandermonde.vandermonde(C * B_bar, log_a, L) for C in _readouts(params, options)])
+    """K_l = 2 Re sum_n C_n B_bar_n A_bar_n^l (DSS and real modes: without the 2) of each direction, without D, for
+    L >= 1 lags and a rate (), default 1."""
+    return system(params, options).kernel(L, rate)
 
 
 def apply(
@@ -227,112 +251,29 @@ def apply(
     Computed as a convolution or, with a `reset`, a rate per step, a symbolic length or `mode="scan"`, by a scan that
     stores all states, (B, L, H, N).
     """
-    if state is not None and options.bidirectional:
-        raise ValueError("a mixer with two directions cannot start from a state")
     x, (lengths, _, reset, rate) = sequence.border(x, lengths, mask, reset, rate)
     x = x.astype(params["D"].dtype)
-    rate = jnp.asarray(1 if rate is None else rate, x.dtype)
-    if options.mode == "scan" or reset is not None or rate.ndim == 2 or is_symbolic_dim(x.shape[1]):
-        scanned, Cs = functools.partial(_scanned, params, options), _readouts(params, options)
-        start = None if state is None else sequence.reset_state(state, reset, lengths)
-        y, state = by_direction(scanned, Cs, x, options, lengths, reset, rate, start)
-    elif rate.ndim == 1:  # one kernel per sequence
-
-        def one(*args: Any) -> tuple[Array, Array | None]:
-            x, lengths, rate, state = jax.tree.map(lambda a: a[None], args)
-            return jax.tree.map(lambda a: a[0], _by_convolution(params, x, options, lengths, rate[0], state))
-
-        y, state = jax.vmap(one)(x, lengths, rate, state)
-    else:
-        y, state = _by_convolution(params, x, options, lengths, rate, state)
+    y, state = feature_system.apply(system(params, options), x, options, lengths, reset, rate, state)
     return y + parameters.feedthrough(params, x), state
-
-
-def _by_convolution(params, x, options, lengths, rate, start) -> tuple[Array, Array | None]:
-    L, plain = x.shape[1], options.scan_method == "plain"
-    K = kernel(params, L, options, rate=rate)
-    y = fft_conv.convolve(x, K, skip_current=options.backward_skips_current, plain=plain)
-    if start is None:
-        return y, None
-    (C,), (log_a, B_bar) = _readouts(params, options), _discrete(params, options, rate)
-    left = vandermonde.vandermonde((C * jnp.exp(log_a))[None] * start, log_a, L)  # response to the initial state
-    steps = jnp.full(x.shape[:1], L, jnp.int32) if lengths is None else lengths
-    last = B_bar[None] * vandermonde.final_state(log_a, x, lengths)
-    last = last + jnp.exp(log_a[None] * steps[:, None, None].astype(log_a.dtype)) * start
-    return y + jnp.swapaxes(left, -1, -2), last
-
-
-def by_direction(scanned, Cs, x, options, lengths, reset, rate, start) -> tuple[Array, Array | None]:
-    """Outputs, and the final state if `start` is given, from a function that computes one direction.
-
-    scanned(x, C, gap, first, start, valid, reverse) returns outputs and final state. It sets the state to zero before
-    samples with `first` (B, L) true, and keeps it where `valid` (B, L) is false.
-    """
-    # Valid outputs need only zero inputs in the padding; a state that is returned must also be held there.
-    valid = None if lengths is None or start is None else sequence.valid_steps(lengths, x.shape[1])
-    y, last = scanned(x, Cs[0], sequence.gaps(rate, lengths), reset, start, valid, False)
-    if options.bidirectional:
-        first = None if reset is None else sequence.end_before(reset, None, x.shape[1])
-        back, _ = scanned(x, Cs[1], sequence.backward_gaps(rate, lengths, reset), first, None, None, True)
-        if options.backward_skips_current:
-            back = jnp.concatenate([back[:, 1:], jnp.zeros_like(back[:, :1])], axis=1)
-            back = back if first is None else jnp.where(first[..., None], 0, back)
-        y = y + back
-    return y, None if start is None else last
-
-
-def _scanned(params, options, x, C, gap, first, start, valid, reverse) -> tuple[Array, Array]:
-    log_a, B_bar = _discrete(params, options, gap)
-    (B, L, H), N = x.shape, log_a.shape[-1]
-    if jnp.ndim(gap) == 1:
-        log_a, B_bar = log_a[:, None], B_bar[:, None]
-    a = jnp.exp(log_a)
-    if first is not None:
-        a = jnp.where(first[..., None, None], 0, parameters.with_rank(a, 4))
-    b = parameters.with_rank(B_bar, 4) * x[..., None].astype(B_bar.dtype)
-    a, b = parameters.with_rank(a.reshape(*a.shape[:-2], H * N), 3), b.reshape(B, L, H * N)
-    if valid is not None:
-        a = jnp.where(valid[..., None], a, jnp.ones((), a.dtype))
-        b = jnp.where(valid[..., None], b, jnp.zeros((), b.dtype))
-    start = jnp.zeros_like(b[:, 0]) if start is None else start.reshape(B, H * N)
-    x = scan.unpack(scan.states(*map(scan.pack, (a, b, start)), reverse=reverse, method=options.scan_method))
-    return read_out(C, x.reshape(B, L, H, N)), x[:, -1].reshape(B, H, N)
-
-
-def read_out(C: Complex[Array, "H N"], state: Complex[Array, "*batch H N"]) -> Float[Array, "*batch H"]:
-    """Re(C x) of each feature."""
-    return jnp.sum((parameters.with_rank(C, state.ndim) * state).real, axis=-1)
 
 
 def init_state(params: Params, options: Any, batch: int, *, max_length: int | None = None) -> State:
     """The zero state (batch, H, N), complex. ValueError if bidirectional. `max_length` is not used."""
     if options.bidirectional:
         raise ValueError(NOT_RECURRENT)
-    zero = jnp.zeros((batch, *params["C"].shape[:-1]), params["C"].dtype)
-    return jax.lax.complex(zero, zero)
+    return feature_system.init_state(params["C"], batch)
 
 
 def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> dict[str, Array]:
-    """The discretised system for `step`. ValueError if bidirectional.
-
-    Returns: A_bar, B_bar (H, N) or (B, H, N); C (H, N), doubled for conjugate pairs; D (H,).
-    """
-    if options.bidirectional:
-        raise ValueError(NOT_RECURRENT)
-    log_a, B_bar = _discrete(params, options, rate)
-    return {"A_bar": jnp.exp(log_a), "B_bar": B_bar, "C": _readouts(params, options)[0], "D": params["D"]}
+    """The system for `step`, see `feature_system.cell`; `rate`: () or (B,), default 1. ValueError if bidirectional."""
+    return feature_system.cell(system(params, options), params["D"], rate)
 
 
 def step(
     cell: Params, state: State, x_k: Float[Array, "B H"], options: Options, *, mask: Flags = None, reset: Flags = None
 ) -> tuple[Float[Array, "B H"], State]:
     """One sample of `apply`: y_k and the next state."""
-    x_k = x_k.astype(cell["D"].dtype)
-    x_k = x_k if mask is None else jnp.where(mask[:, None], 0, x_k)
-    state = state if reset is None else jnp.where(reset[:, None, None], 0, state)
-    A_bar, B_bar = (parameters.with_rank(cell[name], state.ndim) for name in ("A_bar", "B_bar"))
-    state = A_bar * state + B_bar * x_k[..., None].astype(B_bar.dtype)
-    return read_out(cell["C"], state) + parameters.feedthrough(cell, x_k), state
+    return feature_system.step(cell, state, x_k, mask=mask, reset=reset)
 
 
 def transfer_function(

@@ -38,22 +38,44 @@ def clip_imaginary(B: Complex[np.ndarray, "*copies N"], bound: float) -> Complex
     return B.real + 1j * np.clip(B.imag, -bound, bound) if bound else B
 
 
-def step_sizes(log_step: Float[Array, "H N"], rate: float | Float[Array, "..."]) -> Float[Array, "*steps H N"]:
-    """Step sizes exp(log_step) times `rate`, whose axes, (), (B,) or (B, L), come first."""
-    Delta = jnp.exp(log_step)
+DtTransform = Literal["exp", "softplus"]
+"""How a step size is computed from log_step. With `softplus` log_step is log(exp(Delta) - 1), log(Delta) if small."""
+
+
+def time_step(log_step: Float[Array, "*shape"], transform: DtTransform = "exp") -> Float[Array, "*shape"]:
+    """The step size at rate 1."""
+    return jnp.exp(log_step) if transform == "exp" else jax.nn.softplus(log_step)
+
+
+def raw_step(log_Delta: Float[Array, "*shape"], transform: DtTransform) -> Float[Array, "*shape"]:
+    """The parameter to store for the log of a step size."""
+    return log_Delta if transform == "exp" else jnp.log(jnp.expm1(jnp.exp(log_Delta)))
+
+
+def step_sizes(
+    log_step: Float[Array, "H N"], rate: float | Float[Array, "..."], transform: DtTransform = "exp"
+) -> Float[Array, "*steps H N"]:
+    """Step sizes times `rate`, whose axes, (), (B,) or (B, L), come first."""
+    Delta = time_step(log_step, transform)
     factor = known_rate(rate).astype(Delta.dtype)[..., None, None]
     return factor * with_rank(Delta, factor.ndim)
 
 
 def init_readouts(
-    key: PRNGKeyArray, shape: tuple[int, int], bidirectional: bool, V: Complex[np.ndarray, "n N"] | None = None
-) -> dict[str, Float[Array, "H N 2"]]:
+    key: PRNGKeyArray,
+    shape: tuple[int, int],
+    bidirectional: bool,
+    V: Complex[np.ndarray, "n N"] | None = None,
+    modes: Literal["complex", "real"] = "complex",
+) -> dict[str, Float[Array, "H N ..."]]:
     """C, or C1 and C2, (H, N, 2) each, for `shape` (H, N): complex standard normal, as published for S4 and S4D; or,
-    given eigenvectors V (n, N), a real standard normal matrix (H, n) times V."""
+    given eigenvectors V (n, N), a real standard normal matrix (H, n) times V. Real modes: standard normal, (H, N)."""
     names = ("C1", "C2") if bidirectional else ("C",)
     params: dict[str, Array] = {}
     for name, k in zip(names, jax.random.split(key, len(names)), strict=True):
-        if V is None:
+        if modes == "real":
+            params[name] = jax.random.normal(k, shape, jnp.float32)
+        elif V is None:
             params[name] = jax.random.normal(k, (*shape, 2), jnp.float32) * jnp.float32(np.sqrt(0.5))
         else:
             C, basis = jax.random.normal(k, (shape[0], len(V))), jnp.asarray(V, jnp.complex64)
@@ -61,13 +83,19 @@ def init_readouts(
     return params
 
 
+def as_complex(stored: Float[Array, "S N ..."]) -> Complex[Array, "S N"]:
+    """From pairs (S, N, 2), or from real numbers (S, N)."""
+    return unpair(stored) if stored.ndim == 3 else jax.lax.complex(stored, jnp.zeros_like(stored))
+
+
 def readouts(params: dict[str, Array]) -> list[Complex[Array, "..."]]:
     """[C], or [C1, C2] for two directions, each complex (H, N)."""
-    return [unpair(params[name]) for name in ("C", "C1", "C2") if name in params]
+    return [as_complex(params[name]) for name in ("C", "C1", "C2") if name in params]
 
 
-RealTransform = Literal["exp", "relu", "softplus", "sigmoid", "none"]
-"""How a decay rate -Re(A) is computed from the stored parameter (arXiv 2206.11893, section 3.2 and table 2)."""
+RealTransform = Literal["exp", "relu", "softplus", "sigmoid", "best", "none"]
+"""How a decay rate -Re(A) is computed from the stored parameter w (arXiv 2206.11893, section 3.2 and table 2). `best`
+is 1 / (w^2 + 0.1) (StableSSM, arXiv 2311.14495, whose `direct` is `none`)."""
 
 
 DECAY: dict[RealTransform, tuple[Callable[[Array], Array], Callable[[np.ndarray], np.ndarray]]] = {
@@ -75,10 +103,14 @@ DECAY: dict[RealTransform, tuple[Callable[[Array], Array], Callable[[np.ndarray]
     "relu": (lambda raw: jax.nn.relu(raw) + 1e-4, lambda rate: rate),
     "softplus": (jax.nn.softplus, lambda rate: rate + np.log(-np.expm1(-rate))),
     "sigmoid": (jax.nn.sigmoid, lambda rate: np.log(rate) - np.log1p(-rate)),
+    "best": (lambda raw: 1 / (jnp.square(raw) + 0.1), lambda rate: np.sqrt(1 / rate - 0.1)),
     "none": (lambda raw: raw, lambda rate: rate),
 }
 """By transform: the decay rate from the stored parameter, and back. `relu` adds 1e-4 to the rate, and the way back
 does not subtract it, as published."""
+
+BOUND = {"sigmoid": 1, "best": 10}
+"""What the decay rate stays below."""
 
 
 def decay_rate(raw: Float[Array, "*shape"], transform: RealTransform) -> Float[Array, "*shape"]:
@@ -88,10 +120,10 @@ def decay_rate(raw: Float[Array, "*shape"], transform: RealTransform) -> Float[A
 
 def raw_decay_rate(rate: Float[np.ndarray, "*shape"], transform: RealTransform) -> Float[np.ndarray, "*shape"]:
     """The parameter to store for a decay rate of at least 1e-4 (smaller ones become 1e-4), as published. ValueError: 1
-    or more with `sigmoid`."""
-    if transform == "sigmoid" and rate.max() >= 1:
+    or more with `sigmoid`, 10 or more with `best`."""
+    if rate.max() >= BOUND.get(transform, np.inf):
         raise ValueError(
-            f"real_transform sigmoid keeps -Re(A) below 1, but the initial A has {rate.max():g}:"
+            f"real_transform {transform} keeps -Re(A) below {BOUND[transform]}, but the initial A has {rate.max():g}:"
             " use exp, relu, softplus or none, or a smaller real_scale"
         )
     return DECAY[transform][1](np.maximum(rate, 1e-4))
@@ -101,10 +133,16 @@ Init = Literal["lin", "inv", "inv2", "quad", "real", "legs", "random", "ptd-conj
 InitB = Literal["of_init", "constant", "random", "alternating", "unit_cw", "unit_ccw", "legs"]
 
 
+def stored_states(options: Any) -> int:
+    """N of S4D: one mode of each conjugate pair, or all modes if they are real."""
+    return options.state_size if options.modes == "real" else options.state_size // 2
+
+
 def initial_A(key: PRNGKeyArray, copies: int, options: Any) -> Complex[np.ndarray, "{copies} N"]:
     """The diagonal of S4D's initial A of each copy, in 1/time, one mode of each conjugate pair (arXiv 2206.11893,
-    section 4). `options` are S4D's, whose docstrings give the formulas; `key` is for what is drawn at random."""
-    size, N = options.state_size, options.state_size // 2
+    section 4), or all modes if they are real. `options` are S4D's, whose docstrings give the formulas; `key` is for
+    what is drawn at random."""
+    size, N = options.state_size, stored_states(options)
     real_key, imag_key = jax.random.split(key)
     n = np.tile(np.arange(N, dtype=np.float64), (copies, 1))
     if options.imag_random:
@@ -142,7 +180,7 @@ def initial_B(options: Any) -> Complex[np.ndarray, " N"]:
     if B_init == "legs":
         return clip_imaginary(measures.normal_plus_low_rank(*hippo.legs(size))[1], options.B_clip)
     turn = {"constant": 0.0, "alternating": np.pi, "unit_cw": -2 * np.pi / size, "unit_ccw": 2 * np.pi / size}
-    return np.exp(1j * turn[B_init] * np.arange(size // 2))
+    return np.exp(1j * turn[B_init] * np.arange(stored_states(options)))
 
 
 def _drawn(distribution: Callable[..., Array], key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:

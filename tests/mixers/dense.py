@@ -171,6 +171,7 @@ def decay(raw, transform):
         "relu": lambda x: np.where(x.real > 0, x, 0) + 1e-4,
         "softplus": lambda x: np.log(1 + np.exp(x)),
         "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+        "best": lambda x: 1 / (x**2 + 0.1),
         "none": lambda x: x,
     }[transform](raw)
 
@@ -219,12 +220,13 @@ def _s5(p, options):
 def _side_by_side(A, B, C, p, rule, options):
     """One system a feature: A (H, 2N, 2N), B (H, 2N), C in each direction (H, 2N)."""
     H, N = len(A), len(B[0]) // 2
+    log_step = np.tile(np.broadcast_to(p["log_step"], (H, N)), 2).ravel()
     return System(
         A=scipy.linalg.block_diag(*A),
         B=scipy.linalg.block_diag(*(b[:, None] for b in B)),
         C=[scipy.linalg.block_diag(*c) for c in C],
         D=p["D"],
-        Delta=np.exp(np.tile(np.broadcast_to(p["log_step"], (H, N)), 2).ravel()),
+        Delta=np.log(1 + np.exp(log_step)) if getattr(options, "dt_transform", "") == "softplus" else np.exp(log_step),
         state_shape=(H, N),
         rule=rule,
         skip=options.backward_skips_current,
@@ -234,9 +236,12 @@ def _side_by_side(A, B, C, p, rule, options):
 def _s4d(p, options):
     """With a trained B and no band limit."""
     H, S = len(p["D"]), len(p["A_real"])
+    if options.modes == "real":
+        pairs = {name: np.stack([x, 0 * x], -1) for name, x in p.items() if name in ("B", "C", "C1", "C2")}
+        p = {**p, "A_imag": 0 * p["A_real"], **pairs}
     real, imag = -decay(p["A_real"], options.real_transform), -p["A_imag"]
     A = [diagonal(real[h % S], imag[h % S]) for h in range(H)]
-    B, C = [p["B"][h % S] for h in range(H)], [2 * row(C) for C in _readouts(p)]
+    B, C = [p["B"][h % S] for h in range(H)], [row(C) * (1 if options.modes == "real" else 2) for C in _readouts(p)]
     if options.discretization == "dss":  # each mode over its sum in dss_length samples, arXiv 2203.14343, eq. 4
         for h in range(H):
             a = np.stack([real[h % S], imag[h % S]], -1)

@@ -70,7 +70,8 @@ def plain(name):
 
 def is_two(case):
     options = case.options
-    return options.get("bidirectional", False) or options.get("causal") is False or case.causal is not None
+    declared = options.get("bidirectional", False) or options.get("causal") is False
+    return declared or case.causal is not None or case.looks_ahead
 
 
 def is_linear(case):
@@ -889,7 +890,7 @@ def test_arguments_that_a_mixer_cannot_use_are_refused(name):
         mixers.check(mixer, options, state=object())
 
 
-@cases(is_two)
+@cases(lambda case: is_two(case) and not case.looks_ahead)
 def test_two_directions_have_no_state(name):
     mixer, params, options = made(name)
     one = {"causal": True} if "causal" in CASES[name].options else {"bidirectional": False}

@@ -1,4 +1,4 @@
-"""S4, S4D and DSS against what the published code computed: initialisations, kernels, whole blocks."""
+"""S4, S4D, its DSS and StableSSM against what the published code computed: initialisations, kernels, whole blocks."""
 
 import contextlib
 import dataclasses
@@ -197,3 +197,46 @@ def test_whole_blocks(kind, direction):
             return rest(jnp.moveaxis(ys, 0, 1))
 
         assert relative_error(recurrent(data["x"]), data["y_recurrent"]) < 1e-4
+
+
+REPARAMETERISATIONS = {"best": "best", "exp": "exp", "softplus": "softplus", "direct": "none"}
+
+
+@variants([("best", False), ("direct", True)], name=list(REPARAMETERISATIONS), double=[False, True])
+def test_stable_reparameterisations(name, double):
+    """Whole blocks of StableSSM: A = -f(w) + i A_imag without B, then exact GELU, a linear map to 2 H and its gate."""
+    meta, data = load_case(f"stablessm_{name}")
+    options = s4d.Options(state_size=meta["d_state"], real_transform=REPARAMETERISATIONS[name], B_trained=False)
+
+    def loss(p, u, w):
+        params = {
+            "A_real": -p["kernel.log_A_real"] if name == "direct" else p["kernel.log_A_real"],
+            "A_imag": -p["kernel.A_imag"],
+            "C": p["kernel.C"],
+            "D": p["D"],
+            "log_step": p["kernel.log_dt"][:, None],
+        }
+        y = jax.nn.gelu(s4d.apply(params, jnp.swapaxes(u, 1, 2), options)[0], approximate=False)
+        z = jnp.einsum("oh,blh->bol", p["output_linear.0.weight"][..., 0], y)
+        value, gate = jnp.split(z + p["output_linear.0.bias"][None, :, None], 2, axis=1)
+        y = value * jax.nn.sigmoid(gate)
+        return jnp.sum(y * w), y
+
+    with jax.enable_x64(double):
+        dtype = np.float64 if double else np.float32
+        args = jax.tree.map(lambda x: jnp.asarray(x, dtype), (data["param"], data["u"], data["w"]))
+        (of_params, of_u), y = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(*args)
+    assert relative_error(y, data["y"]) < (1e-9 if double else 1e-5)
+    assert relative_error(of_u, data["grad_u"]) < (1e-9 if double else 1e-4)
+    for parameter, expected in data["grad"].items():
+        assert relative_error(of_params[parameter], expected) < (1e-9 if double else 1e-4), parameter
+
+
+@pytest.mark.parametrize("name", REPARAMETERISATIONS)
+def test_initial_rates_of_stable_reparameterisations(name):
+    """Those published, but for "direct", which is published as A = +1/2."""
+    meta, _ = load_case(f"stablessm_{name}")
+    options = s4d.Options(state_size=8, real_transform=REPARAMETERISATIONS[name], B_trained=False)
+    params = s4d.init(jax.random.key(0), 2, options)
+    np.testing.assert_allclose(params["A_real"], meta["init_log_A_real"], rtol=1e-5)
+    np.testing.assert_allclose(s4d.eigenvalues(params, options).real, -0.5, rtol=1e-5)

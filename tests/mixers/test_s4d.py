@@ -173,6 +173,27 @@ def test_feature_h_uses_copy_h_mod_S():
     assert relative_error(kernel(options, 7)(params, 1.0)[0], impulse_response(single, 7, options)) < 1e-5
 
 
+def test_real_modes_have_real_parameters():
+    params, A, options = initial(50, modes="real", init="real", B_init="random")
+    assert {name: x.shape for name, x in params.items()} == {
+        **dict.fromkeys(("A_real", "B", "C"), (50, 2 * N)),
+        "D": (50,),
+        "log_step": (50, 1),
+    }
+    np.testing.assert_allclose(A, np.broadcast_to(-np.arange(1.0, 2 * N + 1), A.shape), rtol=1e-6)
+    for name in ("B", "C"):
+        assert np.std(params[name]) == pytest.approx(1, abs=0.1)
+    assert (initial(modes="real", init="real")[0]["B"] == 1).all()
+    assert relative_error(kernel(options, 9)(params, 1.0)[0], impulse_response(params, 9, options)) < 1e-5
+
+
+def test_softplus_starts_from_the_same_step_sizes():
+    (params, _, options), (expected, *_) = initial(dt_transform="softplus", dt_max=2.0), initial(dt_max=2.0)
+    np.testing.assert_allclose(s4d.time_step(params, options), np.exp(expected["log_step"]), rtol=1e-5)
+    # Stored is the logarithm, but for large steps.
+    np.testing.assert_allclose(initial(dt_transform="softplus")[0]["log_step"], initial()[0]["log_step"], atol=0.06)
+
+
 def test_step_sizes_and_readouts_start_as_documented():
     params, *_ = initial(50, dt_min=0.01, dt_max=0.2, dt_per_state=True, bidirectional=True)
     log_step = np.asarray(params["log_step"])
@@ -246,6 +267,8 @@ def test_dss_is_a_softmax_over_dss_length_samples_at_any_length():
         ({"discretization": "dss"}, "Got dss and 0"),
         ({"dss_length": 64}, "Got zoh and 64"),
         ({"B_trained": False, "B_init": "random"}, "B_trained"),
+        ({"modes": "real"}, "modes real needs init real"),
+        ({"modes": "real", "init": "real", "B_init": "unit_cw"}, "a real B_init"),
     ],
 )
 def test_impossible_options(options, message):
@@ -256,5 +279,7 @@ def test_impossible_options(options, message):
 def test_impossible_initialisations():
     with pytest.raises(ValueError, match="n_ssm 3 does not divide d_model 4"):
         initial(n_ssm=3)
-    with pytest.raises(ValueError, match="initial A has 8"):
+    with pytest.raises(ValueError, match="below 1, but the initial A has 8"):
         initial(init="real", real_transform="sigmoid")
+    with pytest.raises(ValueError, match="below 10, but the initial A has 16"):
+        initial(init="real", real_transform="best", real_scale=2.0)

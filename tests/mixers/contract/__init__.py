@@ -25,6 +25,8 @@ class Case:
     causal: dict | None = None
     """Options to change for a causal mixer, if the case looks ahead for another reason than `bidirectional` or
     `causal`."""
+    looks_ahead: bool = False
+    """Outputs depend on later inputs whatever the options say: there is no recurrent mode."""
     mixer: str = ""
 
 

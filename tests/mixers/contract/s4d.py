@@ -16,5 +16,7 @@ CASES = {
     "s4d_ptd": Case({"init": "ptd-conjugate"}, linear=True),
     "s4d_inv_bilinear": Case({"init": "inv", "discretization": "bilinear"}, linear=True),
     "s4d_real_bilinear": Case({"init": "real", "discretization": "bilinear", "B_init": "random"}, linear=True),
+    "s4d_best_softplus": Case({"real_transform": "best", "dt_transform": "softplus"}, linear=True),
+    "s4d_real_modes": Case({"modes": "real", "init": "real"}, linear=True),
     "s4d_dss": Case({"discretization": "dss", "dss_length": 20, "dt_per_state": True}, values=1e-4, linear=True),
 }
