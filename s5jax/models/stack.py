@@ -77,11 +77,10 @@ class Stack(nnx.Module):
         masks, probability = None, options.dropout if dropout is None else dropout
         if not isinstance(probability, jax.core.Tracer) and not 0 <= float(probability) <= 1:
             raise ValueError(f"dropout must lie in [0, 1], got {float(probability)}")
-        if train and key is None and (isinstance(probability, jax.core.Tracer) or float(probability)):
-            raise ValueError("training with dropout needs a key; dropout=0.0 trains without dropout")
         inside = [block.ability("DROPOUT") for block in self.layers]
-        if train and key is None and "own" in inside:
-            raise ValueError("training needs a key: the options of a mixer have a dropout of their own")
+        drops = isinstance(probability, jax.core.Tracer) or float(probability) or "own" in inside
+        if train and key is None and drops:
+            raise ValueError("training with dropout needs a key; without, set dropout, also that of mixers, to 0.0")
         if key is not None and (options.dropout or dropout is not None or "own" in inside):
             masks = dropout_masks(options, inputs.shape[0], key, probability, inside=any(inside))
         graphdefs, stats, params = zip(*(nnx.split(layer, nnx.BatchStat, ...) for layer in self.layers), strict=True)

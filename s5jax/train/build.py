@@ -57,8 +57,7 @@ class Experiment:
         optim, dropout = self.config.optim, self.config.model.dropout
         decays = np.array([group.weight_decay for group in self.optimizer.groups], np.float32)
         own = any(
-            mixers.ability(mixers.find(mixer.module), "DROPOUT", mixer.options) == "own"
-            for mixer in self.config.mixers.values()
+            mixers.ability(mixers.find(m.module), "DROPOUT", m.options) == "own" for m in self.config.mixers.values()
         )
         key = {"key": random_keys(self.config.seed).dropout} if dropout or own else {}
         given = {"clip_norm": optim.clip_norm, "average": optim.average, "dropout": dropout}
@@ -68,9 +67,8 @@ class Experiment:
     def hyper(self, step: int) -> dict[str, Any]:
         """The numbers of a training step that determine no shape, so that changing one compiles nothing.
 
-        `lr` and `weight_decay` of each of the optimizer's groups; `clip_norm`, `average`, `dropout`, where these are
-        not zero; the run's `key`, if there is dropout; those of the objective; `fresh`, true where carried states begin
-        anew.
+        `lr` and `weight_decay` of each of the optimizer's groups; `clip_norm`, `average`, `dropout`, where not zero;
+        the run's `key`, if there is dropout; those of the objective; `fresh`, true where carried states begin anew.
         """
         fresh = {"fresh": np.bool_(step % self.steps_per_epoch == 0)} if self.config.train.carry_state else {}
         return {"lr": self.rates(step), **self._constants, **fresh}

@@ -209,8 +209,7 @@ def _order(experiment: Experiment, bucket: np.ndarray | None, step: int) -> Iter
 
 
 class _Window:
-    """Training metrics since the last report. They stay on the device until they are asked for, 100 steps at most, and
-    the device is never more than two steps behind."""
+    """Training metrics since the last report: on the device, which is at most two steps behind, until they are read."""
 
     def __init__(self, sums: dict[str, list[float]]):
         self._sums = sums
