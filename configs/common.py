@@ -44,6 +44,27 @@ MODELS: dict[str, Row] = {
     "s4-fout": S4 | {"mixer.init": "fout"},
 }
 
+FAMILY = DEBUG | {"model.activation": "full_glu", "model.bn_momentum": 0.9, "published:model.mask_padding": False}
+TWO = FAMILY | {"mixer.bidirectional": True}
+SMALL = {"debug:mixer.state_size": 8}
+HOPE = TWO | SMALL | {"model.pattern": ("hope",), "mixer.dt_transform": "softplus"}
+STABLE = S4D | {"mixer.B_init": "constant", "mixer.B_trained": False}  # arXiv 2311.14495
+MODELS |= {
+    "hope": HOPE,
+    "hope-causal": HOPE | {"mixer.bidirectional": False},
+    "lru": FAMILY | SMALL | {"model.pattern": ("lru",), "model.bn_momentum": 0.99},
+    "sgconv": TWO | {"model.pattern": ("sgconv",), "mixer.kernel_dim": 32, "debug:mixer.kernel_dim": 8},
+    "longconv": TWO | {"model.pattern": ("longconv",), "mixer.channels": 2, "model.activation": "none"},
+    "rtf": TWO | SMALL | {"model.pattern": ("rtf",)},  # needs `mixer.trunc_len`, the length of the task's sequences
+    "essm": TWO | SMALL | {"model.pattern": ("essm",), "model.activation": "half_glu1", "debug:mixer.heads": 1},
+    "gss": FAMILY | SMALL | {"model.pattern": ("gss",), "model.activation": "none", "model.norm": "layer"},
+    "liquid": FAMILY | SMALL | {"model.pattern": ("liquid",)},
+    "s4d-ft": TWO | SMALL | {"model.pattern": ("s4d_ft",), "mixer.B_init": "constant", "mixer.B_trained": False},
+    "dss-exp": FAMILY | SMALL | {"model.pattern": ("dss",)},
+    "stablessm": STABLE | {"mixer.real_transform": "best"},
+}
+"""The family around S4. Where a paper has no GLU (SGConv, DSS), these rows have one, as S4 has."""
+
 
 def table(task: str, rows: dict[str, Row]) -> dict[str, Row]:
     """The recipes of a task: each row is added to the model of its name in MODELS."""

@@ -19,7 +19,10 @@ SIZES = {
     "train.eval_every_epochs": 5,
     "log.every_steps": 20,
 }
-RECIPES = table("digits", dict.fromkeys(MODELS, SIZES) | {"dss": SIZES | {"mixer.dss_length": 64}})
+SHAPE = {name: value for name, value in SIZES.items() if name != "mixer.state_size"}
+ROWS = dict.fromkeys(MODELS, SIZES) | {"dss": SIZES | {"mixer.dss_length": 64}, "rtf": SIZES | {"mixer.trunc_len": 64}}
+ROWS |= {"sgconv": SHAPE | {"mixer.kernel_dim": 8}, "longconv": SHAPE, "gss": SIZES | {"mixer.features": 32}}
+RECIPES = table("digits", ROWS)
 
 
 def get_config(arg: str = "s5") -> ConfigDict:
