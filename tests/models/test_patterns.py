@@ -91,6 +91,8 @@ def test_several_seeds_at_once():
 @pytest.mark.slow
 @pytest.mark.parametrize(("pattern", "unroll"), [(("s5",), False), (("s5",), True), (("s5", "lru"), False)])
 def test_what_is_computed_again_takes_no_memory(pattern, unroll):
+    if unroll and jax.__version_info__ < (0, 12):
+        pytest.skip("on a CPU, XLA of jax 0.10 merges what is computed again with what was computed first")
     scratch = {}
     for remat in ("none", "pointwise", "full"):
         model = build(*pattern, depth=6, d_model=32, activation="full_glu", remat=remat, unroll=unroll)
