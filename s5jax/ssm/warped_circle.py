@@ -21,13 +21,15 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from s5jax.ssm import vandermonde
+from s5jax.ssm.shares import by_shares
 
 
 def convolve(x: Float[Array, "B L H"], h: Float[Array, "2 H n 2"], Delta: Float[Array, "2 H"]) -> Float[Array, "B L H"]:
     """The circular convolution of x, of an even length, with the filter of h (complex, as pairs)."""
-    L = x.shape[1]
-    G = spectrum(h, Delta, L // 2)
-    return jnp.fft.irfft(jnp.fft.rfft(x, axis=1) * G.T[None], L, axis=1)
+    B, L, _ = x.shape
+    of_x = by_shares(lambda x: jnp.fft.rfft(x, axis=1), [x], B)
+    of_y = of_x * spectrum(h, Delta, L // 2).T[None]
+    return by_shares(lambda y: jnp.fft.irfft(y, L, axis=1), [of_y], B)
 
 
 def spectrum(h: Float[Array, "2 H n 2"], Delta: Float[Array, "2 H"], M: int) -> Complex[Array, "H bins"]:
