@@ -56,6 +56,14 @@ def test_another_program(field):
     assert lowered(field) != lowered()
 
 
+def test_a_mixer_with_dropout_of_its_own_gets_a_key():
+    fields = ("--config.model.dropout=0.0", "--config.model.pattern=('longconv',)")
+    for own in (0.2, 0.0):
+        config = tiny.config(*fields, f"--config.mixers.longconv.kernel_dropout={own}")
+        experiment, _ = build(config, tiny.load_blank_task(config))
+        assert ("key" in experiment.hyper(0)) == bool(own) and "dropout" not in experiment.hyper(0)
+
+
 def test_a_run_traces_its_step_once(without_model, tmp_path, monkeypatch):
     """Through two epochs, the warm-up and the cosine."""
     traced = chex.assert_max_traces(tiny.train_step, n=1)
