@@ -121,14 +121,13 @@ def apply(
         raise ValueError("a mixer with two directions cannot start from a state")
     x, (lengths, *_) = border(x, lengths, mask)
     x, plain = x.astype(params["h_0"].dtype), options.conv_method == "plain"
-    drops = key is not None and options.kernel_dropout > 0
     if state is None:
         K = kernel(params, x.shape[1], options)
-        if drops:
+        if key is not None and options.kernel_dropout:
             kept = jax.random.bernoulli(key, 1 - options.kernel_dropout, K.shape)
             K = jnp.where(kept, K, 0) / (1 - options.kernel_dropout)
         return fft_conv.convolve(x, K, plain=plain), None
-    if drops:
+    if key is not None and options.kernel_dropout:
         raise ValueError("kernel_dropout drops samples of a kernel, which a start from a state does not have")
     a, c, d = _system(params, options)
     a, g = (_per_feature(rows, d) for rows in (a, _reciprocal(a, x.shape[1], plain)))

@@ -1,0 +1,250 @@
+"""eSSM: a multi-input, multi-output diagonal system in independent heads (Liang, Li 2024, arXiv 2402.15290).
+
+    x'(t) = Lambda x(t) + B u(t),    y(t) = 2 Re(C x(t)) + D u(t)    in each head, with its own features
+
+B and C are real matrices, and without `conj_sym` y = Re(C x) + D u. With several heads, a linear map of all features
+follows, the head mixer. The factor of B at a step size Delta is (exp(Lambda Delta) - 1) conj(Lambda) / (|Lambda|^2 +
+1e-7), as published: zero-order hold, but for the 1e-7. Real parts of Lambda are clipped to at most -1e-4.
+
+Letters: S heads with h = H / S features and n states each, H features, N = S n states, L length. The parameters are
+those of the published code, without its axis of channels (always 1); its `log_dt` is log_step here:
+
+    Lambda (S, n, 2)   B (S, n, h)   C (S, h, n)   D (H,)   log_step (S, n), or (S, 1) without `dt_per_state`
+    head_mixer_kernel (H, H), from input to output, and head_mixer_bias (H,), if S > 1
+
+A bidirectional mixer has no other parameters: the same system also reads the sequence from its end, and starts at the
+next sample.
+"""
+
+import dataclasses
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.export import is_symbolic_dim
+from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
+
+from s5jax.mixers import s4d
+from s5jax.ssm import diagonal_step, fft_conv, hippo, parameters, per_feature, scan, sequence, vandermonde
+from s5jax.ssm import discretize as rules
+from s5jax.ssm.diagonal_scan import diagonal_scan
+from s5jax.ssm.parameters import unpair, with_rank
+from s5jax.ssm.sequence import Flags, Rate
+
+RATE, MASK, RESET = "step", True, True
+GROUPS = {"dynamics": "Lambda|B|C|D|log_step"}
+CAUSAL = s4d.CAUSAL
+
+Params = dict[str, Array]
+State = Complex[Array, "B N"]
+
+
+def DROPOUT(options: "Options") -> bool:
+    return options.heads > 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of eSSM. Hashable, so that they can be static arguments of `jax.jit`."""
+
+    state_size: int = 64
+    """N, the number of stored states of all heads (`d_s` of the published recipes, with their `keep_d_state`)."""
+    heads: int = 1
+    """S, the number of heads; must divide the width and `state_size`."""
+    conj_sym: bool = True
+    """States stand for conjugate pairs; otherwise y = Re(C x) + D u, and Lambda starts with both modes of each pair."""
+    C_init: Literal["trunc_normal", "hippo"] = "trunc_normal"
+    """Initial C: standard normal cut at +-2, or the real part of such a complex matrix in HiPPO-LegS' eigenbasis."""
+    dt_min: float = 0.001
+    """Smallest initial step size, in the time unit of Lambda. They are drawn log-uniformly from dt_min to dt_max."""
+    dt_max: float = 0.1
+    """Largest initial step size."""
+    dt_per_state: bool = True
+    """One step size per state instead of one per head (`d_dt_is_n` of the published recipes)."""
+    bidirectional: bool = False
+    """Read the sequence in both directions; there is no recurrent mode then."""
+    backward_skips_current: bool = True
+    """Start the backward kernel at the next sample, as published; otherwise at the current sample, as in S5."""
+    mode: Literal["convolution", "scan"] = "convolution"
+    """How `apply` computes the states. `scan` stores them, (B, L, N) complex."""
+    scan_method: scan.Method = "auto"
+    """How the scan is computed, see `ssm.scan`. With `plain`, scan and convolution support `jax.jvp`."""
+
+    def __post_init__(self) -> None:
+        parameters.check_choices(self)
+        parameters.check_between(self, 1, 2**14, "state_size", "heads")
+        parameters.check_step_sizes(self.dt_min, self.dt_max)
+        if self.state_size % self.heads:
+            raise ValueError(f"heads {self.heads} does not divide state_size {self.state_size}")
+
+
+def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, length: int = 1) -> Params:
+    """Initial parameters, float32, as published; `depth` and `length` are not used.
+
+    Lambda are the eigenvalues of HiPPO-LegS' normal part, with negative imaginary parts: one of each of n pairs with
+    `conj_sym` (the published code: the first n in the order of LAPACK), otherwise n. B is Re(V^* X), the same in all
+    heads, with V the eigenvectors and X complex, its parts standard normals cut at +-2. D is 1, and the head mixer is
+    uniform in +-1/sqrt(H). ValueError if the heads do not divide the width.
+    """
+    S = options.heads
+    if width % S:
+        raise ValueError(f"heads {S} does not divide the width {width}")
+    n, h = options.state_size // S, width // S
+    Lambda, V = hippo.normal_part(*hippo.legs(2 * n if options.conj_sym else n)[::2])
+    Lambda, V = hippo.conjugate_half(Lambda, V) if options.conj_sym else (Lambda, V)
+    B_key, C_key, step_key, kernel_key, bias_key = jax.random.split(key, 5)
+    cut_normal = functools.partial(jax.random.truncated_normal, lower=-2, upper=2, dtype=jnp.float32)
+
+    def projected(key: PRNGKeyArray, shape: tuple[int, ...], V: Complex[np.ndarray, "m n"]) -> Float[Array, "..."]:
+        drawn = unpair(cut_normal(key, shape=(*shape, len(V), 2)))
+        return jnp.matmul(drawn, jnp.asarray(V, jnp.complex64), precision="highest").real
+
+    C = projected(C_key, (S, h), V) if options.C_init == "hippo" else cut_normal(C_key, shape=(S, h, n))
+    steps = (S, n if options.dt_per_state else 1)
+    params = {
+        "Lambda": jnp.tile(jnp.asarray([Lambda.real, -np.abs(Lambda.imag)], jnp.float32).T[None], (S, 1, 1)),
+        "B": jnp.tile(projected(B_key, (h,), V.conj()).T[None], (S, 1, 1)),
+        "C": C,
+        "D": jnp.ones(width, jnp.float32),
+        "log_step": parameters.log_step(step_key, steps, options.dt_min, options.dt_max),
+    }
+    if S > 1:
+        draw = functools.partial(jax.random.uniform, dtype=jnp.float32, minval=-(width**-0.5), maxval=width**-0.5)
+        params |= {"head_mixer_kernel": draw(kernel_key, (width, width)), "head_mixer_bias": draw(bias_key, (width,))}
+    return params
+
+
+def eigenvalues(params: Params, options: Options) -> Complex[Array, "S n"]:
+    """Lambda, its real parts clipped; in 1/time."""
+    return unpair(params["Lambda"].at[..., 0].min(-1e-4))
+
+
+def time_step(params: Params, options: Options) -> Float[Array, "S m"]:
+    """The step sizes, in the time unit of Lambda: (S, n), or (S, 1) without `dt_per_state`."""
+    return jnp.exp(params["log_step"])
+
+
+def _discrete(params: Params, options: Options, rate: Rate | None) -> tuple[Complex[Array, "..."], ...]:
+    """log(Lambda_bar) and the factor of B, (*steps, N); the axes of `rate` come first."""
+    Delta = per_feature.step_sizes(params["log_step"], 1.0 if rate is None else rate)
+    Lambda = with_rank(eigenvalues(params, options), Delta.ndim)
+    square = (jnp.square(Lambda.real) + jnp.square(Lambda.imag)).astype(Lambda.dtype)
+    both = vandermonde.log_multiplier(Lambda, Delta), rules.zoh(Lambda, Delta)[1] * square / (square + 1e-7)
+    return tuple(z.reshape(*z.shape[:-2], options.state_size) for z in both)
+
+
+def _drive(params: Params, u: Float[Array, "*batch H"]) -> Float[Array, "*batch N"]:
+    """B u."""
+    S, n, h = params["B"].shape
+    return jnp.einsum("...sh,snh->...sn", u.reshape(*u.shape[:-1], S, h), params["B"]).reshape(*u.shape[:-1], S * n)
+
+
+def _read_out(
+    params: Params, options: Options, x: Float[Array, "*batch N"], u: Float[Array, "*batch H"], key=None, dropout=0.0
+) -> Float[Array, "*batch H"]:
+    """C x + D u, with C doubled for conjugate pairs, and the head mixer."""
+    C = params["C"] * (2 if options.conj_sym else 1)
+    x = x.reshape(*x.shape[:-1], C.shape[0], C.shape[2])
+    y = jnp.einsum("...sn,shn->...sh", x, C).reshape(u.shape) + parameters.feedthrough(params, u)
+    if options.heads == 1:
+        return y
+    if key is not None:
+        keep = 1 - jnp.asarray(dropout, y.dtype)
+        y = jnp.where(jax.random.bernoulli(key, keep, y.shape), y, 0) / jnp.where(keep > 0, keep, 1)
+    return jnp.matmul(y, params["head_mixer_kernel"]) + jnp.broadcast_to(params["head_mixer_bias"], y.shape)
+
+
+def apply(
+    params: Params,
+    x: Float[Array, "B L H"],
+    options: Options,
+    *,
+    lengths: Integer[Array, " B"] | None = None,
+    mask: Bool[Array, "B L"] | None = None,
+    reset: Bool[Array, "#B #L"] | None = None,
+    rate: Rate | None = None,
+    state: State | None = None,
+    key: PRNGKeyArray | None = None,
+    dropout: Float[Array, ""] | float = 0.0,
+) -> tuple[Float[Array, "B L H"], State | None]:
+    """See `s5jax.mixers`. A missing sample is an input of zero; `dropout` acts on the head mixer's inputs. The states
+    are computed as a convolution or, with a `reset`, a rate per sequence or step, or a symbolic length, by a scan."""
+    if state is not None and options.bidirectional:
+        raise ValueError("a mixer with two directions cannot start from a state")
+    x, (lengths, _, reset, rate) = sequence.border(x, lengths, mask, reset, rate)
+    x = x.astype(params["D"].dtype)
+    rate = jnp.asarray(1 if rate is None else rate, x.dtype)
+    u = _drive(params, x)
+    if options.mode == "scan" or reset is not None or rate.ndim or is_symbolic_dim(x.shape[1]):
+        scanned = functools.partial(_scanned, params, options)
+        start = None if state is None else sequence.reset_state(state, reset, lengths)
+        states, last = s4d.by_direction(scanned, [None, None], u, options, lengths, reset, rate, start)
+    else:
+        states, last = _by_convolution(params, options, u, lengths, rate, state)
+    return _read_out(params, options, states, x, key, dropout), last
+
+
+def _by_convolution(params, options, u, lengths, rate, start) -> tuple[Array, Array | None]:
+    """Real parts of the states, (B, L, N), and the state after the last valid step if `start` is given."""
+    L, plain = u.shape[1], options.scan_method == "plain"
+    log_a, gamma = _discrete(params, options, rate)
+    of_each = log_a[:, None]  # a system of one state for each state
+    K = vandermonde.vandermonde(gamma[:, None], of_each, L)
+    K = jnp.stack([K, K] if options.bidirectional else [K])
+    x = fft_conv.convolve(u, K, skip_current=options.backward_skips_current, plain=plain)
+    if start is None:
+        return x, None
+    left = vandermonde.vandermonde((jnp.exp(log_a)[None] * start)[..., None], of_each, L)
+    steps = jnp.full(u.shape[:1], L, jnp.int32) if lengths is None else lengths
+    last = gamma[None] * vandermonde.final_state(of_each, u, lengths)[..., 0]
+    last = last + jnp.exp(log_a[None] * steps[:, None].astype(log_a.dtype)) * start
+    return x + jnp.swapaxes(left, -1, -2), last
+
+
+def _scanned(params, options, u, _, gap, first, start, valid, reverse) -> tuple[Array, Array]:
+    log_a, gamma = (z[:, None] if jnp.ndim(gap) == 1 else z for z in _discrete(params, options, gap))
+    a, b = jnp.exp(log_a), with_rank(gamma, 3) * u.astype(gamma.dtype)
+    if first is not None:
+        a = jnp.where(first[..., None], 0, with_rank(a, 3))
+    x, last = diagonal_scan(a, b, initial_state=start, mask=valid, reverse=reverse, method=options.scan_method)
+    return x.real, last
+
+
+def kernel(params: Params, L: int, options: Options, *, rate: Rate | None = None) -> Float[Array, "directions H H {L}"]:
+    """The impulse response, (direction, output, input, lag), for L >= 1 lags, the head mixer included, without D and
+    without biases. `rate` is (), default 1."""
+    log_a, gamma = _discrete(params, options, rate)
+    K = vandermonde.vandermonde(gamma[:, None], log_a[:, None], L).reshape(*params["Lambda"].shape[:2], L)
+    product, factor = functools.partial(jnp.einsum, precision="highest"), 2 if options.conj_sym else 1
+    K = product("son,snl,sni->soil", factor * params["C"], K, params["B"])
+    K = product("soil,st->sotil", K, jnp.eye(options.heads, dtype=K.dtype)).reshape(*2 * params["D"].shape, L)
+    K = product("oil,om->mil", K, params["head_mixer_kernel"]) if options.heads > 1 else K
+    return jnp.stack([K, K] if options.bidirectional else [K])
+
+
+def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> State:
+    """The zero state (batch, N), complex. ValueError if bidirectional. `max_length` is not used."""
+    flat = params["Lambda"][..., 0].reshape(-1)
+    return diagonal_step.init_state(flat, batch, two_directions=options.bidirectional)
+
+
+def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> Params:
+    """For `step`: the parameters, and a and gamma, (N,) or (B, N), complex. ValueError if bidirectional."""
+    if options.bidirectional:
+        raise ValueError(s4d.NOT_RECURRENT)
+    log_a, gamma = _discrete(params, options, rate)
+    return {**params, "a": jnp.exp(log_a), "gamma": gamma}
+
+
+def step(
+    cell: Params, state: State, x_k: Float[Array, "B H"], options: Options, *, mask: Flags = None, reset: Flags = None
+) -> tuple[Float[Array, "B H"], State]:
+    """One sample of `apply`: y_k and the next state."""
+    x_k = x_k.astype(cell["D"].dtype)
+    x_k = x_k if mask is None else jnp.where(mask[:, None], 0, x_k)
+    state = state if reset is None else jnp.where(reset[:, None], 0, state)
+    a, gamma = (with_rank(cell[name], 2) for name in ("a", "gamma"))
+    state = a * state + gamma * _drive(cell, x_k).astype(gamma.dtype)
+    return _read_out(cell, options, state.real, x_k), state
