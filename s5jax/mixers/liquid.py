@@ -158,7 +158,7 @@ def apply(
 def _forward(params: Params, x: Array, given: Sequences, state: Any, options: Options) -> tuple[Array, Any]:
     """`apply` in one direction, with the readout C."""
     params = {name: value for name, value in params.items() if name not in ("C1", "C2")}
-    if given.rate is not None and given.rate.ndim == 1:  # one system per sequence
+    if given.rate is not None and jnp.ndim(given.rate) == 1:  # one system per sequence
 
         def one(*args: Any) -> tuple[Array, Any]:
             x, lengths, reset, rate, state = jax.tree.map(lambda a: a[None], args)
