@@ -193,7 +193,7 @@ def reverse_mode_only(x: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
 def _refuse(*_: Any, **__: Any) -> NoReturn:
     raise TypeError(
         "this scan or convolution has a gradient rule for reverse mode only;"
-        ' for forward mode (jax.jvp, jax.linearize) use scan_method="plain"'
+        ' for forward mode (jax.jvp, jax.linearize) use scan_method="plain" or conv_method="plain"'
     )
 
 
