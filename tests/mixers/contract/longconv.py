@@ -20,10 +20,14 @@ CASES = {
 
 def kernel(p, options):
     """(directions, channels * H, W)."""
-    K, width = p["kernel"], options.smoothing
-    if width:
-        lag = np.arange(K.shape[-1])
-        K = K @ (np.abs(lag[:, None] - lag) <= width // 2) / width
+    K, W = p["kernel"], p["kernel"].shape[-1]
+    if options.smoothing:
+        half = options.smoothing // 2
+        total = np.zeros_like(K)
+        for shift in range(-half, half + 1):
+            first, end = max(0, -shift), min(W, W - shift)
+            total[..., first:end] += K[..., first + shift : end + shift]
+        K = total / options.smoothing
     K = np.where(np.abs(K.real) > options.lam, K - options.lam * np.sign(K.real), 0)
     return K.reshape(1 + options.bidirectional, -1, K.shape[-1])
 
