@@ -14,10 +14,37 @@ S4-PTD.
 
 from ml_collections import ConfigDict
 
-from configs.common import choose, table
+from configs.common import LRU, choose, table
 from configs.lra.image import S4_ALL, S5
 
 S4 = S4_ALL | {"mixer.n_ssm": 2, "model.d_model": 512, "train.epochs": 200, "train.warmup_steps": 900}
+LONGCONV = S4_ALL | {
+    "mixer.lam": 0.001,
+    "mixer.kernel_dropout": 0.2,
+    "mixer.bidirectional": False,
+    "model.d_model": 512,
+    "train.epochs": 300,
+    "train.warmup_steps": 1_000,
+    "train.schedule_steps": 300_000,
+}
+ESSM = {
+    "seed": 10,
+    "mixer.state_size": 512,
+    "mixer.heads": 64,
+    "model.d_model": 256,
+    "model.dropout": 0.1,
+    "optim.lr": 0.005,
+    "optim.rules": ((".*/seq/[BC]", {"lr": 0.005, "weight_decay": 0.0}),),
+    "train.epochs": 300,
+}
+LIQUID = S4_ALL | {
+    "mixer.state_size": 64,
+    "mixer.bidirectional": True,
+    "model.d_model": 512,
+    "train.epochs": 200,
+    "train.warmup_steps": 1_000,
+    "train.schedule_steps": 200_000,
+}
 
 RECIPES = table(
     "scifar",
@@ -32,6 +59,10 @@ RECIPES = table(
         "s4-ptd": S4 | {"mixer.n_ssm": 1},
         "s4-legs": S4,
         "s4-fout": S4,
+        "lru": LRU | {"train.epochs": 180},
+        "longconv": LONGCONV,
+        "essm": ESSM,
+        "liquid": LIQUID,
     },
 )
 

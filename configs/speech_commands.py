@@ -17,9 +17,23 @@ all published S4-PTD.
 
 from ml_collections import ConfigDict
 
-from configs.common import choose, table
+from configs.common import STEP_SIZES, Row, choose, table
 
 COMMON = {"train.batch_size": 16, "sc10:task.name": "sc10"}
+
+
+def cosine(warmup: int, steps: int, batch_size: int) -> Row:
+    """A batch size and published numbers of steps. With `sc10` they are the same parts of an epoch."""
+    epoch = 84_843 // batch_size
+    return COMMON | {
+        "train.batch_size": batch_size,
+        "train.warmup_steps": warmup,
+        "train.schedule_steps": steps,
+        "sc10:train.warmup_epochs": warmup / epoch,
+        "sc10:train.schedule_epochs": steps / epoch,
+    }
+
+
 S5 = COMMON | {
     "seed": 4062966,
     "mixer.state_size": 128,
@@ -32,14 +46,40 @@ S5 = COMMON | {
     "optim.grouping": "noBCdecay",
     "debug:mixer.blocks": 4,
 }
-S4 = COMMON | {
+S4 = cosine(1_000, 200_000, 16) | {"seed": 2222, "mixer.n_ssm": 2, "optim.lr": 0.01}
+RTF = cosine(1_000, 200_000, 16) | {
     "seed": 2222,
-    "mixer.n_ssm": 2,
+    "mixer.state_size": 64,
+    "mixer.num_a": 2,
+    "mixer.trunc_len": 16000,
     "optim.lr": 0.01,
-    "train.warmup_steps": 1_000,
-    "train.schedule_steps": 200_000,
-    "sc10:train.warmup_epochs": 1_000 / 5_302,  # the same parts of an epoch
-    "sc10:train.schedule_epochs": 200_000 / 5_302,
+}
+ESSM = cosine(1_000, 270_000, 16) | {
+    "seed": 2222,
+    "mixer.state_size": 128,
+    "mixer.heads": 32,
+    "model.prenorm": False,
+    "model.dropout": 0.1,
+    "optim.lr": 0.008,
+    "train.epochs": 100,
+}
+LIQUID = cosine(1_000, 200_000, 10) | {
+    "seed": 2222,
+    "mixer.state_size": 6,
+    "mixer.dt_min": 0.002,
+    "mixer.dt_max": 0.2,
+    "optim.lr": 0.008,
+    "optim.rules": STEP_SIZES,
+    "train.epochs": 50,
+}
+DSS = COMMON | {
+    "seed": 1112,
+    "mixer.softmax_length": 16000,
+    "model.dropout": 0.1,
+    "optim.lr": 0.01,
+    "optim.weight_decay": 0.0,
+    "train.epochs": 200,
+    "train.batch_size": 20,
 }
 
 RECIPES = table(
@@ -55,6 +95,10 @@ RECIPES = table(
         "s4-ptd": S4 | {"mixer.n_ssm": 1},
         "s4-legs": S4,
         "s4-fout": S4,
+        "rtf": RTF,
+        "essm": ESSM,
+        "liquid": LIQUID,
+        "dss-softmax": DSS,
     },
 )
 
