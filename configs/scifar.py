@@ -10,6 +10,9 @@ Sources: S4D and S4 have the values of cifar/s4-cifar in state-spaces/s4. S5 has
 the S5 paper is said to give the published values; we have not seen it. For S5-PTD and S4-PTD nothing is published.
 S5-PTD is deduced from S5-PTD on Image, and S4-PTD from S4D here, with one (A, B) for all features as in all published
 S4-PTD.
+
+Published for the other rows: lru 89.0 (as the paper on LION quotes it); longconv, essm and liquid: not known.
+configs/common.py names their sources, and what these rows cannot express.
 """
 
 from ml_collections import ConfigDict

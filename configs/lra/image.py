@@ -10,6 +10,10 @@ s5-ptd 87.92 (arXiv 2310.01698, by its reviews). Here: not run yet. `s5` has 5,1
 Sources: bin/run_experiments of S5, the "v3" configs of state-spaces/s4 for S4D and S4, and AnnanYu/Approximate_Diagonal
 for S4-PTD (2,000 epochs!) and S5-PTD. The published S5-PTD stores all modes, and its B starts as HiPPO's. Here one mode
 of each conjugate pair is stored, so that the state has the size of S5's, and B starts as in S5.
+
+Published for the other rows: hope 88.68, s4d-ft 90.89, rtf 90.51, liquid 89.50 (as later papers quote them),
+dss-softmax 85.7 (README of ag1988/dss); longconv and essm: not known. configs/common.py names their sources, and what
+these rows cannot express.
 """
 
 from ml_collections import ConfigDict

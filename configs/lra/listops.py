@@ -11,6 +11,10 @@ Sources: bin/run_experiments of S5, the "v3" configs of state-spaces/s4 for S4D 
 for S4-PTD and S5-PTD. The published S5-PTD stores all modes, and its blocks of two states are not perturbed (real
 eigenvalues, -1 and -2). Here one mode of each conjugate pair is stored, so that the state has the size of S5's, and
 blocks of two states are perturbed such that their modes are a pair.
+
+Published for the other rows: hope 62.60, s4d-ft 62.75, rtf 61.59, liquid 62.75 (as later papers quote them), lru 60.2
+(as the paper on LION quotes it), dss-softmax 60.6 (README of ag1988/dss); longconv and essm: not known. HOPE's step
+sizes are frozen, as published. configs/common.py names their sources, and what these rows cannot express.
 """
 
 from ml_collections import ConfigDict

@@ -10,6 +10,10 @@ Here: not run yet. `s5` has 1,113,602 parameters.
 Sources: bin/run_experiments of S5, the "v3" configs of state-spaces/s4 for S4D and S4, which classify from the last
 step, and AnnanYu/Approximate_Diagonal for S4-PTD and S5-PTD. The published S5-PTD stores all modes. Here one mode of
 each conjugate pair is stored, so that the state has the size of S5's.
+
+Published for the other rows: hope 95.73, s4d-ft 95.89, rtf 96.11, liquid 94.80 (as later papers quote them),
+dss-softmax 84.6 (README of ag1988/dss); longconv and essm: not known. HOPE was published with another split, drawn from
+seed 231002. configs/common.py names their sources, and what these rows cannot express.
 """
 
 from ml_collections import ConfigDict

@@ -10,6 +10,10 @@ s4-ptd 91.07 (arXiv 2310.01698, by its reviews). Here: not run yet. `s5` has 772
 Sources: bin/run_experiments of S5, the "v3" configs of state-spaces/s4 for S4D and S4, and AnnanYu/Approximate_Diagonal
 for S4-PTD. The S5-PTD of the latter has the values of S5. The published S5-PTD stores all modes. Here one mode of each
 conjugate pair is stored, so that the state has the size of S5's.
+
+Published for the other rows: hope 91.80, s4d-ft 92.45, rtf 92.04, liquid 91.20 (as later papers quote them),
+dss-softmax 87.8 (README of ag1988/dss); longconv and essm: not known. configs/common.py names their sources, and what
+these rows cannot express.
 """
 
 from ml_collections import ConfigDict
