@@ -21,6 +21,7 @@ SIZES = {
 }
 SHAPE = {name: value for name, value in SIZES.items() if name != "mixer.state_size"}
 ROWS = dict.fromkeys(MODELS, SIZES) | {"dss": SIZES | {"mixer.dss_length": 64}, "rtf": SIZES | {"mixer.trunc_len": 64}}
+ROWS |= {"dss-softmax": SIZES | {"mixer.softmax_length": 64}}
 ROWS |= {"sgconv": SHAPE | {"mixer.kernel_dim": 8}, "longconv": SHAPE, "gss": SIZES | {"mixer.features": 32}}
 RECIPES = table("digits", ROWS)
 

@@ -18,6 +18,7 @@ RECIPES = (
     *("scifar", "smnist", "sfashion", "speech_commands", "spoken_digits"),
 )
 MODELS = ("s5", "s5-ptd", "s4d-legs", "s4d-inv", "s4d-lin", "s4-legs", "s4-ptd")
+FAMILY = ("hope", "lru", "longconv", "rtf", "essm", "liquid", "s4d-ft", "dss-softmax")
 
 
 def build(recipe: str, *overrides: str):
@@ -97,8 +98,10 @@ def test_each_recipe_with_each_model_can_be_traced(recipe, model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    ("recipe", "model"),
+    [*((recipe, model) for recipe in RECIPES for model in MODELS), *(("lra/text", model) for model in FAMILY)],
+)
 def test_each_recipe_with_each_model_takes_a_step(recipe, model):
     """A real step changes every trained parameter, and nothing is lost on the way: loss and gradient are finite."""
     config, task = shrunk(recipe, model)

@@ -13,6 +13,7 @@ import pytest
 import tiny
 
 from s5jax import mixers
+from s5jax.train import optimizer
 from s5jax.train import resolve as configs
 from s5jax.train.config import Duration, UserError
 
@@ -302,3 +303,213 @@ def test_words_after_the_colon():
 def test_mistakes_after_the_colon(recipe, arg, message):
     with pytest.raises(UserError, match=message):
         load(recipe, arg)
+
+
+# ---- The family around S4. Cells ("-") are not checked.
+
+FAMILY = ("hope", "lru", "longconv", "rtf", "essm", "liquid", "s4d-ft", "dss-softmax")
+OF_TASK = {  # all of FAMILY in the Long Range Arena, except LRU, which has ListOps and Text only
+    **dict.fromkeys(LRA[:2], FAMILY),
+    **{recipe: tuple(model for model in FAMILY if model != "lru") for recipe in LRA[2:]},
+    "scifar": ("lru", "longconv", "essm", "liquid"),
+    "smnist": ("essm",),
+    "speech_commands": ("rtf", "essm", "liquid", "dss-softmax"),
+}
+ROWS = [(recipe, model) for recipe, models in OF_TASK.items() for model in models]
+SHAPE = ("model.depth", "model.d_model", "model.norm", "model.prenorm", "model.dropout")
+RATES = ("optim.lr", "optim.ssm_lr", "optim.weight_decay", "train.batch_size", "train.epochs")
+OWN = {
+    "hope": ("ssm.state_size", "ssm.dt_min", "ssm.dt_max", "ssm.readout", "ssm.dt_transform"),
+    "lru": ("ssm.state_size", "optim.lr_min", "model.encoder"),
+    "longconv": ("ssm.kernel_dropout", "ssm.lam", "ssm.bidirectional", "model.pooling", "optim.micro_batches"),
+    "rtf": ("ssm.state_size", "ssm.num_a", "ssm.kernel_dropout", "ssm.trunc_len", "optim.grouping"),
+    "essm": ("ssm.state_size", "ssm.heads", "ssm.conj_sym", "ssm.C_init", "model.activation"),
+    "liquid": ("ssm.state_size", "ssm.dt_min", "ssm.dt_max", "ssm.bidirectional", "model.pooling"),
+    "s4d-ft": ("ssm.state_size", "ssm.n_ssm", "ssm.imag_scale", "ssm.dt_min", "ssm.dt_transform"),
+    "dss-softmax": ("ssm.softmax_length", "ssm.dt_min", "ssm.dt_max", "model.pooling"),
+}
+NUMBERS = """
+hope lra/listops           8 128 batch False 0.0   0.002 0.001 0.03 20 560     64 0.0001 1.0 glu softplus
+hope lra/text              6 256 batch True 0.0    0.01 0.001 0.05 16 160      64 0.001 0.1 glu softplus
+hope lra/retrieval         6 128 batch True 0.0    0.008 0.004 0.03 32 160     64 0.001 0.1 glu softplus
+hope lra/image             6 128 layer False 0.1   0.004 0.001 0.01 32 1500    128 0.001 10.0 linear exp
+hope lra/pathfinder        6 128 batch True 0.0    0.001 0.0005 0.01 8 250     128 0.0001 0.1 linear exp
+hope lra/pathx             6 128 batch True 0.0    0.001 0.0005 0.03 16 50     128 0.001 1.0 linear exp
+lru lra/listops            4 256 batch True 0.1    0.001 0.0005 0.05 64 40     128 1e-7 one_hot
+lru lra/text               4 256 batch True 0.1    0.001 0.0005 0.05 64 35     128 1e-7 one_hot
+lru scifar                 4 256 batch True 0.1    0.001 0.0005 0.05 64 180    128 1e-7 dense
+longconv lra/listops       8 128 batch False 0.0   0.01 0.0005 0.05 50 40      0.2 0.002 False mean 1
+longconv lra/text          6 256 batch True 0.0    0.01 0.001 0.05 16 32       0.2 0.003 False mean 1
+longconv lra/retrieval     6 256 batch True 0.0    0.01 0.0001 0.05 64 20      0.1 0.004 False mean 2
+longconv lra/image         6 512 layer False 0.1   0.01 0.001 0.05 50 200      0.2 0.003 False mean 1
+longconv lra/pathfinder    6 256 batch True 0.0    0.004 0.001 0.03 64 200     0.3 0.001 True last 1
+longconv lra/pathx         6 256 batch True 0.0    0.0005 0.0005 0.05 16 50    0.3 0.001 True mean 1
+longconv scifar            6 512 layer False 0.1   0.01 0.001 0.05 50 300      0.2 0.001 False mean 1
+rtf lra/listops            6 256 batch False 0.0   0.002 - 0.07 32 40          4 1 0.0 2048 plain
+rtf lra/text               6 256 batch True 0.1    0.005 0.001 0.05 16 32      4 1 0.1 4096 standard
+rtf lra/retrieval          6 256 batch True 0.0    0.002 0.00001 0.0 64 20     4 1 0.0 4000 standard
+rtf lra/image              6 512 batch False 0.1   0.006 - 0.05 50 200         64 1 0.1 1024 standard
+rtf lra/pathfinder         6 256 batch True 0.1    0.002 - 0.05 64 200         64 0 0.1 1024 plain
+rtf lra/pathx              6 256 batch True 0.1    0.001 0.001 0.025 16 50     2048 0 0.0 16384 standard
+rtf speech_commands        6 128 batch True 0.0    0.01 0.001 0.05 16 40       64 2 0.0 16000 standard
+essm lra/listops           8 128 batch True 0.0    0.01 0.01 0.0 32 100        256 64 True hippo half_glu1
+essm lra/text              6 128 batch True 0.1    0.004 0.001 0.07 16 120     128 128 False trunc_normal half_glu2
+essm lra/retrieval         6 64 batch True 0.0     0.002 0.001 0.05 32 20      128 64 True trunc_normal half_glu1
+essm lra/image             6 256 batch False 0.1   0.005 0.001 0.0 100 200     512 64 True trunc_normal half_glu1
+essm lra/pathfinder        6 256 batch True 0.05   0.005 0.001 0.05 64 350     256 32 True trunc_normal half_glu1
+essm lra/pathx             6 192 batch True 0.0    0.001 0.0005 0.0 8 100      256 8 True trunc_normal half_glu1
+essm scifar                6 256 batch True 0.1    0.005 0.001 0.05 50 300     512 64 True trunc_normal half_glu1
+essm smnist                4 128 batch True 0.1    0.008 0.002 0.01 50 60      128 64 True trunc_normal half_glu1
+essm smnist,permuted       4 128 batch True 0.15   0.001 0.001 0.0 50 150      128 8 True trunc_normal full_glu
+essm speech_commands       6 128 batch False 0.1   0.008 0.001 0.05 16 100     128 32 True trunc_normal half_glu1
+liquid lra/listops         9 128 batch True 0.01   0.002 0.0009 0.03 12 40     6 0.002 0.2 False mean
+liquid lra/text            4 128 batch True 0.1    0.003 0.0009 0.01 8 50      6 0.002 0.2 False mean
+liquid lra/retrieval       6 256 batch True 0.2    0.005 0.001 0.05 16 20      64 0.001 0.1 False mean
+liquid lra/image           6 512 layer False 0.1   0.01 0.001 0.03 50 200      512 0.002 0.2 True mean
+liquid lra/pathfinder      6 256 batch True 0.0    0.004 0.001 0.03 4 200      64 0.001 0.1 False last
+liquid lra/pathx           6 320 batch True 0.0    0.001 0.0005 0.05 8 60      64 0.0001 0.1 False mean
+liquid scifar              6 512 layer False 0.1   0.01 0.001 0.05 50 200      64 0.001 0.1 True mean
+liquid speech_commands     6 128 batch True 0.0    0.008 0.001 0.05 10 50      6 0.002 0.2 False mean
+s4d-ft lra/listops         6 128 batch True 0.0    0.008 0.004 0.03 32 160     128 1 3.0 0.001 softplus
+s4d-ft lra/text            6 256 batch True 0.0    0.01 0.001 0.05 32 200      128 1 5.0 0.001 softplus
+s4d-ft lra/retrieval       6 128 batch True 0.0    0.004 0.001 0.03 64 40      128 1 3.0 0.001 softplus
+s4d-ft lra/image           6 512 layer False 0.1   0.01 0.001 0.01 50 1200     128 0 3.0 0.001 softplus
+s4d-ft lra/pathfinder      6 256 batch True 0.0    0.004 0.001 0.03 50 300     128 1 3.0 0.001 softplus
+s4d-ft lra/pathx           6 128 batch True 0.0    0.001 0.001 0.03 20 150     128 0 5.0 0.0001 softplus
+dss-softmax lra/listops    6 128 batch False 0.0   0.01 0.001 0.01 50 50       2048 0.001 0.1 mean
+dss-softmax lra/text       4 128 batch True 0.0    0.01 0.001 0.0 50 40        4096 0.001 0.1 last
+dss-softmax lra/retrieval  6 256 batch True 0.0    0.002 0.001 0.0 64 25       4000 0.001 0.1 mean
+dss-softmax lra/image      6 512 batch False 0.2   0.004 0.001 0.01 50 200     1024 0.001 0.1 mean
+dss-softmax lra/pathfinder 6 256 batch True 0.1    0.004 0.001 0.0 100 200     1024 0.001 0.1 last
+dss-softmax lra/pathx      6 256 batch True 0.0    0.0005 0.001 0.0 16 35      16384 0.0001 0.01 mean
+dss-softmax speech_commands 6 128 batch True 0.1   0.01 0.001 0.0 20 200       16000 0.001 0.1 mean
+"""
+
+
+@pytest.mark.parametrize("line", NUMBERS.strip().splitlines())
+def test_the_family_has_its_published_numbers(line):
+    model, place, *values = line.split()
+    recipe, *flags = place.split(",")
+    fields = (*SHAPE, *RATES, *OWN[model])
+    check(
+        load(recipe, ",".join([model, *flags])),
+        {field: _value(text) for field, text in zip(fields, values, strict=True) if text != "-"},
+    )
+
+
+def test_all_rows_of_the_family_are_here():
+    lines = [line.split() for line in NUMBERS.strip().splitlines()]
+    assert sorted((place, model) for model, place, *_ in lines if "," not in place) == sorted(ROWS)
+    for recipe in RECIPES:
+        rows = configs.load_file(f"{tiny.ROOT}/configs/{recipe}.py")["RECIPES"]
+        assert set(rows) == {*MODELS, *OTHERS, *OF_TASK.get(recipe, ())}
+
+
+FAMILY_STEPS = {  # warm-up and cosine in steps, and the steps of an epoch of the published training split
+    ("lra/listops", "hope"): (5_000, 800_000, 4_800),
+    ("lra/listops", "longconv"): (10_000, 80_000, 1_920),
+    ("lra/listops", "rtf"): (12_000, 120_000, 3_000),
+    ("lra/listops", "liquid"): (1_000, 80_000, 8_000),
+    ("lra/listops", "s4d-ft"): (5_000, 150_000, 3_000),
+    ("lra/text", "hope"): (5_000, 50_000, 1_562),
+    ("lra/text", "longconv"): (5_000, 50_000, 1_562),
+    ("lra/text", "rtf"): (5_000, 50_000, 1_562),
+    ("lra/text", "liquid"): (1_000, 50_000, 3_125),
+    ("lra/text", "s4d-ft"): (2_000, 20_000, 781),
+    ("lra/retrieval", "hope"): (5_000, 100_000, 4_596),
+    ("lra/retrieval", "longconv"): (2_500, 50_000, 2_298),
+    ("lra/retrieval", "rtf"): (5_704, 57_040, 2_298),
+    ("lra/retrieval", "essm"): (1_000, 50_000, 4_596),
+    ("lra/retrieval", "liquid"): (2_500, 50_000, 9_192),
+    ("lra/retrieval", "s4d-ft"): (5_000, 100_000, 2_298),
+    ("lra/image", "hope"): (14_060, 281_200, 1_406),  # 10 and 200 epochs
+    ("lra/image", "longconv"): (1_000, 200_000, 900),
+    ("lra/image", "rtf"): (18_000, 180_000, 900),
+    ("lra/image", "essm"): (1_000, 100_000, 450),
+    ("lra/image", "liquid"): (1_000, 200_000, 900),
+    ("lra/image", "s4d-ft"): (18_000, 180_000, 900),
+    ("lra/pathfinder", "hope"): (400_000, 5_000_000, 20_000),  # 20 and 250 epochs
+    ("lra/pathfinder", "longconv"): (2_500, 500_000, 2_500),
+    ("lra/pathfinder", "rtf"): (50_000, 500_000, 2_500),
+    ("lra/pathfinder", "essm"): (5_000, 250_000, 2_500),
+    ("lra/pathfinder", "liquid"): (2_500, 500_000, 40_000),
+    ("lra/pathfinder", "s4d-ft"): (150_000, 800_000, 3_200),
+    ("lra/pathx", "hope"): (200_000, 500_000, 10_000),  # 20 and 50 epochs
+    ("lra/pathx", "longconv"): (10_000, 500_000, 10_000),
+    ("lra/pathx", "rtf"): (50_000, 500_000, 10_000),
+    ("lra/pathx", "essm"): (10_000, 1_000_000, 20_000),
+    ("lra/pathx", "liquid"): (10_000, 500_000, 20_000),
+    ("lra/pathx", "s4d-ft"): (200_000, 1_250_000, 8_000),
+    ("scifar", "longconv"): (1_000, 300_000, 900),
+    ("scifar", "liquid"): (1_000, 200_000, 900),
+    ("smnist", "essm"): (200, 35_000, 1_080),
+    ("smnist", "essm,permuted"): (1_000, 81_000, 1_080),
+    ("speech_commands", "rtf"): (1_000, 200_000, 5_302),
+    ("speech_commands", "essm"): (1_000, 270_000, 5_302),
+    ("speech_commands", "liquid"): (1_000, 200_000, 8_484),
+}
+
+
+@pytest.mark.parametrize(("recipe", "arg"), FAMILY_STEPS)
+def test_warmup_and_cosine_of_the_family(recipe, arg):
+    train = configs.resolve(load(recipe, arg)).train
+    warmup, cosine, an_epoch = FAMILY_STEPS[recipe, arg]
+    assert train.warmup.steps(an_epoch, train.batch_size) == warmup
+    assert (train.schedule if train.schedule.amount else train.duration).steps(an_epoch, train.batch_size) == cosine
+
+
+GROUPS = {  # learning rate and weight decay of single parameters, None: frozen
+    ("lra/listops", "hope"): {"h": (0.001, 0.0), "log_step": None, "D": (0.002, 0.03)},
+    ("lra/listops", "hope,published"): {"h": None, "log_step": None},
+    ("lra/text", "hope"): {"h": (0.001, 0.0), "log_step": (0.01, 0.0)},
+    ("lra/text", "hope,published"): {"h": None, "log_step": (0.01, 0.0)},
+    ("lra/retrieval", "hope"): {"h": (0.004, 0.0), "log_step": (0.008, 0.0)},
+    ("lra/retrieval", "hope,published"): {"h": None, "log_step": (0.008, 0.0)},
+    ("lra/image", "hope"): {"h": (0.001, 0.01), "log_step": (0.001, 0.0)},
+    ("lra/pathfinder", "hope"): {"h": (0.0005, 0.0), "log_step": (0.001, 0.0)},
+    ("lra/pathx", "hope"): {"h": (0.0005, 0.0), "log_step": None},
+    ("lra/listops", "rtf"): {"ab": (0.002, 0.07), "h_0": (0.002, 0.07)},
+    ("lra/image", "rtf"): {"ab": (0.005, 0.05), "h_0": (0.005, 0.05)},
+    ("lra/pathx", "rtf"): {"ab": (0.001, 0.0), "h_0": (0.001, 0.0)},
+    ("lra/text", "essm"): {"B": (0.001, 0.0), "C": (0.004, 0.0), "D": (0.001, 0.0)},
+    ("lra/retrieval", "essm"): {"B": (0.001, 0.0), "C": (0.002, 0.0)},
+    ("lra/image", "essm"): {"B": (0.005, 0.0), "C": (0.005, 0.0), "Lambda": (0.001, 0.0)},
+    ("lra/pathfinder", "essm"): {"B": (0.001, 0.0), "C": (0.005, 0.0)},
+    ("lra/pathx", "essm"): {"B": (0.0005, 0.0), "C": (0.001, 0.0)},
+    ("smnist", "essm"): {"B": (0.008, 0.0), "C": (0.008, 0.0), "log_step": (0.002, 0.0)},
+    ("smnist", "essm,permuted"): {"B": (0.001, 0.0), "C": (0.004, 0.0)},
+    ("speech_commands", "essm"): {"B": (0.001, 0.0), "C": (0.001, 0.0)},
+    ("lra/listops", "liquid"): {"A_imag": (0.0009, 0.0), "log_step": (0.002, 0.0), "C": (0.002, 0.03)},
+    ("lra/pathfinder", "liquid"): {"A_imag": (0.001, 0.0), "log_step": (0.001, 0.0)},
+    ("lra/text", "s4d-ft"): {"s": (0.01, 0.0), "A_real": (0.001, 0.0), "log_step": (0.01, 0.0)},
+    ("lra/image", "s4d-ft"): {"s": (0.01, 0.0), "A_real": (0.001, 0.0), "log_step": (0.001, 0.0)},
+    ("lra/text", "dss-softmax"): {"W": (0.001, 0.0), "log_step": (0.02, 0.0), "D": (0.01, 0.0)},
+    ("lra/image", "dss-softmax"): {"W": (0.001, 0.0), "log_step": (0.001, 0.0), "D": (0.004, 0.01)},
+    ("lra/pathx", "dss-softmax"): {"Lambda": (0.001, 0.0), "log_step": (0.0001, 0.0)},
+    ("lra/listops", "longconv"): {"kernel": (0.0005, 0.0), "D": (0.01, 0.05)},
+    ("lra/text", "lru"): {"gamma_log": (0.0005, 0.0), "C_re": (0.001, 0.05)},
+}
+
+
+@pytest.mark.parametrize(("recipe", "arg"), GROUPS)
+def test_rates_and_decays_of_the_familys_parameters(recipe, arg):
+    config = configs.resolve(load(recipe, arg))
+    names = {"encoder": {"layers": [{"seq": dict.fromkeys(GROUPS[recipe, arg], 0.0)}]}}
+    groups = optimizer.groups_of(config.optim)
+    given = {"model": dataclasses.replace(config.model, depth=1), "optim": config.optim}
+    labels = optimizer.group_labels(dataclasses.replace(config, **given), names)["encoder"]["layers"][0]["seq"]
+    for name, expected in GROUPS[recipe, arg].items():
+        group = groups[labels[name]]
+        assert (None if group.frozen else (group.lr, group.weight_decay)) == expected, name
+
+
+@pytest.mark.parametrize(("recipe", "model"), ROWS)
+def test_flags_of_the_family(recipe, model):
+    small, usual = load(recipe, f"debug,published,{model}"), configs.resolve(load(recipe, model))
+    check(small, {"model.depth": 2, "model.d_model": 8, "train.batch_size": 8, "optim.micro_batches": 1})
+    check(small, {"model.mask_padding": False} | ({} if model == "longconv" else {"ssm.state_size": 8}))
+    train = configs.resolve(small).train
+    assert (train.duration, train.warmup, train.schedule) == (Duration(2.0), Duration(1.0), Duration(0.0))
+    norms = ("tanh", 0.0, 0.99) if model == "lru" else ("exact", 1e-5, 0.9)  # those of Flax and of PyTorch
+    assert (usual.model.gelu, usual.model.norm_epsilon, usual.model.bn_momentum) == norms
+    assert usual.model.mask_padding
