@@ -83,30 +83,8 @@ MODELS |= {
     "dss-softmax": FAMILY | SMALL | {"model.pattern": ("dss",), "mixer.version": "softmax"},  # and `softmax_length`
     "stablessm": S4D | STABLE | {"model.gelu": "exact", "model.norm_epsilon": 1e-5},
 }
-"""The family around S4. Where a paper has no GLU (SGConv, DSS), these rows have one, as S4 has.
-
-The rows of the tasks have the values of the configs and scripts in AnnanYu/HOPE-SSM, NicolasZucchet/minimal-LRU (not
-by the paper's authors), HazyResearch/safari (longconv), ruke1ire/RTF, leonty1/essm, raminmh/liquid-s4,
-AnnanYu/FreqBiasSSM (s4d-ft) and ag1988/dss (dss-softmax). Not found: configurations of SGConv and GSS, those of
-StableSSM by task, and the seeds of HOPE on Image, Pathfinder and Path-X. Cosines that are shorter than the run rise and
-fall again, as published. What differs from the published runs:
-
-DSS, and eSSM on ListOps, Text and sequential CIFAR, lower their rates when the validation accuracy stops to rise. Here
-they follow a cosine over the whole run, after one epoch of warm-up.
-
-HOPE on Image, Pathfinder and Path-X mirrors the inputs once, in front of the network, and averages over both halves.
-Here each layer mirrors its own inputs, and the average is over the first half. Rates changed once per epoch, and are 0
-in the first. On ListOps, Text and Retrieval the published configuration never trains h. Here that needs the flag
-`published`.
-
-eSSM on Image and sequential CIFAR augments the training images; here it does not.
-
-Liquid-S4's recipes have 7 states per feature on ListOps, Text and Speech Commands, of which the published code keeps
-three pairs. Here these are the 6 states of a HiPPO of size 6. The correction of the published code instead of the
-paper's needs the flag `published`, the other published degrees and kernels `--config.mixers.liquid.*`.
-
-LRU has no flag for the largest phase in the published script, and S4D-FT's frequency 0 starts as 1e-4 there.
-"""
+"""The family around S4. Where a paper has no GLU (SGConv, DSS), these rows have one, as S4 has. docs/mixers.md names the
+sources of the tasks' rows, and what differs from the published runs."""
 
 STEP_SIZES = ((".*/seq/log_step", {"weight_decay": 0.0}),)
 """Step sizes at the global rate, without weight decay: published as `lr: dt: null`. (`optim.dt_global` decays them.)"""

@@ -15,6 +15,7 @@ SIZES = {
     "model.depth": 4,
     "model.d_model": 64,
     "model.dropout": 0.1,
+    "model.gelu": "tanh",  # for all models
     "train.batch_size": 32,
     "train.eval_every_epochs": 5,
     "log.every_steps": 20,
@@ -23,6 +24,7 @@ SHAPE = {name: value for name, value in SIZES.items() if name != "mixer.state_si
 ROWS = dict.fromkeys(MODELS, SIZES) | {"dss": SIZES | {"mixer.dss_length": 64}, "rtf": SIZES | {"mixer.trunc_len": 64}}
 ROWS |= {"dss-softmax": SIZES | {"mixer.softmax_length": 64}}
 ROWS |= {"sgconv": SHAPE | {"mixer.kernel_dim": 8}, "longconv": SHAPE, "gss": SIZES | {"mixer.features": 32}}
+ROWS |= {"essm": SIZES | {"mixer.state_size": 64, "mixer.heads": 4}}
 RECIPES = table("digits", ROWS)
 
 
