@@ -83,8 +83,8 @@ MODELS |= {
     "dss-softmax": FAMILY | SMALL | {"model.pattern": ("dss",), "mixer.version": "softmax"},  # and `softmax_length`
     "stablessm": S4D | STABLE | {"model.gelu": "exact", "model.norm_epsilon": 1e-5},
 }
-"""The family around S4. Where a paper has no GLU (SGConv, DSS), these rows have one, as S4 has. docs/mixers.md names the
-sources of the tasks' rows, and what differs from the published runs."""
+"""The family around S4. Where a paper has no GLU (SGConv, DSS), these rows have one, as S4 has. docs/mixers.md names
+the sources of the tasks' rows, and what differs from the published runs."""
 
 STEP_SIZES = ((".*/seq/log_step", {"weight_decay": 0.0}),)
 """Step sizes at the global rate, without weight decay: published as `lr: dt: null`. (`optim.dt_global` decays them.)"""
