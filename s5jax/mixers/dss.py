@@ -138,9 +138,9 @@ def eigenvalues(params: Params, options: Options) -> Complex[Array, "H N"]:
     return jax.lax.complex(ratio * Lambda.real, jnp.broadcast_to(Lambda.imag, (len(ratio), Lambda.shape[1])))
 
 
-def time_step(params: Params, options: Options) -> Float[Array, "H M"]:
-    """The step sizes (H, 1), or (H, 2) for Re and Im of Lambda."""
-    return jnp.exp(params["log_step"])
+def time_step(params: Params, options: Options) -> Float[Array, "H 1"]:
+    """The step sizes, with `sep_dt_re_im` those of Im(Lambda), the unit of time of `eigenvalues`."""
+    return jnp.exp(params["log_step"][:, -1:])
 
 
 def _modes(params: Params, options: Options, rate: Rate | None) -> tuple[Array, Array, Array, Array]:
@@ -232,7 +232,7 @@ def discretize(params: Params, options: Options, *, rate: Rate | None = None) ->
     system = _system(params, options)
     if options.bidirectional or not system.window:
         return feature_system.cell(system, params["D"], rate)
-    rates = jnp.atleast_1d(jnp.asarray(1 if rate is None else rate, params["D"].dtype))
+    rates = jnp.atleast_1d(sequence.known_rate(1.0 if rate is None else rate).astype(params["D"].dtype))
     return {"K": jax.vmap(lambda rate: system.kernel(system.window, rate)[0])(rates), "D": params["D"]}
 
 

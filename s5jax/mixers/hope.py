@@ -78,15 +78,15 @@ class Options:
     n_ssm: int = 0
     """S, the number of copies of h; must divide the width; 0: one copy per feature."""
     h_scale: float = 0.5
-    """The initial h has the standard deviation h_scale / sqrt(n): the root mean square of G without D. The published
-    standalone layer has 0.354."""
+    """The initial h has the standard deviation h_scale / sqrt(n). The root mean square of G without D is h_scale in one
+    direction, h_scale / sqrt(2) in two. The published standalone layer has 0.354."""
     D_init: parameters.FeedthroughInit = "normal"
     """Initialisation of D: standard normal, or zero."""
     dt_min: float = 0.001
     """Smallest initial step size. Step sizes are drawn log-uniformly from dt_min to dt_max."""
     dt_max: float = 0.1
     """Largest initial step size."""
-    dt_transform: Literal["exp", "softplus"] = "exp"
+    dt_transform: per_feature.DtTransform = "exp"
     """How the step size is computed from log_step."""
     dt_per_direction: bool = False
     """In two directions, one step size per feature and direction instead of one per feature."""
@@ -106,6 +106,8 @@ class Options:
         parameters.check_step_sizes(self.dt_min, self.dt_max)
         if self.h_scale <= 0:
             raise ValueError(f"h_scale must be positive, got {self.h_scale}")
+        if not self.bidirectional and (self.readout == "glu" or not self.mirror or self.dt_per_direction):
+            raise ValueError("readout glu, mirror=False and dt_per_direction need bidirectional=True")
         if self.readout == "glu" and not self.mirror:
             raise ValueError("readout glu needs mirror=True: it joins the two halves of a mirrored sequence")
 
@@ -118,11 +120,11 @@ def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, len
     shape, size = ((2, copies, n, 2), options.h_scale / 2**0.5) if two else ((copies, n), options.h_scale)
     steps = (2, H, 1) if two and options.dt_per_direction else (H, 1)
     log_step = parameters.log_step(step_key, steps, options.dt_min, options.dt_max)
-    softplus, glu = options.dt_transform == "softplus", two and options.readout == "glu"
+    glu = two and options.readout == "glu"
     D = parameters.init_feedthrough(D_key, 2 * H if glu else H, options.D_init)
     params = {
         "h": jax.random.normal(h_key, shape, jnp.float32) * jnp.float32(size / math.sqrt(n)),
-        "log_step": jnp.log(jnp.expm1(jnp.exp(log_step))) if softplus else log_step,
+        "log_step": per_feature.raw_step(log_step, options.dt_transform),
         "D": D.reshape(2, H) if glu else D,
     }
     if glu:
@@ -197,7 +199,7 @@ def _step_sizes(params: Params, options: Options, rate: Rate | None) -> Float[Ar
 
 def time_step(params: Params, options: Options) -> Float[Array, "*directions H 1"]:
     """The step sizes, in the unit of time of `transfer_function`."""
-    return jnp.exp(params["log_step"]) if options.dt_transform == "exp" else jax.nn.softplus(params["log_step"])
+    return per_feature.time_step(params["log_step"], options.dt_transform)
 
 
 def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> State:

@@ -38,7 +38,7 @@ from s5jax.ssm import input_products, parameters, per_feature, sequence
 from s5jax.ssm.sequence import Flags, Rate, Sequences
 
 MASK = True
-GROUPS = {"dynamics": "A_real|A_imag|P|B|log_step|frozen_.*"}  # weight decay would change the frozen parameters
+GROUPS = {"dynamics": "A_real|A_imag|P|B|log_step|frozen_.*", "constants": "frozen_.*"}  # which have no weight decay
 eigenvalues, time_step = s4d.eigenvalues, s4d.time_step
 
 Params = dict[str, Array]
@@ -165,7 +165,7 @@ def _forward(params: Params, x: Array, given: Sequences, state: Any, options: Op
             given = Sequences(lengths, None, reset, rate[0])
             return jax.tree.map(lambda a: a[0], _forward(params, x, given, state, options))
 
-        return jax.vmap(one)(x, given.lengths, given.reset, given.rate, state)
+        return jax.vmap(one)(x, given.lengths, given.reset, sequence.known_rate(given.rate), state)
     (module, inner), start = _base(options), None if state is None else state["x"]
     arguments = {"lengths": given.lengths, "reset": given.reset, "rate": given.rate}
     before, starts = None if state is None else state["inputs"], given.starts(x.shape[1])
@@ -193,7 +193,7 @@ def _continuous_B(params: Params, z: Complex[Array, "H N"], inner: Any, rate: Ra
     for row in parameters.unpair(params["P"]) if "P" in params else ():
         p = per_feature.tile_copies(row, H)
         Az = Az - 2 * p * jnp.sum((p.conj() * z).real, -1, keepdims=True).astype(z.dtype)
-    return z / Delta - Az / 2
+    return z / jnp.where(Delta == 0, 1, Delta) - Az / 2  # z is zero where Delta is
 
 
 def _published(params: Params, x: Array, options: Options) -> Array:

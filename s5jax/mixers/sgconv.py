@@ -82,6 +82,8 @@ def init(key: PRNGKeyArray, width: int, options: Options = Options(), *, depth: 
     kernel_key, decay_key, D_key = jax.random.split(key, 3)
     T, directions = options.kernel_dim, 1 + options.bidirectional
     S = options.scales or 1 + (math.ceil(length / T) - 1).bit_length()
+    if not options.learnable_decay and (S - 1) * math.log10(options.decay_max) > 30:
+        raise ValueError(f"decay_max {options.decay_max} to the power of {S - 1} scales is too large for float32")
     params = {
         "kernel_list": jax.random.normal(kernel_key, (S, directions, width, T), jnp.float32),
         "D": jax.random.normal(D_key, (width,), jnp.float32),

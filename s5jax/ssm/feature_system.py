@@ -62,7 +62,7 @@ def apply(
     """
     if state is not None and options.bidirectional:
         raise ValueError("a mixer with two directions cannot start from a state")
-    rate = jnp.asarray(1 if rate is None else rate, x.dtype)
+    rate = sequence.known_rate(1.0 if rate is None else rate).astype(x.dtype)
     if system.mode == "scan" or reset is not None or rate.ndim == 2 or is_symbolic_dim(x.shape[1]):
         if system.mode == "convolution only":
             raise ValueError("these options allow a convolution only: no reset, no rate per step, no symbolic length")

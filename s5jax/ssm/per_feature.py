@@ -49,7 +49,10 @@ def time_step(log_step: Float[Array, "*shape"], transform: DtTransform = "exp") 
 
 def raw_step(log_Delta: Float[Array, "*shape"], transform: DtTransform) -> Float[Array, "*shape"]:
     """The parameter to store for the log of a step size."""
-    return log_Delta if transform == "exp" else jnp.log(jnp.expm1(jnp.exp(log_Delta)))
+    if transform == "exp":
+        return log_Delta
+    Delta = jnp.exp(log_Delta)
+    return Delta + jnp.log(-jnp.expm1(-Delta))
 
 
 def step_sizes(

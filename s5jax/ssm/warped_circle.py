@@ -47,7 +47,7 @@ def _on_circle(
     h: Float[Array, "H n 2"], Delta: Float[Array, " H"], sin: Float[Array, "1 M"], cos: Float[Array, "1 M"]
 ) -> Complex[Array, "H M"]:
     """K, from the sine and cosine of half of the angles before warping."""
-    cos = Delta[:, None] * cos
+    cos = jnp.where(sin == 0, 1, Delta[:, None] * cos)  # the angle is 0 there, even if Delta is
     theta = 2 * jnp.arctan2(jnp.broadcast_to(sin, cos.shape), cos)
     log_inverse = jax.lax.complex(jnp.zeros_like(theta), -theta)
     # The sum of h_j a^(j-1) is the last state of x_k = a x_{k-1} + u_k for the coefficients in reverse order.

@@ -953,7 +953,7 @@ def test_initial_parameters_and_states(name):
         assert (values["eigenvalues"].real < 0).all()
     if "time_step" in values:
         assert (values["time_step"] > 0).all()
-        assert values["time_step"].shape == params["log_step"].shape
+        assert values["time_step"].shape[-2] == params["log_step"].shape[-2]
     if has_state and is_linear(CASES[name]):
         assert not state.any() and state.shape[0] == 3 and state.dtype == jnp.complex64
         with computing_in(FLOAT64):

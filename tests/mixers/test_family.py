@@ -1,0 +1,101 @@
+"""Edges of the mixers around S4: rates of 0 and below, large step sizes, constants, options that mean nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from everyday import variants
+from numerics import relative_error
+
+from s5jax import mixers
+from s5jax.mixers import dss, hope, liquid, s4d, s4d_ft, sgconv
+
+TIMED = ("dss", "essm", "gss", "hope", "liquid", "lru", "s4", "s4d", "s4d_ft", "s5")
+B, L, H = 2, 8, 4
+
+
+def made(mixer, options):
+    """Parameters and inputs."""
+    params = jax.jit(lambda key: mixer.init(key, H, options, length=L))(jax.random.key(0))
+    return params, jnp.asarray(np.random.default_rng(0).normal(size=(B, L, H)), jnp.float32)
+
+
+@variants(["dss", "liquid"], name=TIMED)
+def test_a_negative_rate_of_one_sequence_is_refused(name):
+    mixer = mixers.find(name)
+    params, x = made(mixer, mixer.Options())
+    with pytest.raises(ValueError, match="rate must be finite and at least 0"):
+        mixer.apply(params, x, mixer.Options(), rate=jnp.array([-1.0, 1.0]))
+
+
+def test_a_negative_rate_of_dss_in_steps_is_refused():
+    options = dss.Options(max_kernel_length=5)
+    params, _ = made(dss, options)
+    with pytest.raises(ValueError, match="rate must be finite and at least 0"):
+        dss.discretize(params, options, rate=jnp.array([-1.0, 1.0]))
+
+
+@pytest.mark.parametrize("mixer", [hope, s4d, s4d_ft])
+@pytest.mark.parametrize("dt", [(1e-6, 1e-5), (50.0, 200.0)])
+def test_step_sizes_through_softplus(mixer, dt):
+    options = mixer.Options(dt_transform="softplus", dt_min=dt[0], dt_max=dt[1])
+    params, _ = made(mixer, options)
+    steps = np.asarray(mixer.time_step(params, options))
+    assert (steps > 0.999 * dt[0]).all() and (steps < 1.001 * dt[1]).all()
+    assert steps.std() > 0
+
+
+@pytest.mark.parametrize("base", ["s4", "s4d"])
+def test_liquid_where_no_time_passes(base):
+    """y = D u, and what the state holds from before."""
+    options = liquid.Options(base=base, state_size=4, init="legs", liquid_kernel="kb")
+    params, x = made(liquid, options)
+
+    def loss(params):
+        y, _ = liquid.apply(params, x, options, rate=jnp.array([0.0, 1.0]))
+        return jnp.sum(y**2), y
+
+    gradients, y = jax.jit(jax.grad(loss, has_aux=True))(params)
+    assert relative_error(y[0], np.asarray(params["D"]) * np.asarray(x[0])) < 1e-6
+    assert all(np.isfinite(value).all() for value in gradients.values())
+
+
+def test_hope_in_two_directions_where_no_time_passes():
+    options = hope.Options(state_size=4, bidirectional=True)
+    params, x = made(hope, options)
+
+    def gradients(rate):
+        return jax.jit(jax.grad(lambda p: jnp.sum(hope.apply(p, x, options, rate=rate)[0] ** 2)))(params)
+
+    none, little = gradients(0.0), gradients(1e-7)
+    for name, value in none.items():
+        assert np.isfinite(value).all()
+        assert np.linalg.norm(value - little[name]) < 1e-3 * np.linalg.norm(none["h"])
+
+
+def test_time_steps_of_dss_are_in_the_unit_of_its_eigenvalues():
+    options = dss.Options(state_size=2)
+    params, _ = made(dss, options)
+    params["log_step"] = params["log_step"] + jnp.array([[0.0, 0.7]])
+    A_bar = dss.discretize(params, options)["A_bar"]
+    expected = np.exp(np.asarray(dss.time_step(params, options)) * np.asarray(dss.eigenvalues(params, options)))
+    assert relative_error(A_bar, np.broadcast_to(expected, A_bar.shape)) < 1e-5
+
+
+def test_what_weight_decay_must_not_change_has_a_group():
+    assert liquid.GROUPS["constants"] == "frozen_.*"
+    assert sgconv.GROUPS["constants"] == "kernel_norm"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: made(sgconv, sgconv.Options(kernel_dim=1, scales=12, decay_max=1000.0)), "decay_max 1000.0"),
+        (lambda: hope.Options(readout="glu"), "need bidirectional=True"),
+        (lambda: hope.Options(mirror=False), "need bidirectional=True"),
+        (lambda: hope.Options(dt_per_direction=True), "need bidirectional=True"),
+    ],
+)
+def test_options_that_mean_nothing(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
