@@ -80,7 +80,9 @@ class Stack(nnx.Module):
         inside = [block.ability("DROPOUT") for block in self.layers]
         drops = isinstance(probability, jax.core.Tracer) or float(probability) or "own" in inside
         if train and key is None and drops:
-            raise ValueError("training with dropout needs a key; without, set dropout, also that of mixers, to 0.0")
+            raise ValueError(
+                "training with dropout needs a key; to train without it, set dropout (a mixer's, too) to 0.0"
+            )
         if key is not None and (options.dropout or dropout is not None or "own" in inside):
             masks = dropout_masks(options, inputs.shape[0], key, probability, inside=any(inside))
         graphdefs, stats, params = zip(*(nnx.split(layer, nnx.BatchStat, ...) for layer in self.layers), strict=True)
