@@ -106,8 +106,6 @@ class Options:
         parameters.check_step_sizes(self.dt_min, self.dt_max)
         if self.h_scale <= 0:
             raise ValueError(f"h_scale must be positive, got {self.h_scale}")
-        if not self.bidirectional and (self.readout == "glu" or not self.mirror or self.dt_per_direction):
-            raise ValueError("readout glu, mirror=False and dt_per_direction need bidirectional=True")
         if self.readout == "glu" and not self.mirror:
             raise ValueError("readout glu needs mirror=True: it joins the two halves of a mirrored sequence")
 
