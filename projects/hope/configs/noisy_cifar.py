@@ -30,7 +30,7 @@ SIZES: Row = {
     "optim.lr": 0.01,
     "optim.ssm_lr": 0.001,
     "optim.weight_decay": 0.01,
-    "optim.rules": ((".*/seq/log_step", {"name": "step sizes", "frozen": True}),),
+    "optim.rules": ((".*/seq/log_step", {"frozen": True}),),
     "train.batch_size": 64,
     "train.epochs": 100,
 }

@@ -30,7 +30,7 @@ HOPE: Row = DEBUG | {"model.pattern": ("hope",), "debug:mixer.state_size": 8}
 SHORT: Row = {
     "mixer.dt_min": 0.1,
     "mixer.dt_max": 0.1,
-    "optim.rules": ((".*/seq/log_step", {"name": "step sizes", "frozen": True}),),
+    "optim.rules": ((".*/seq/log_step", {"frozen": True}),),
 }
 ROWS: dict[str, Row] = {
     "hope": HOPE | SIZES,

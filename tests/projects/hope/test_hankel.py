@@ -1,6 +1,7 @@
 import csv
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
@@ -35,8 +36,8 @@ def test_others_by_the_frequency_response(mixer, given):
     circle = np.exp(2j * np.pi * (np.arange(2048) + 0.5) / 2048)
     with jax.enable_x64(True):
         forward = mixer.Options(state_size=4, D_init="zero", **{**given, "bidirectional": False})
-        wide = {name: np.float64(value) for name, value in one.items()}
-        G = mixer.transfer_function(wide, 10 * (circle - 1) / (circle + 1), forward)
+        wide = {name: jnp.asarray(np.float64(value)) for name, value in one.items()}
+        G = mixer.transfer_function(wide, jnp.asarray(10 * (circle - 1) / (circle + 1)), forward)
     for i, values in enumerate(found[:2]):
         k = np.arange(1, 601)
         h = (np.asarray(G)[:, i, i] @ circle[:, None] ** k / 2048).real

@@ -2,6 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from everyday import variants
 from numerics import relative_error
 
 from projects.hope import noisy_cifar, noisy_digits, pooled
@@ -52,10 +53,10 @@ def test_the_objective_pools_features_over_the_steps_that_count():
         assert relative_error(found[name], np.stack(expected[name])) < 1e-6
 
 
-NAMES = ["noisy_digits.py:hope", "noisy_digits.py:s5-short", "noisy_cifar.py:hope-published"]
-
-
-@pytest.mark.parametrize("recipe", NAMES)
+@variants(
+    ["noisy_digits.py:s5-short"],
+    recipe=["noisy_digits.py:s5-short", "noisy_digits.py:hope", "noisy_cifar.py:hope-published"],
+)
 def test_recipes_build(recipe):
     config = resolve.resolve(resolve.load_config(f"{tiny.ROOT}/projects/hope/configs/{recipe}"))
     task = tiny.load_blank_task(config) if "cifar" in recipe else build.load_task(config)
