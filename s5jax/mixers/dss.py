@@ -15,8 +15,7 @@ where s = 1 with no-scale, otherwise (exp(z) - 1) / Lambda. The other parameters
 
     W (H, N, 2)   D (H,)   log_step (H, 1), or (H, 2) for Re and Im with `sep_dt_re_im` (published as log_dt)
 
-A bidirectional mixer has W1 and W2 instead of W. The state of the recurrent mode is (B, H, N) complex or, with
-`max_kernel_length`, the last inputs. As published, 1e-7 keeps 1 / Lambda and 1 / sum finite.
+A bidirectional mixer has W1 and W2 instead of W. As published, 1e-7 keeps 1 / Lambda and 1 / sum finite.
 
 What differs from the published code: the softmax is over a fixed number of samples, not over the length of each batch.
 Where Re(Lambda) > 0, its gradients are those of the kernel (published: the largest exponent, by which all are shifted,
@@ -64,11 +63,12 @@ class Options:
     state_size: int = 64
     """N, the number of modes."""
     version: Version = "exp"
-    """How Lambda and the scale s are computed. With `softmax` and `clip*` modes can grow."""
+    """See the table above. Modes can grow with `softmax` and, at a rate of at most 1e-4, with `clip*`."""
     softmax_length: int = 0
     """Number of samples over which `softmax` normalises, the training length, or `max_kernel_length`; 0 with others."""
     max_kernel_length: int = 0
-    """Number of lags after which the kernel is zero; 0: it never is."""
+    """Number of lags after which the kernel is zero; 0: it never is. The state is then the last max_kernel_length - 1
+    inputs, a reset is refused, and a rate is one number per sequence."""
     sep_dt_re_im: bool = True
     """Separate step sizes for the real and the imaginary part of Lambda, equal at the start."""
     Lambda_init: Literal["hippo", "randn"] = "hippo"
@@ -132,7 +132,7 @@ def _Lambda(params: Params, options: Options) -> Complex[Array, " N"]:
 
 
 def eigenvalues(params: Params, options: Options) -> Complex[Array, "H N"]:
-    """Lambda of each feature, in units of its last step size, that of Im(Lambda): z / Delta_im."""
+    """z / Delta_im of each feature, in the unit of time of `time_step`."""
     Lambda, log_step = _Lambda(params, options)[None], params["log_step"]
     ratio = jnp.exp(log_step[:, :1] - log_step[:, -1:])
     return jax.lax.complex(ratio * Lambda.real, jnp.broadcast_to(Lambda.imag, (len(ratio), Lambda.shape[1])))

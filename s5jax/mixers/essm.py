@@ -12,8 +12,7 @@ those of the published code, without its axis of channels (always 1); its `log_d
     Lambda (S, n, 2)   B (S, n, h)   C (S, h, n)   D (H,)   log_step (S, n), or (S, 1) without `dt_per_state`
     head_mixer_kernel (H, H), from input to output, and head_mixer_bias (H,), if S > 1
 
-A bidirectional mixer has no other parameters: the same system also reads the sequence from its end, and starts at the
-next sample.
+In two directions the same system, with the same parameters, also reads from the end, starting at the next sample.
 """
 
 import dataclasses
@@ -54,7 +53,8 @@ class Options:
     heads: int = 1
     """S, the number of heads; must divide the width and `state_size`."""
     conj_sym: bool = True
-    """States stand for conjugate pairs; otherwise y = Re(C x) + D u, and Lambda starts with both modes of each pair."""
+    """Each stored state stands for a conjugate pair. If false, y = Re(C x) + D u, and each initial frequency occurs
+    twice, always with a negative imaginary part."""
     C_init: Literal["trunc_normal", "hippo"] = "trunc_normal"
     """Initial C: standard normal cut at +-2, or the real part of such a complex matrix in HiPPO-LegS' eigenbasis."""
     dt_min: float = 0.001

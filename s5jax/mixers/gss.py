@@ -9,6 +9,8 @@ features:
     s_k = exp(Lambda) s_{k-1} + (exp(Lambda) - 1) / Lambda v_k,    DSS(v)_k = Re(C s_k) + D v_k
     Lambda = -exp(Lambda_real) + i exp(Lambda_imag)
 
+The tests compare with `gated-state-spaces-pytorch`, which is not by the authors. "Published code" is that package.
+
 The modes do not stand for conjugate pairs, so that there is no factor 2. The norm before the layer and the residual sum
 after it are the block's.
 

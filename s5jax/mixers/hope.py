@@ -19,13 +19,13 @@ One direction. A causal HOPE has not been published; this is ours. In the delay 
 is a stable all-pass filter of first order, whose impulse response is -a, 1 - a^2, (1 - a^2) a, (1 - a^2) a^2, ... The
 sum of h_j phi^j is therefore causal and stable at any Delta. It is a weighted sum of the outputs of a chain of n such
 filters, each with one real state: the recurrent mode is exact, and only real h matter. The kernel is computed from the
-chain (`ssm.allpass`): samples of G on the circle would give it with later lags added. All poles of G are at s = -2.
+chain (`ssm.allpass`): samples of G on the circle would alias later lags into it. All poles of G are at s = -2.
 
-Two directions, as published. The sequence is mirrored, [x, x reversed], and y + D x is a circular convolution over 2 L
-steps with a filter of two sequences of complex h (`ssm.warped_circle`). With readout "linear" the outputs are the first
-L steps: x is convolved as if it were reflected at both ends. With "glu", as published for ListOps, Text and Retrieval,
-the other L steps, turned round, are as many features again, and gelu, a dense layer and a gate map all 2 H features to
-H; in the block `activation` is "none" then.
+Two directions, as published. The sequence is mirrored to [x, x reversed]. The output is D x plus a circular convolution
+over 2 L steps with a filter made of two sequences of complex h (`ssm.warped_circle`). With readout "linear" the outputs
+are the first L steps: x is convolved as if it were reflected at both ends. With "glu", as published for ListOps, Text
+and Retrieval, the other L steps are reversed and appended as H more features, and gelu, a dense layer and a gate map
+all 2 H features to H; set `model.activation` to none.
 
 `mirror=False` takes the sequence itself as periodic, as the published layer for Image, Pathfinder, Path-X and noisy
 CIFAR does. For the first three the published network mirrors its inputs once, before the first layer, and averages over

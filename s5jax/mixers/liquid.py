@@ -7,9 +7,8 @@ of p >= 2 inputs, of which this module keeps those of at most P successive input
     kb:  y_k = S4(u)_k + sum_{p=2}^P sum_l C A_bar^l B_bar^p u_{k-l} u_{k-l-1} ... u_{k-l-p+1}
     pb:  y_k = S4(u)_k + sum_{p=2}^P C B_bar^p u_k u_{k-1} ... u_{k-p+1}
 
-B_bar^p has the powers of B_bar's entries, in the basis of the parameters. pb ("powers of B") leaves out A_bar. With
-A_bar = I in kb the products would be summed over all lags; we take lag 0 only, since the published pb has no
-convolution either.
+B_bar^p has the powers of B_bar's entries, in the basis of the parameters. Setting A_bar = I in kb would sum the
+products over all lags; pb keeps lag 0 only, as the published code has no convolution there.
 
 Parameters: those of `s4` or `s4d`, whose letters are used here. A bidirectional mixer does the same to the reversed
 sequence, with C2, and adds the result, starting at the next sample.
@@ -38,7 +37,7 @@ from s5jax.ssm import input_products, parameters, per_feature, sequence
 from s5jax.ssm.sequence import Flags, Rate, Sequences
 
 MASK = True
-GROUPS = {"dynamics": "A_real|A_imag|P|B|log_step|frozen_.*", "constants": "frozen_.*"}  # which have no weight decay
+GROUPS = {"dynamics": "A_real|A_imag|P|B|log_step|frozen_.*", "constants": "frozen_.*"}  # for rules that freeze them
 eigenvalues, time_step = s4d.eigenvalues, s4d.time_step
 
 Params = dict[str, Array]
@@ -58,7 +57,8 @@ class Options:
     rank: int = 1
     """Rank of the low-rank part of base s4; `legt` needs 2."""
     liquid_kernel: Literal["pb", "kb", "published_pb", "published_kb"] = "pb"
-    """Which correction is added. The published ones are not causal."""
+    """The correction: `kb` acts through the states, `pb` on the current output only. `published_kb` and `published_pb`
+    are what the published code computes in their place, see above; they look at later inputs."""
     degree: int = 2
     """P, the largest number of inputs in a product."""
     products: Literal["combinations", "consecutive"] = "combinations"

@@ -3,8 +3,9 @@ arXiv 2410.02035).
 
     Y_j = (1 + f_j)^s K_j U_j,    f_j = j / (2 M), j = 0..M,    y = (irfft Y)[:L] + D u
 
-U and K are spectra of 2 M points, of the inputs and of S4D's kernel of M lags, both followed by zeros; f is the
-frequency in cycles per sample. The paper's other means, the scale of the initial frequencies, is S4D's `imag_scale`.
+U and K are spectra of 2 M points, of the inputs and of S4D's kernel of M lags, both followed by zeros; f, the frequency
+in cycles per sample, runs from 0 to 1/2. The paper's other method, a scale of the initial frequencies, is S4D's
+`imag_scale`.
 Parameters: those of S4D, and
 
     s (H,)    initially 0
@@ -12,7 +13,8 @@ Parameters: those of S4D, and
 The factor's own impulse response is symmetric in time: outputs depend on later inputs even if `bidirectional` is false,
 and there is no recurrent mode. (If all s are 0, the mixer is S4D with the other parameters.) As published, M is the
 length L of the batch, so that outputs change with the number of padded steps; with `freq_bias_length` it is fixed, and
-they do not. At a rate g the factor is that of f_j / g, in cycles per sample of training (published: f_j); g > 0.
+they do not. At a rate g the factor is (1 + f_j / g)^s, with the frequency in cycles per sample of training (published:
+f_j). g = 0 divides by zero.
 """
 
 import dataclasses

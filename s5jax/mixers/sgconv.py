@@ -15,10 +15,9 @@ Parameters, with C = 1, or 2 with two directions, of which the backward one star
 S is the smallest number for which W is at least the length of the training sequences. Lags from W on are zero.
 
 The published code takes the norm at the first forward call and keeps it as a constant; here `init` takes it, and
-kernel_norm gets no gradient. It is not folded into kernel_list: a step of Adam would then change the kernel by that
-norm times as much as published (with 64 taps and m = 2 about 150 for 1,024 steps, 2,500 for 16,384). Weight decay must
-not shrink it: rules of the optimizer that leave weight decay on, as published, start with ("@constants", {"frozen":
-True}).
+kernel_norm gets no gradient. It is an array of its own because, folded into kernel_list, it would make each Adam step
+change the kernel about 150 times (1,024 steps, with 64 taps and m = 2) to 2,500 times (16,384 steps) as much. Weight
+decay must not act on it: optimizer rules with weight decay, as published, start with ("@constants", {"frozen": True}).
 """
 
 import dataclasses
@@ -58,9 +57,10 @@ class Options:
     interpolation: Literal["linear", "nearest"] = "linear"
     """How taps are stretched. `linear`: between the centres of the taps, constant beyond the first and the last."""
     decay_min: float = 2.0
-    """The first feature's m, the ratio of one scale's weight to that of the next; or the smallest initial `decay`."""
+    """m of the first feature: each scale has 1/m of the weight of the scale before. With `learnable_decay`, the lower
+    bound of the initial `decay`, which is drawn uniformly."""
     decay_max: float = 2.0
-    """The last feature's m; or the largest initial `decay`, which is drawn uniformly."""
+    """m of the last feature. With `learnable_decay`, the upper bound of the initial `decay`."""
     learnable_decay: bool = False
     """Multiply by a trained power of the lag instead of powers of m."""
     bidirectional: bool = False

@@ -3,7 +3,8 @@
     v_0 = u,    v_j = phi(q) v_{j-1},    y = sum_{j=1..n} h_j v_j,
     phi(q) = (q - a) / (1 - a q),    a = (1 - Delta) / (1 + Delta)
 
-q is the delay of one sample and Delta > 0 the step size. With x_j at step k-1 as the states,
+q is the delay of one sample and Delta > 0 the step size. The state x_j,k-1 is what filter j carries from
+step k-1 to k:
 
     v_j,k = x_j,k-1 - a v_{j-1},k,    x_j,k = v_{j-1},k + a v_j,k = x_j,k-1 - (1 - a) x_j,k-1 + (1 - a^2) v_{j-1},k
 

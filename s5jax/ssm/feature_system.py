@@ -34,9 +34,10 @@ class System(NamedTuple):
     kernel: Callable[[int, Any], Float[Array, "directions H lags"]]
     """The impulse response of each direction, from a number of lags and a rate ()."""
     mode: Literal["convolution", "scan", "convolution only"] = "convolution"
-    """`convolution`: a scan only where a convolution does not do; `convolution only`: K is not that of the scan."""
+    """`convolution`: a scan only where it is needed, see `apply`. `scan`: always. `convolution only`: never, because a
+    scan of this system would not have the impulse response K."""
     window: int = 0
-    """Number of lags after which K is zero, so that the state is the last window - 1 inputs. 0: it never is."""
+    """Number of lags after which K is zero, so that the state is the last window - 1 inputs. 0: no limit."""
 
 
 def kernel(discrete: Discrete, Cs: list[Array], L: int, rate: Rate | None) -> Float[Array, "directions H {L}"]:
@@ -58,7 +59,7 @@ def apply(
 
     Computed as a convolution or, with a `reset`, a rate per step, a symbolic length or the mode "scan", by a scan that
     stores all states, (B, L, H, N). ValueError if the mode does not allow it, and for a state that is given to a mixer
-    with two directions.
+    with two directions. Of `options` it reads `bidirectional`, `backward_skips_current` and `scan_method`.
     """
     if state is not None and options.bidirectional:
         raise ValueError("a mixer with two directions cannot start from a state")

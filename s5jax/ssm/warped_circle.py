@@ -11,8 +11,8 @@ with the filter
 
     G_m = (K_m + conj K'_(m-1)) / 2,    m = 0..M,    with K'_(-1) = K_0 and K_M = K'_(M-1)
 
-M angles cover the whole circle, but half of the bins: in terms of the frequency omega of a bin, theta is that of the
-frequency 2 omega. The filters are not causal.
+The M angles go once round the circle while the bins go half-way, so that bin m has the angle that the causal filter has
+at twice its frequency. The filters are not causal.
 """
 
 import jax
@@ -33,7 +33,7 @@ def convolve(x: Float[Array, "B L H"], h: Float[Array, "2 H n 2"], Delta: Float[
 
 
 def spectrum(h: Float[Array, "2 H n 2"], Delta: Float[Array, "2 H"], M: int) -> Complex[Array, "H bins"]:
-    """G of bins 0..M."""
+    """G of bins 0..M, (H, M + 1)."""
     m = np.arange(M)
     half = np.pi / M * np.where(2 * m <= M, m, m - M)  # from -pi/2 to pi/2
     sin, cos = (jnp.asarray(f(half), h.dtype)[None] for f in (np.sin, np.cos))
