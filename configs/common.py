@@ -51,10 +51,14 @@ FAMILY = DEBUG | {
     "model.bn_momentum": 0.9,
     "published:model.mask_padding": False,
 }
+"""What the models of the family have in common: the block of S4, with PyTorch's GELU and batch norm."""
 TWO = FAMILY | {"mixer.bidirectional": True}
+"""The same for models that read in both directions."""
 SMALL = {"debug:mixer.state_size": 8}
+"""For mixers with a `state_size`: few states with the flag `debug`."""
 HOPE = TWO | SMALL | {"model.pattern": ("hope",), "mixer.dt_transform": "softplus"}
 FLAX = {"model.gelu": "tanh", "model.norm_epsilon": 0.0, "model.bn_momentum": 0.99}
+"""minimal-LRU's norms and gelu, those of Flax."""
 LONGCONV = {"model.pattern": ("longconv",), "mixer.channels": 2, "model.activation": "none"}
 ESSM = {"model.pattern": ("essm",), "model.activation": "half_glu1", "debug:mixer.heads": 1}
 GSS = {"model.pattern": ("gss",), "model.activation": "none", "model.norm": "layer"}
@@ -96,13 +100,14 @@ HOPE_BLOCK = {
     "optim.rules": STEP_SIZES,
     "published:optim.rules": ((".*/seq/h", {"frozen": True}), *STEP_SIZES),
 }
+"""The published implementation of HOPE for ListOps, Text and Retrieval."""
 HOPE_LAYER = {
     "mixer.state_size": 128,
     "mixer.h_scale": 0.354,
     "mixer.dt_transform": "exp",
     "mixer.dt_per_direction": True,
 }
-"""The two published implementations of HOPE: that of ListOps, Text and Retrieval, and that of the images."""
+"""The published implementation of HOPE for images: Image, Pathfinder and Path-X."""
 
 LRU = {
     "seed": 1919,

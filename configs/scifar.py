@@ -12,7 +12,7 @@ S5-PTD is deduced from S5-PTD on Image, and S4-PTD from S4D here, with one (A, B
 S4-PTD.
 
 Published for the other rows: lru 89.0 (as the paper on LION quotes it); longconv, essm and liquid: not known.
-configs/common.py names their sources, and what these rows cannot express.
+docs/mixers.md names their sources, and what differs from the published runs.
 """
 
 from ml_collections import ConfigDict

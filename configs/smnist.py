@@ -15,8 +15,7 @@ direction is deduced. For S4D and S4, state-spaces/s4 has no such recipe. They a
 cifar/s4-cifar-ablation for sequential CIFAR, with GLU, step sizes and rates of cifar/s4-cifar. S5-PTD is deduced from
 S5, and S4-PTD from S4D, with one (A, B) for all features.
 
-eSSM has its published values for both orders of the pixels; its scores are not known. configs/common.py names the
-source.
+eSSM has its published values for both orders of the pixels; its scores are not known. docs/mixers.md names the source.
 """
 
 from ml_collections import ConfigDict

@@ -15,7 +15,7 @@ published for S5-PTD and S4-PTD. S5-PTD is deduced from S5, and S4-PTD from S4D,
 all published S4-PTD.
 
 Published for the other rows: dss-softmax has the values for ten words, and 97.7 there (README of ag1988/dss); rtf, essm
-and liquid: not known. configs/common.py names their sources, and what these rows cannot express.
+and liquid: not known. docs/mixers.md names their sources, and what differs from the published runs.
 """
 
 from ml_collections import ConfigDict

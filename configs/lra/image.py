@@ -12,8 +12,8 @@ for S4-PTD (2,000 epochs!) and S5-PTD. The published S5-PTD stores all modes, an
 of each conjugate pair is stored, so that the state has the size of S5's, and B starts as in S5.
 
 Published for the other rows: hope 88.68, s4d-ft 90.89, rtf 90.51, liquid 89.50 (as later papers quote them),
-dss-softmax 85.7 (README of ag1988/dss); longconv and essm: not known. configs/common.py names their sources, and what
-these rows cannot express.
+dss-softmax 85.7 (README of ag1988/dss); longconv and essm: not known. docs/mixers.md names their sources, and what
+differs from the published runs.
 """
 
 from ml_collections import ConfigDict

@@ -14,7 +14,7 @@ blocks of two states are perturbed such that their modes are a pair.
 
 Published for the other rows: hope 62.60, s4d-ft 62.75, rtf 61.59, liquid 62.75 (as later papers quote them), lru 60.2
 (as the paper on LION quotes it), dss-softmax 60.6 (README of ag1988/dss); longconv and essm: not known. HOPE's step
-sizes are frozen, as published. configs/common.py names their sources, and what these rows cannot express.
+sizes are frozen, as published. docs/mixers.md names their sources, and what differs from the published runs.
 """
 
 from ml_collections import ConfigDict

@@ -13,7 +13,7 @@ each conjugate pair is stored, so that the state has the size of S5's.
 
 Published for the other rows: hope 95.73, s4d-ft 95.89, rtf 96.11, liquid 94.80 (as later papers quote them),
 dss-softmax 84.6 (README of ag1988/dss); longconv and essm: not known. HOPE was published with another split, drawn from
-seed 231002. configs/common.py names their sources, and what these rows cannot express.
+seed 231002. docs/mixers.md names their sources, and what differs from the published runs.
 """
 
 from ml_collections import ConfigDict

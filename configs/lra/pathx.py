@@ -16,8 +16,8 @@ stored, so that the state has the size of S5's, `clip_eigs` keeps the rates posi
 
 Published for the other rows: hope 98.45, s4d-ft 97.84, rtf 96.32, liquid 96.66 (as later papers quote them),
 dss-softmax 87.8 (README of ag1988/dss); longconv and essm: not known. HOPE's step sizes are frozen, as published. An
-epoch of the published eSSM is half of the training batches. configs/common.py names their sources, and what these rows
-cannot express.
+epoch of the published eSSM is half of the training batches. docs/mixers.md names their sources, and what differs from
+the published runs.
 """
 
 from ml_collections import ConfigDict

@@ -12,8 +12,8 @@ for S4-PTD. The S5-PTD of the latter has the values of S5. The published S5-PTD 
 conjugate pair is stored, so that the state has the size of S5's.
 
 Published for the other rows: hope 91.80, s4d-ft 92.45, rtf 92.04, liquid 91.20 (as later papers quote them),
-dss-softmax 87.8 (README of ag1988/dss); longconv and essm: not known. configs/common.py names their sources, and what
-these rows cannot express.
+dss-softmax 87.8 (README of ag1988/dss); longconv and essm: not known. docs/mixers.md names their sources, and what
+differs from the published runs.
 """
 
 from ml_collections import ConfigDict

@@ -18,7 +18,7 @@ size of S5's.
 
 Published for the other rows: hope 89.83, s4d-ft 89.76, rtf 89.72, liquid 89.02 (as later papers quote them), lru 89.4
 (as the paper on LION quotes it), dss-softmax 84.8 (README of ag1988/dss); longconv and essm: not known. The published
-DSS reads the first 2,048 characters only. configs/common.py names their sources, and what these rows cannot express.
+DSS reads the first 2,048 characters only. docs/mixers.md names their sources, and what differs from the published runs.
 """
 
 from ml_collections import ConfigDict
