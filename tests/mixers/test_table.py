@@ -32,4 +32,4 @@ def test_a_row_says_what_the_mixer_declares(name):
     assert (reset == "yes") == mixers.ability(mixer, "RESET", options)
     assert mixers.ability(mixer, "MASK", options)
     fields = {field.name for field in dataclasses.fields(options)}
-    assert (two == "yes") == bool(fields & {"bidirectional", "causal"})
+    assert two.startswith("yes") == bool(fields & {"bidirectional", "causal"})
