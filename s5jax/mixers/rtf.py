@@ -17,8 +17,11 @@ whose kernel starts at the next sample.
 Numerators are stored in one of two ways. `aliased` gives a kernel of M samples by one FFT, K = irfft(b(z) / a(z) + h_0)
 at the M-th roots of unity, M the even number at or after `trunc_len` (section 3.3). There z^M = 1, so that with
 b = C (I - A^M) these are the samples 0..M-1 of the system above, with d = h_0 + C A^(M-1) e_1. `apply`, at any length,
-and `step` compute that system: c(z) is a(z) (K(z) - d) up to z^N, and longer kernels are its power series. With
-`exact`, the published RTF2, b_1..b_N are C itself: K_l = C A^l e_1, plus h_0 at l = 0.
+and `step` compute that system: c(z) is a(z) (K(z) - d) up to z^N. With `exact`, the published RTF2, b_1..b_N are C
+itself: K_l = C A^l e_1, plus h_0 at l = 0.
+
+Longer kernels, those of `exact`, and all that starts from a state, come from the recurrence for v, in blocks of steps.
+The quotient of spectra is less accurate where poles are slow: a rounding error of a(z) counts 1 / |a(z)| times.
 
 In three things the published code differs from this function. With two directions and an odd length it takes spectra of
 2 L and of 2 L - 1 points for one product. With an odd `trunc_len` its `step` corrects b by A^trunc_len, not A^M. Its
@@ -42,13 +45,15 @@ GROUPS = {"dynamics": "ab|h_0|scalar"}
 Params = dict[str, Array]
 State = Float[Array, "B N H"]
 
+BLOCK = 64  # steps of the recurrence for v that are solved for at once
+
 
 def CAUSAL(options: "Options") -> bool:
     return not options.bidirectional
 
 
-def DROPOUT(options: "Options") -> bool:
-    return options.kernel_dropout > 0
+def DROPOUT(options: "Options") -> bool | Literal["own"]:
+    return "own" if options.kernel_dropout else False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,14 +68,13 @@ class Options:
     """Whether the stored numerators are those of a kernel aliased to `trunc_len` samples, or the true ones (RTF2)."""
     trunc_len: int = 1024
     """Number of samples to which `aliased` numerators belong, more than N; best the length of training. Longer
-    sequences are computed with the same function, at a higher cost: log2 L more convolutions."""
+    sequences are computed with the same function, at a higher cost: that of the recurrence."""
     init: Literal["zeros", "xavier", "montel"] = "zeros"
     """Initial a and b: zero, uniform in +-1/sqrt(N), or uniform in +-1/N, with which the poles are stable."""
     constraint: Literal["none", "l1_montel"] = "none"
     """With `l1_montel`, a is divided by sum_n |a_n| + |scalar| + 1e-6, which keeps the poles stable."""
     kernel_dropout: float = 0.0
-    """Probability of dropping a sample of the kernel in training. The key is that of the model's dropout: without
-    `model.dropout` there is none, and nothing is dropped."""
+    """Probability of dropping a sample of the kernel in training, whatever the model's dropout is."""
     bidirectional: bool = False
     """Read the sequence in both directions; there is no recurrent mode then."""
     conv_method: Literal["fft", "plain"] = "fft"
@@ -108,7 +112,7 @@ def apply(
     *,
     lengths: Integer[Array, " B"] | None = None,
     mask: Bool[Array, "B L"] | None = None,
-    reset: Bool[Array, "#B #L"] | None = None,
+    reset: Any = None,
     rate: Any = None,
     state: State | None = None,
     key: PRNGKeyArray | None = None,
@@ -117,6 +121,7 @@ def apply(
     """See `s5jax.mixers`. A missing sample is an input of zero. With a `key`, samples of the kernel are dropped with
     the probability `kernel_dropout`; `dropout` is not used. ValueError: a state is given to a mixer with two
     directions, or together with a kernel whose samples are dropped."""
+    _check(rate, reset)
     if state is not None and options.bidirectional:
         raise ValueError("a mixer with two directions cannot start from a state")
     x, (lengths, *_) = border(x, lengths, mask)
@@ -130,35 +135,36 @@ def apply(
     if key is not None and options.kernel_dropout:
         raise ValueError("kernel_dropout drops samples of a kernel, which a start from a state does not have")
     a, c, d = _system(params, options)
-    a, g = (_per_feature(rows, d) for rows in (a, _reciprocal(a, x.shape[1], plain)))
-    before = window.apply(_delayed(a), jnp.zeros_like(x), state=state, plain=plain)[0]
-    v = fft_conv.convolve(x - before, g[None], plain=plain)
-    y, state = window.apply(_delayed(c), v, lengths, state, plain=plain)
+    y, state = window.apply(_delayed(c), _recurrence(a, x, state), lengths, state, plain=plain)
     return y + d[None, None] * x, state
 
 
-def kernel(params: Params, L: int, options: Options) -> Float[Array, "directions H {L}"]:
-    """K_l of each direction, d included, for L >= 1 lags."""
-    H = params["h_0"].shape[0] // (1 + options.bidirectional)
+def kernel(params: Params, L: int, options: Options, *, rate: Any = None) -> Float[Array, "directions H {L}"]:
+    """K_l of each direction for L >= 1 lags, with K_0 = d: unlike D of other mixers, h_0 is one of the kernel's taps.
+    ValueError for a rate."""
+    _check(rate)
     if options.numerator == "aliased" and options.trunc_len >= L:
-        return _aliased_kernel(params, options)[:, :L].reshape(-1, H, L)
-    (a, c, d), plain = _system(params, options), options.conv_method == "plain"
-    later = _causal(_per_feature(_reciprocal(a, L, plain), d), c, plain)[:, :-1]
-    return jnp.concatenate([d[:, None], later], axis=1).reshape(-1, H, L)
+        K = _aliased_kernel(params, options)[:, :L]
+    else:
+        a, c, d = _system(params, options)
+        impulse = jnp.zeros((1, L, len(a)), a.dtype).at[:, 0].set(1)
+        g = _recurrence(a, impulse, jnp.zeros_like(a.T)[None])[0].T
+        K = _causal(_per_feature(g, d), _delayed(c), options.conv_method == "plain").at[:, 0].set(d)
+    return K.reshape(1 + options.bidirectional, -1, L)
 
 
 def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> State:
     """Zeros (batch, N, H): v at the last N samples, the oldest first. ValueError if bidirectional. `max_length` is not
     used."""
-    _check_one_direction(options)
-    return jnp.zeros((batch, options.state_size, *params["h_0"].shape), params["h_0"].dtype)
+    c = discretize(params, options)["c"]
+    return jnp.zeros((batch, *c.T.shape), c.dtype)
 
 
 def discretize(params: Params, options: Options, *, rate: Any = None) -> Params:
     """The system for `step`: a and c (H, N), d (H,). ValueError for a rate, or if bidirectional."""
-    _check_one_direction(options)
-    if rate is not None:
-        raise ValueError("rtf takes no rate: it has no step size")
+    _check(rate)
+    if options.bidirectional:
+        raise ValueError("a mixer with two directions has no recurrent mode")
     a, c, d = _system(params, options)
     return {"a": _per_feature(a, d), "c": c, "d": d}
 
@@ -170,13 +176,15 @@ def step(
     x_k = x_k.astype(cell["d"].dtype)
     x_k = x_k if mask is None else jnp.where(mask[:, None], 0, x_k)
     state = state if reset is None else jnp.where(reset[:, None, None], 0, state)
-    of_a, of_c = (jnp.einsum("bnh,hn->bh", state, cell[name][:, ::-1]) for name in "ac")
+    of_a, of_c = (jnp.einsum("bnh,hn->bh", state, cell[name][:, ::-1], precision="highest") for name in "ac")
     return cell["d"][None] * x_k + of_c, jnp.concatenate([state[:, 1:], (x_k - of_a)[:, None]], axis=1)
 
 
-def _check_one_direction(options: Options) -> None:
-    if options.bidirectional:
-        raise ValueError("a mixer with two directions has no recurrent mode")
+def _check(rate: Any, reset: Any = None) -> None:
+    if rate is not None:
+        raise ValueError("rtf takes no rate: it has no step size")
+    if reset is not None:
+        raise ValueError("rtf takes no reset: it expects one sequence per row")
 
 
 def _coefficients(params: Params, options: Options) -> tuple[Float[Array, "S N"], Float[Array, "R N"]]:
@@ -208,15 +216,24 @@ def _system(params: Params, options: Options) -> tuple[Float[Array, "S N"], Floa
     return a, _causal(K[:, 1:], _monic(each)[:, :-1], options.conv_method == "plain"), K[:, 0]
 
 
-def _reciprocal(a: Float[Array, "R N"], L: int, plain: bool) -> Float[Array, "R {L}"]:
-    """The first L coefficients of the power series 1 / a(z), by Newton's iteration g <- g (2 - a g), which doubles the
-    number of correct ones and corrects rounding errors of the earlier."""
-    a, g = jnp.pad(_monic(a), ((0, 0), (0, L))), jnp.ones_like(a[:, :1])
-    while g.shape[1] < L:
-        size = min(2 * g.shape[1], L)
-        residual = -_causal(a[:, :size], g, plain)
-        g = _causal(residual.at[:, 0].add(2), g, plain)
-    return g
+def _recurrence(a: Float[Array, "S N"], u: Float[Array, "B L H"], before: State) -> Float[Array, "B L H"]:
+    """v, from its N samples before the first step. Each block is solved by substitution, in the coefficients of a
+    themselves: powers of the companion matrix would be rounded, which moves the poles."""
+    (B, L, H), (S, N), T = u.shape, a.shape, min(u.shape[1], BLOCK)
+    row = jnp.pad(_monic(a)[:, ::-1], ((0, 0), (0, T)))  # one longer than a row of the band: each starts a step later
+    band = jnp.tile(row, (1, T))[:, : T * (N + T)].reshape(S, T, N + T)
+
+    def advance(before: Float[Array, "S N M"], u: Float[Array, "S T M"]) -> tuple[Array, Array]:
+        u = u - jnp.einsum("stn,snm->stm", band[..., :N], before, precision="highest")
+        v = jax.lax.linalg.triangular_solve(band[..., N:], u, left_side=True, lower=True, unit_diagonal=True)
+        return jnp.concatenate([before, v], axis=1)[:, T:], v
+
+    def by_set(u: Float[Array, "B L H"]) -> Float[Array, "S L M"]:
+        return jnp.transpose(u.reshape(*u.shape[:2], S, H // S), (2, 1, 0, 3)).reshape(S, u.shape[1], -1)
+
+    blocks = by_set(jnp.pad(u, ((0, 0), (0, -L % T), (0, 0)))).reshape(S, -(-L // T), T, B * (H // S))
+    v = jnp.swapaxes(jax.lax.scan(advance, by_set(before), jnp.swapaxes(blocks, 0, 1))[1], 0, 1)
+    return jnp.transpose(v.reshape(S, -1, B, H // S)[:, :L], (2, 1, 0, 3)).reshape(B, L, H)
 
 
 def _causal(p: Float[Array, "R L"], q: Float[Array, "R _"], plain: bool) -> Float[Array, "R L"]:

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.signal
 from contract.rtf import system
+from dense import derivative, derivative_along
 from everyday import variants
 from numerics import load_case, relative_error
 
@@ -85,6 +87,55 @@ def test_outputs_and_state_from_a_state(numerator, trunc_len):
         assert relative_error(state[i], last.T[::-1]) < 1e-5
 
 
+@variants([("exact", 1024), ("aliased", 1024)], numerator=["exact", "aliased"], L=[1024, 4096])
+def test_slow_poles_over_many_steps(numerator, L):
+    """Poles 0.99 exp(+-0.3i), 0.5 and 0.2. Rounding the parameters to float32 would move kernels by up to 7e-5 and the
+    gradient of ab by up to 3e-4: `aliased` parameters pass through FFTs, which err by as much."""
+    H, poles = 2, [0.99 * np.exp(0.3j), 0.99 * np.exp(-0.3j), 0.5, 0.2]
+    options = rtf.Options(state_size=4, num_a=1, numerator=numerator, trunc_len=1024)
+    rng = np.random.default_rng(0)
+    a, b = np.poly(poles).real[None, 1:], rng.normal(size=(H, 4))
+    inputs = {"ab": np.concatenate([a, b]), "h_0": rng.normal(size=H)}
+    inputs |= {"x": rng.normal(size=(1, L, H)), "state": rng.normal(size=(1, 4, H))}
+    inputs = {name: v.astype(np.float32) for name, v in inputs.items()}
+    W = {"y": rng.normal(size=(L, H)).astype(np.float32), "state": rng.normal(size=(4, H)).astype(np.float32)}
+
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def gradient(inputs):
+        params = {name: inputs[name] for name in ("ab", "h_0")}
+        y, state = rtf.apply(params, inputs["x"], options, state=inputs["state"])
+        outputs = y, state, rtf.apply(params, inputs["x"], options)[0], rtf.kernel(params, L, options)[0]
+        return jnp.sum(y[0] * W["y"]) + jnp.sum(state[0] * W["state"]), outputs
+
+    def run(inputs):
+        companion = system({name: inputs[name] for name in ("ab", "h_0")}, options)
+        y, last = companion.run(inputs["x"][0], start=inputs["state"][0, ::-1].T)
+        return y, last.T[::-1], companion
+
+    def loss(inputs):
+        y, last, _ = run(inputs)
+        return np.sum(y * W["y"]) + np.sum(last * W["state"])
+
+    gradients, (y, state, from_zero, K) = gradient(jax.tree.map(jnp.asarray, inputs))
+    exact = float64(inputs)
+    expected, last, companion = run(exact)
+    assert relative_error(y[0], expected) < 1e-5 and relative_error(state[0], last) < 1e-5
+    within = 1e-4 if numerator == "aliased" and options.trunc_len >= L else 1e-5
+    for h in range(H):
+        monic = np.r_[1, exact["ab"][0]]
+        transfer = companion.d[0, h] * monic + np.r_[0, companion.C[0, h]], monic
+        assert relative_error(K[h], scipy.signal.lfilter(*transfer, np.eye(1, L)[0])) < within
+        assert relative_error(from_zero[0, :, h], scipy.signal.lfilter(*transfer, exact["x"][0, :, h])) < within
+    for name in ("ab", "h_0", "state"):
+        of_name = derivative(lambda v, name=name: loss({**exact, name: v}), exact[name])
+        within = 3e-4 if (numerator, name) == ("aliased", "ab") else 1e-4
+        assert relative_error(gradients[name], of_name) < within, name
+    along = {name: rng.normal(size=v.shape) * (name == "x") for name, v in exact.items()}
+    size = np.linalg.norm(gradients["x"])
+    assert abs(np.vdot(gradients["x"], along["x"]) - derivative_along(loss, exact, along)) < 1e-4 * size
+
+
 @pytest.mark.parametrize(("kind", "bound"), [("zeros", 0), ("xavier", 1 / 4), ("montel", 1 / 16)])
 def test_initial_parameters(kind, bound):
     H, N = 300, 16
@@ -103,7 +154,7 @@ def test_initial_parameters(kind, bound):
 def test_kernel_dropout():
     H, L = 64, 12
     options = rtf.Options(state_size=4, init="montel", kernel_dropout=0.25, trunc_len=L)
-    assert rtf.DROPOUT(options) and not rtf.DROPOUT(rtf.Options())
+    assert rtf.DROPOUT(options) == "own" and not rtf.DROPOUT(rtf.Options())
     params = rtf.init(jax.random.key(0), H, options)
     impulse = jnp.zeros((2, L, H)).at[:, 0].set(1)
     apply = jax.jit(functools.partial(rtf.apply, options=options))
@@ -136,3 +187,10 @@ def test_what_is_refused_later():
     params = rtf.init(jax.random.key(0), 4, rtf.Options())
     with pytest.raises(ValueError, match="rtf takes no rate: it has no step size"):
         rtf.discretize(params, rtf.Options(), rate=2.0)
+    with pytest.raises(ValueError, match="rtf takes no rate: it has no step size"):
+        rtf.kernel(params, 5, rtf.Options(), rate=2.0)
+    x = jnp.zeros((2, 5, 4))
+    with pytest.raises(ValueError, match="rtf takes no rate: it has no step size"):
+        rtf.apply(params, x, rtf.Options(), rate=2.0)
+    with pytest.raises(ValueError, match="rtf takes no reset: it expects one sequence per row"):
+        rtf.apply(params, x, rtf.Options(), reset=jnp.zeros((2, 5), bool))
