@@ -1,5 +1,6 @@
 """Products of inputs, for Liquid-S4 (arXiv 2209.12951)."""
 
+import functools
 import itertools
 import math
 
@@ -42,5 +43,6 @@ def combinations(u: Float[Array, "B L H"], p: int) -> Float[Array, "B L H"]:
     L = u.shape[1]
     n = next((n for n in range(2, L) if math.comb(n, p) >= L), L)
     index = np.array(list(itertools.combinations(range(L - n, L), p))[-L:], np.int32).reshape(-1, p)
-    products = jnp.prod(jnp.take(u, index.T, axis=1), axis=1)
+    # The gradient of `jnp.prod` would not export with a symbolic batch.
+    products = functools.reduce(jnp.multiply, [jnp.take(u, column, axis=1) for column in index.T])
     return jnp.pad(products, ((0, 0), (0, L - len(index)), (0, 0)))
