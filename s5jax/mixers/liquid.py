@@ -37,7 +37,7 @@ from s5jax.ssm import input_products, parameters, per_feature, sequence
 from s5jax.ssm.sequence import Flags, Rate, Sequences
 
 MASK = True
-GROUPS = {"dynamics": "A_real|A_imag|P|B|log_step|frozen_.*", "constants": "frozen_.*"}  # for rules that freeze them
+GROUPS = {"dynamics": "A_real|A_imag|P|B|log_step|frozen_.*"}  # weight decay would change the frozen parameters
 eigenvalues, time_step = s4d.eigenvalues, s4d.time_step
 
 Params = dict[str, Array]

@@ -82,11 +82,6 @@ def test_time_steps_of_dss_are_in_the_unit_of_its_eigenvalues():
     assert relative_error(A_bar, np.broadcast_to(expected, A_bar.shape)) < 1e-5
 
 
-def test_what_weight_decay_must_not_change_has_a_group():
-    assert liquid.GROUPS["constants"] == "frozen_.*"
-    assert sgconv.GROUPS["constants"] == "kernel_norm"
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
