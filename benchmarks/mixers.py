@@ -32,7 +32,8 @@ def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
     length. A mixer's lengths take turns."""
     result: dict[str, Any] = {}
     for name in names():
-        runs, memory = {}, {}
+        runs: dict[str, Callable[[], Any]] = {}
+        memory: dict[str, int] = {}
         for L in LENGTHS:
             program, arguments = _layer(name, L)
             if program.memory < MEMORY:
