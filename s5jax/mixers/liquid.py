@@ -214,15 +214,16 @@ def _published(params: Params, x: Array, options: Options) -> Array:
 
 
 def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> State:
-    """The zero state: that of the base, x (batch, H, N), and the last inputs (batch, degree - 1, H). ValueError if
-    there is no recurrent mode. `max_length` is not used."""
+    """The zero state: x (batch, H, N), and inputs (batch, degree - 1, H). ValueError if there is no recurrent mode."""
     inputs = jnp.zeros((batch, options.degree - 1, len(params["D"])), params["D"].dtype)
     return {"x": s4d.init_state(params, _base(options, not CAUSAL(options))[1], batch), "inputs": inputs}
 
 
 def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> Params:
     """The base's discretised system. ValueError if there is no recurrent mode."""
-    module, inner = _base(options, not CAUSAL(options))
+    if not CAUSAL(options):
+        raise ValueError(s4d.NOT_RECURRENT)
+    module, inner = _base(options)
     return module.discretize(params, inner, rate=rate)
 
 

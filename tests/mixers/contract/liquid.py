@@ -118,7 +118,9 @@ def transforms(L):
 
 
 def system(params, options):
-    of_base = types.SimpleNamespace(real_transform="exp", discretization="bilinear", backward_skips_current=True)
+    of_base = types.SimpleNamespace(
+        modes="complex", real_transform="exp", discretization="bilinear", backward_skips_current=True
+    )
     p = {n: v for n, v in params.items() if not n.startswith("frozen")}
     # No derivative is asked of what is never trained.
     frozen = {n: np.asarray(v).real.astype(np.float64) for n, v in params.items() if n.startswith("frozen")}
