@@ -157,7 +157,7 @@ def write(found: dict[str, Float[np.ndarray, "systems n"]], file: pathlib.Path) 
 
 
 def _quantiles(values: Float[np.ndarray, "systems n"]) -> Float[np.ndarray, "3 n"]:
-    """Of sigma_k / sigma_1 over systems."""
+    """The tenth, median and nine tenths of sigma_k / sigma_1 over systems."""
     return np.quantile(values / values[:, :1], [0.1, 0.5, 0.9], axis=0)
 
 

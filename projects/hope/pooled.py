@@ -14,7 +14,7 @@ Options, outputs, hyper = classification.Options, classification.outputs, classi
 
 
 def objective(outputs: Float[Array, "B L classes"], batch: Batch, **hyper: Array) -> Metrics:
-    """As `classification.objective`, for the mean logits."""
+    """The sums and weights of `classification.objective` for the mean logits."""
     counted = weights(batch, batch["labels"].shape, outputs.dtype)[..., None]
     total = counted.sum(1)
     logits = jnp.sum(jnp.where(counted > 0, outputs, 0) * counted, axis=1) / jnp.where(total > 0, total, 1)

@@ -32,8 +32,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
+from s5jax.ssm.dropout import drop
 from s5jax.ssm.parameters import check_between, check_choices
-from s5jax.ssm.sequence import border, valid_steps
+from s5jax.ssm.sequence import NOT_RECURRENT, border, valid_steps
 
 __all__ = ["CAUSAL", "DROPOUT", "GROUPS", "MASK", "RESET", "Options"]
 __all__ += ["apply", "discretize", "init", "init_state", "step"]
@@ -160,7 +161,7 @@ def discretize(params: Params, options: Options, *, rate: Any = None) -> Params:
     if rate is not None:
         raise ValueError("attention takes no rate: it has no step size")
     if not options.causal:
-        raise ValueError("a mixer with two directions has no recurrent mode")
+        raise ValueError(NOT_RECURRENT)
     return params
 
 
@@ -242,9 +243,7 @@ def _attend(q, k, v, allowed, key, dropout):
     logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=wide) / math.sqrt(q.shape[-1])
     weights = jax.nn.softmax(jnp.where(allowed, logits, -1e30), axis=-1)
     weights = jnp.where(allowed, weights, 0)  # rows without a sample to attend to
-    if key is not None:
-        keep = 1 - jnp.asarray(dropout, wide)
-        weights = jnp.where(jax.random.bernoulli(key, keep, weights.shape), weights, 0) / jnp.where(keep > 0, keep, 1)
-    elif isinstance(dropout, jax.Array) or dropout > 0:
+    if key is None and (isinstance(dropout, jax.Array) or dropout > 0):
         raise ValueError("dropout needs a key")
+    weights = drop(weights, key, dropout)
     return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)

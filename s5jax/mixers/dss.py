@@ -33,7 +33,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
 from s5jax.ssm import discretize as rules
-from s5jax.ssm import feature_system, hippo, measures, parameters, per_feature, scan, sequence, vandermonde
+from s5jax.ssm import feature_system, hippo, measures, parameters, per_feature, scan, sequence, vandermonde, window
 from s5jax.ssm.sequence import Flags, Rate
 
 GROUPS = {"dynamics": r"Lambda\w*|log_step|W[12]?"}
@@ -220,7 +220,7 @@ def apply(
 def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> Array:
     """The zero state (batch, H, N), complex, or (batch, max_kernel_length - 1, H). ValueError if bidirectional."""
     if options.bidirectional:
-        raise ValueError(feature_system.NOT_RECURRENT)
+        raise ValueError(sequence.NOT_RECURRENT)
     if options.max_kernel_length:
         return jnp.zeros((batch, options.max_kernel_length - 1, len(params["D"])), params["D"].dtype)
     return feature_system.init_state(params["W"], batch)
@@ -244,7 +244,5 @@ def step(
         return feature_system.step(cell, state, x_k, mask=mask, reset=reset)
     x_k = x_k.astype(cell["D"].dtype)
     x_k = x_k if mask is None else jnp.where(mask[:, None], 0, x_k)
-    state = state if reset is None else jnp.where(reset[:, None, None], 0, state)
-    u = jnp.concatenate([state, x_k[:, None]], axis=1)
-    y_k = jnp.sum(jnp.swapaxes(cell["K"][..., ::-1], 1, 2) * u, axis=1)
-    return y_k + parameters.feedthrough(cell, x_k), u[:, 1:]
+    y_k, state = window.step(cell["K"], state, x_k, reset=reset)
+    return y_k + parameters.feedthrough(cell, x_k), state

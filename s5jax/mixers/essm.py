@@ -22,13 +22,12 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.export import is_symbolic_dim
 from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
 from s5jax.mixers import s4d
-from s5jax.ssm import diagonal_step, fft_conv, hippo, parameters, per_feature, scan, sequence, vandermonde
+from s5jax.ssm import diagonal_step, feature_system, hippo, parameters, per_feature, scan, sequence, vandermonde
 from s5jax.ssm import discretize as rules
-from s5jax.ssm.diagonal_scan import diagonal_scan
+from s5jax.ssm.dropout import drop
 from s5jax.ssm.parameters import unpair, with_rank
 from s5jax.ssm.sequence import Flags, Rate
 
@@ -135,6 +134,18 @@ def _discrete(params: Params, options: Options, rate: Rate | None) -> tuple[Comp
     return tuple(z.reshape(*z.shape[:-2], options.state_size) for z in both)
 
 
+def _system(params: Params, options: Options) -> feature_system.System:
+    """N systems of one state each, whose outputs are the real parts of their states."""
+
+    def discrete(rate: Rate | None) -> tuple[Array, Array]:
+        log_a, gamma = _discrete(params, options, rate)
+        return log_a[..., None], gamma[..., None]
+
+    one = jnp.ones((options.state_size, 1), params["D"].dtype)
+    Cs = [jax.lax.complex(one, jnp.zeros_like(one))] * (1 + options.bidirectional)
+    return feature_system.System(discrete, Cs, functools.partial(feature_system.kernel, discrete, Cs), options.mode)
+
+
 def _drive(params: Params, u: Float[Array, "*batch H"]) -> Float[Array, "*batch N"]:
     """B u."""
     S, n, h = params["B"].shape
@@ -150,9 +161,7 @@ def _read_out(
     y = jnp.einsum("...sn,shn->...sh", x, C).reshape(u.shape) + parameters.feedthrough(params, u)
     if options.heads == 1:
         return y
-    if key is not None:
-        keep = 1 - jnp.asarray(dropout, y.dtype)
-        y = jnp.where(jax.random.bernoulli(key, keep, y.shape), y, 0) / jnp.where(keep > 0, keep, 1)
+    y = drop(y, key, dropout)
     return jnp.matmul(y, params["head_mixer_kernel"]) + jnp.broadcast_to(params["head_mixer_bias"], y.shape)
 
 
@@ -170,53 +179,19 @@ def apply(
     dropout: Float[Array, ""] | float = 0.0,
 ) -> tuple[Float[Array, "B L H"], State | None]:
     """See `s5jax.mixers`. A missing sample is an input of zero; `dropout` acts on the head mixer's inputs. The states
-    are computed as a convolution or, with a `reset`, a rate per sequence or step, or a symbolic length, by a scan."""
-    if state is not None and options.bidirectional:
-        raise ValueError("a mixer with two directions cannot start from a state")
+    are computed as by `feature_system.apply`."""
     x, (lengths, _, reset, rate) = sequence.border(x, lengths, mask, reset, rate)
     x = x.astype(params["D"].dtype)
-    rate = jnp.asarray(1 if rate is None else rate, x.dtype)
-    u = _drive(params, x)
-    if options.mode == "scan" or reset is not None or rate.ndim or is_symbolic_dim(x.shape[1]):
-        scanned = functools.partial(_scanned, params, options)
-        start = None if state is None else sequence.reset_state(state, reset, lengths)
-        states, last = s4d.by_direction(scanned, [None, None], u, options, lengths, reset, rate, start)
-    else:
-        states, last = _by_convolution(params, options, u, lengths, rate, state)
+    system, start = _system(params, options), None if state is None else state[..., None]
+    states, last = feature_system.apply(system, _drive(params, x), options, lengths, reset, rate, start)
+    last = None if last is None else last[..., 0]
     return _read_out(params, options, states, x, key, dropout), last
-
-
-def _by_convolution(params, options, u, lengths, rate, start) -> tuple[Array, Array | None]:
-    """Real parts of the states, (B, L, N), and the state after the last valid step if `start` is given."""
-    L, plain = u.shape[1], options.scan_method == "plain"
-    log_a, gamma = _discrete(params, options, rate)
-    of_each = log_a[:, None]  # a system of one state for each state
-    K = vandermonde.vandermonde(gamma[:, None], of_each, L)
-    K = jnp.stack([K, K] if options.bidirectional else [K])
-    x = fft_conv.convolve(u, K, skip_current=options.backward_skips_current, plain=plain)
-    if start is None:
-        return x, None
-    left = vandermonde.vandermonde((jnp.exp(log_a)[None] * start)[..., None], of_each, L)
-    steps = jnp.full(u.shape[:1], L, jnp.int32) if lengths is None else lengths
-    last = gamma[None] * vandermonde.final_state(of_each, u, lengths)[..., 0]
-    last = last + jnp.exp(log_a[None] * steps[:, None].astype(log_a.dtype)) * start
-    return x + jnp.swapaxes(left, -1, -2), last
-
-
-def _scanned(params, options, u, _, gap, first, start, valid, reverse) -> tuple[Array, Array]:
-    log_a, gamma = (z[:, None] if jnp.ndim(gap) == 1 else z for z in _discrete(params, options, gap))
-    a, b = jnp.exp(log_a), with_rank(gamma, 3) * u.astype(gamma.dtype)
-    if first is not None:
-        a = jnp.where(first[..., None], 0, with_rank(a, 3))
-    x, last = diagonal_scan(a, b, initial_state=start, mask=valid, reverse=reverse, method=options.scan_method)
-    return x.real, last
 
 
 def kernel(params: Params, L: int, options: Options, *, rate: Rate | None = None) -> Float[Array, "directions H H {L}"]:
     """The impulse response, (direction, output, input, lag), for L >= 1 lags, the head mixer included, without D and
     without biases. `rate` is (), default 1."""
-    log_a, gamma = _discrete(params, options, rate)
-    K = vandermonde.vandermonde(gamma[:, None], log_a[:, None], L).reshape(*params["Lambda"].shape[:2], L)
+    K = _system(params, options).kernel(L, rate)[0].reshape(*params["Lambda"].shape[:2], L)
     product, factor = functools.partial(jnp.einsum, precision="highest"), 2 if options.conj_sym else 1
     K = product("son,snl,sni->soil", factor * params["C"], K, params["B"])
     K = product("soil,st->sotil", K, jnp.eye(options.heads, dtype=K.dtype)).reshape(*2 * params["D"].shape, L)
@@ -233,7 +208,7 @@ def init_state(params: Params, options: Options, batch: int, *, max_length: int 
 def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> Params:
     """For `step`: the parameters, and a and gamma, (N,) or (B, N), complex. ValueError if bidirectional."""
     if options.bidirectional:
-        raise ValueError(s4d.NOT_RECURRENT)
+        raise ValueError(sequence.NOT_RECURRENT)
     log_a, gamma = _discrete(params, options, rate)
     return {**params, "a": jnp.exp(log_a), "gamma": gamma}
 

@@ -44,18 +44,18 @@ In two directions h is (2, S, n, 2), complex as pairs, and log_step is (2, H, 1)
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
-from s5jax.ssm import allpass, fft_conv, parameters, per_feature, warped_circle
-from s5jax.ssm.sequence import Flags, Rate, border, known_rate
+from s5jax.mixers import check, find
+from s5jax.ssm import allpass, feature_system, fft_conv, parameters, per_feature, warped_circle
+from s5jax.ssm.sequence import NOT_RECURRENT, Flags, Rate, border, known_rate
 
 RATE, MASK = "scalar", True
 GROUPS = {"dynamics": "h|log_step"}
-NOT_RECURRENT = "a mixer with two directions has no recurrent mode"
 
 Params = dict[str, Array]
 State = Float[Array, "B H n"]
@@ -145,20 +145,18 @@ def apply(
     key: PRNGKeyArray | None = None,
     dropout: float = 0.0,
 ) -> tuple[Float[Array, "B L H"], State | None]:
-    """See `s5jax.mixers`. A missing sample is an input of zero; `reset`, `key` and `dropout` are not used. ValueError
-    for a state in two directions, and for an odd length with `mirror=False`."""
-    if state is not None and options.bidirectional:
-        raise ValueError("a mixer with two directions cannot start from a state")
+    """See `s5jax.mixers`. A missing sample is an input of zero; `key` and `dropout` are not used. ValueError for a
+    reset, a rate per step, a state in two directions, and an odd length with `mirror=False`."""
+    check(find(__name__), options, reset=reset, rate=rate, state=state)
     x, (lengths, _, _, rate) = border(x, lengths, mask, None, rate)
     x = x.astype(params["h"].dtype)
     Delta = _step_sizes(params, options, rate)
     if Delta.ndim == params["log_step"].ndim:  # one filter per sequence
 
-        def one(Delta: Array, *args: Array | None) -> tuple[Array, Array | None]:
-            alone = _filtered(params, options, Delta, *jax.tree.map(lambda a: a[None], args))
-            return jax.tree.map(lambda a: a[0], alone)
+        def one(Delta: Array, *arguments: Any) -> tuple[Array, Array | None]:
+            return _filtered(params, options, Delta[0], *arguments)
 
-        return jax.vmap(one)(Delta, x, lengths, state)
+        return feature_system.each_alone(one, Delta, x, lengths, state)
     return _filtered(params, options, Delta, x, lengths, state)
 
 

@@ -31,9 +31,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
-from s5jax.mixers import s4, s4d
+from s5jax.mixers import check, find, s4, s4d
 from s5jax.ssm import discretize as rules
-from s5jax.ssm import input_products, parameters, per_feature, sequence
+from s5jax.ssm import feature_system, input_products, parameters, per_feature, sequence
 from s5jax.ssm.sequence import Flags, Rate, Sequences
 
 MASK = True
@@ -140,8 +140,7 @@ def apply(
 ) -> tuple[Float[Array, "B L H"], State | None]:
     """See `s5jax.mixers`. A missing sample is an input of zero, and so are the products with it; `key` and `dropout`
     are not used. The base is computed as by its `apply`, kb with a convolution or scan for each degree."""
-    if not CAUSAL(options) and (state is not None or reset is not None):
-        raise ValueError("a mixer with two directions cannot start from a state, and liquid takes no reset then")
+    check(find(__name__), options, reset=reset, rate=rate, state=state)
     x, given = sequence.border(x, lengths, mask, reset, rate)
     x = x.astype(params["D"].dtype)
     if _is_published(options):
@@ -160,12 +159,11 @@ def _forward(params: Params, x: Array, given: Sequences, state: Any, options: Op
     params = {name: value for name, value in params.items() if name not in ("C1", "C2")}
     if given.rate is not None and jnp.ndim(given.rate) == 1:  # one system per sequence
 
-        def one(*args: Any) -> tuple[Array, Any]:
-            x, lengths, reset, rate, state = jax.tree.map(lambda a: a[None], args)
-            given = Sequences(lengths, None, reset, rate[0])
-            return jax.tree.map(lambda a: a[0], _forward(params, x, given, state, options))
+        def one(x: Array, lengths: Any, reset: Any, rate: Array, state: Any) -> tuple[Array, Any]:
+            return _forward(params, x, Sequences(lengths, None, reset, rate[0]), state, options)
 
-        return jax.vmap(one)(x, given.lengths, given.reset, sequence.known_rate(given.rate), state)
+        known = sequence.known_rate(given.rate)
+        return feature_system.each_alone(one, x, given.lengths, given.reset, known, state)
     (module, inner), start = _base(options), None if state is None else state["x"]
     arguments = {"lengths": given.lengths, "reset": given.reset, "rate": given.rate}
     before, starts = None if state is None else state["inputs"], given.starts(x.shape[1])
@@ -222,7 +220,7 @@ def init_state(params: Params, options: Options, batch: int, *, max_length: int 
 def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> Params:
     """The base's discretised system. ValueError if there is no recurrent mode."""
     if not CAUSAL(options):
-        raise ValueError(s4d.NOT_RECURRENT)
+        raise ValueError(sequence.NOT_RECURRENT)
     module, inner = _base(options)
     return module.discretize(params, inner, rate=rate)
 

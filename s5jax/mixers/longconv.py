@@ -27,10 +27,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
+from s5jax.mixers import check, find
 from s5jax.ssm import fft_conv, window
+from s5jax.ssm.dropout import drop
 from s5jax.ssm.parameters import check_between, check_choices, check_least, check_share
 from s5jax.ssm.product import product
-from s5jax.ssm.sequence import Flags, border
+from s5jax.ssm.sequence import NOT_RECURRENT, Flags, border
 
 Params = dict[str, Array]
 State = Float[Array, "B past H"]
@@ -105,9 +107,7 @@ def _kernel(params: Params, options: Options, key: PRNGKeyArray | None = None) -
         padded = jnp.pad(K, ((0, 0), (0, 0), (width // 2, width // 2)))
         K = sum((padded[..., i : i + W] for i in range(1, width)), padded[..., :W]) / width
     K = jnp.where(jnp.abs(K) > options.lam, K - options.lam * jnp.sign(K), 0)
-    if key is not None and options.kernel_dropout:
-        kept = jax.random.bernoulli(key, 1 - options.kernel_dropout, K.shape)
-        K = jnp.where(kept, K / (1 - options.kernel_dropout), 0)
+    K = drop(K, key, options.kernel_dropout) if options.kernel_dropout else K
     return K.reshape(1 + options.bidirectional, -1, W)
 
 
@@ -117,11 +117,7 @@ def _read_out(
     """The output layer of several channels; dropout is tied over time, as in the block."""
     if "output_kernel" not in params:
         return y
-    g = jax.nn.gelu(y, approximate=False)
-    if key is not None:
-        kept = jax.random.bernoulli(key, 1 - dropout, (y.shape[0], 1, y.shape[-1]))
-        left = jnp.asarray(jnp.where(dropout < 1, 1 - dropout, 1), y.dtype)
-        g = jnp.where(kept, g / left, 0)
+    g = drop(jax.nn.gelu(y, approximate=False), key, dropout, (y.shape[0], 1, y.shape[-1]))
     z = product(g, params["output_kernel"])
     a, b = jnp.split(z + jnp.broadcast_to(params["output_bias"], z.shape), 2, axis=-1)
     return a * jax.nn.sigmoid(b)
@@ -130,13 +126,6 @@ def _read_out(
 def _through(params: Params, u: Float[Array, "B *L M"]) -> Float[Array, "B *L M"]:
     """D u of each channel."""
     return jnp.broadcast_to(params["D"].reshape(-1), u.shape) * u
-
-
-def _check(rate: Any, reset: Any = None) -> None:
-    if rate is not None:
-        raise ValueError("longconv takes no rate: it has no step size")
-    if reset is not None:
-        raise ValueError("longconv takes no reset: it expects one sequence per row")
 
 
 def _check_length(K: Float[Array, "directions H W"], L: int) -> None:
@@ -148,7 +137,7 @@ def _check_length(K: Float[Array, "directions H W"], L: int) -> None:
 def kernel(params: Params, L: int, options: Options, *, rate: Any = None) -> Float[Array, "directions H {L}"]:
     """K of each direction, without D, for 1..W lags. ValueError for more lags, a rate, or several channels, whose
     output is not linear."""
-    _check(rate)
+    check(find(__name__), options, rate=rate)
     if options.channels > 1:
         raise ValueError("longconv has an impulse response only with one channel: the output layer is not linear")
     K = _kernel(params, options)
@@ -171,7 +160,7 @@ def apply(
 ) -> tuple[Float[Array, "B L H"], State | None]:
     """See `s5jax.mixers`. A missing sample is an input of zero. With a key, taps of the kernel are dropped, and with
     several channels `dropout` is that of the output layer. ValueError for more than W steps."""
-    _check(rate, reset)
+    check(find(__name__), options, reset=reset, rate=rate, state=state)
     x, (lengths, *_) = border(x, lengths, mask)
     L, H, plain = x.shape[1], x.shape[2], options.conv_method == "plain"
     tap_key, output_key = (None, None) if key is None else jax.random.split(key)
@@ -179,8 +168,6 @@ def apply(
     _check_length(K, L)
     u = jnp.tile(x.astype(K.dtype), (1, 1, options.channels))
     if options.bidirectional:
-        if state is not None:
-            raise ValueError("a mixer with two directions cannot start from a state")
         y = fft_conv.convolve(u, K[..., :L], plain=plain)
     else:
         start = None if state is None else jnp.tile(state, (1, 1, options.channels))
@@ -197,9 +184,9 @@ def init_state(params: Params, options: Options, batch: Any, *, max_length: int 
 
 def discretize(params: Params, options: Options, *, rate: Any = None) -> dict[str, Array]:
     """The parameters for `step`, with the kernel (M, W) after squash. ValueError for a rate, or if bidirectional."""
-    _check(rate)
+    check(find(__name__), options, rate=rate)
     if options.bidirectional:
-        raise ValueError("a mixer with two directions has no recurrent mode")
+        raise ValueError(NOT_RECURRENT)
     return params | {"kernel": _kernel(params, options)[0]}
 
 

@@ -35,9 +35,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray, Shaped
 
+from s5jax.mixers import check, find
 from s5jax.ssm import fft_conv, window
+from s5jax.ssm.dropout import drop
 from s5jax.ssm.parameters import check_between, check_choices, check_share
-from s5jax.ssm.sequence import Flags, border
+from s5jax.ssm.sequence import NOT_RECURRENT, Flags, border
 
 MASK = True
 GROUPS = {"dynamics": "ab|h_0|scalar"}
@@ -121,16 +123,12 @@ def apply(
     """See `s5jax.mixers`. A missing sample is an input of zero. With a `key`, samples of the kernel are dropped with
     the probability `kernel_dropout`; `dropout` is not used. ValueError: a state is given to a mixer with two
     directions, or together with a kernel whose samples are dropped."""
-    _check(rate, reset)
-    if state is not None and options.bidirectional:
-        raise ValueError("a mixer with two directions cannot start from a state")
+    check(find(__name__), options, reset=reset, rate=rate, state=state)
     x, (lengths, *_) = border(x, lengths, mask)
     x, plain = x.astype(params["h_0"].dtype), options.conv_method == "plain"
     if state is None:
         K = kernel(params, x.shape[1], options)
-        if key is not None and options.kernel_dropout:
-            kept = jax.random.bernoulli(key, 1 - options.kernel_dropout, K.shape)
-            K = jnp.where(kept, K, 0) / (1 - options.kernel_dropout)
+        K = drop(K, key, options.kernel_dropout) if options.kernel_dropout else K
         return fft_conv.convolve(x, K, plain=plain), None
     if key is not None and options.kernel_dropout:
         raise ValueError("kernel_dropout drops samples of a kernel, which a start from a state does not have")
@@ -142,7 +140,7 @@ def apply(
 def kernel(params: Params, L: int, options: Options, *, rate: Any = None) -> Float[Array, "directions H {L}"]:
     """K_l of each direction for L >= 1 lags, with K_0 = d: unlike D of other mixers, h_0 is one of the kernel's taps.
     ValueError for a rate."""
-    _check(rate)
+    check(find(__name__), options, rate=rate)
     if options.numerator == "aliased" and options.trunc_len >= L:
         K = _aliased_kernel(params, options)[:, :L]
     else:
@@ -162,9 +160,9 @@ def init_state(params: Params, options: Options, batch: int, *, max_length: int 
 
 def discretize(params: Params, options: Options, *, rate: Any = None) -> Params:
     """The system for `step`: a and c (H, N), d (H,). ValueError for a rate, or if bidirectional."""
-    _check(rate)
+    check(find(__name__), options, rate=rate)
     if options.bidirectional:
-        raise ValueError("a mixer with two directions has no recurrent mode")
+        raise ValueError(NOT_RECURRENT)
     a, c, d = _system(params, options)
     return {"a": _per_feature(a, d), "c": c, "d": d}
 
@@ -178,13 +176,6 @@ def step(
     state = state if reset is None else jnp.where(reset[:, None, None], 0, state)
     of_a, of_c = (jnp.einsum("bnh,hn->bh", state, cell[name][:, ::-1], precision="highest") for name in "ac")
     return cell["d"][None] * x_k + of_c, jnp.concatenate([state[:, 1:], (x_k - of_a)[:, None]], axis=1)
-
-
-def _check(rate: Any, reset: Any = None) -> None:
-    if rate is not None:
-        raise ValueError("rtf takes no rate: it has no step size")
-    if reset is not None:
-        raise ValueError("rtf takes no reset: it expects one sequence per row")
 
 
 def _coefficients(params: Params, options: Options) -> tuple[Float[Array, "S N"], Float[Array, "R N"]]:

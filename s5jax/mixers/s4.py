@@ -268,7 +268,7 @@ def discretize(params: Params, options: Options, *, rate: Rate | None = None) ->
     I - A_bar is the map x -> decay x + sum_r columns_r rows_r^* x.
     """
     if options.bidirectional:
-        raise ValueError(s4d.NOT_RECURRENT)
+        raise ValueError(sequence.NOT_RECURRENT)
     return {**_discrete(_continuous(params, options), rate), "C": 2 * parameters.unpair(params["C"]), "D": params["D"]}
 
 

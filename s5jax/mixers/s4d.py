@@ -40,7 +40,7 @@ from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
 from s5jax.ssm import discretize as rules
 from s5jax.ssm import feature_system, parameters, per_feature, scan, sequence, vandermonde
-from s5jax.ssm.feature_system import NOT_RECURRENT, by_direction, read_out  # noqa: F401 (for S4)
+from s5jax.ssm.feature_system import by_direction, read_out  # noqa: F401 (for S4)
 from s5jax.ssm.sequence import Flags, Rate
 
 RATE, MASK, RESET = "step", True, True
@@ -222,7 +222,7 @@ def time_step(params: Params, options: Any) -> Float[Array, "H M"]:
 
 
 def system(params: Params, options: Options) -> feature_system.System:
-    """What `feature_system` computes with."""
+    """The functions from which `feature_system` computes outputs, states and steps."""
     discrete, Cs = functools.partial(_discrete, params, options), _readouts(params, options)
     return feature_system.System(discrete, Cs, functools.partial(feature_system.kernel, discrete, Cs), options.mode)
 
@@ -260,7 +260,7 @@ def apply(
 def init_state(params: Params, options: Any, batch: int, *, max_length: int | None = None) -> State:
     """The zero state (batch, H, N), complex. ValueError if bidirectional. `max_length` is not used."""
     if options.bidirectional:
-        raise ValueError(NOT_RECURRENT)
+        raise ValueError(sequence.NOT_RECURRENT)
     return feature_system.init_state(params["C"], batch)
 
 

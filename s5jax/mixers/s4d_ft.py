@@ -23,7 +23,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
-from s5jax.mixers import s4d
+from s5jax.mixers import check, find, s4d
 from s5jax.ssm import feature_system, parameters, sequence
 from s5jax.ssm.sequence import Rate
 
@@ -59,7 +59,7 @@ def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, len
 
 
 def _system(params: Params, options: Options) -> feature_system.System:
-    """That of S4D with another kernel, of two directions: at lags 0, 1, ..., and -1, -2, ..."""
+    """S4D's system with another kernel. It has two directions: lags 0, 1, 2, ... and lags -1, -2, ..."""
     system = s4d.system(params, options)
 
     def kernel(L: int, rate: Rate | None) -> Float[Array, "2 H {L}"]:
@@ -96,9 +96,9 @@ def apply(
     key: PRNGKeyArray | None = None,
     dropout: float = 0.0,
 ) -> tuple[Float[Array, "B L H"], None]:
-    """See `s5jax.mixers`. A missing sample is an input of zero; `state`, `key` and `dropout` are not used."""
-    if state is not None:
-        raise ValueError("s4d_ft reads in both directions: it cannot start from a state")
+    """See `s5jax.mixers`. A missing sample is an input of zero; `key` and `dropout` are not used. ValueError for
+    a state, a reset, and a rate per step."""
+    check(find(__name__), options, reset=reset, rate=rate, state=state)
     x, (lengths, _, reset, rate) = sequence.border(x, lengths, mask, reset, rate)
     x = x.astype(params["D"].dtype)
     y, _ = feature_system.apply(_system(params, options), x, options, lengths, reset, rate, None)

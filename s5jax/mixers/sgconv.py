@@ -29,9 +29,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
+from s5jax.mixers import check, find
 from s5jax.ssm import fft_conv, window
 from s5jax.ssm.parameters import check_between, check_choices, feedthrough
-from s5jax.ssm.sequence import Flags, border
+from s5jax.ssm.sequence import NOT_RECURRENT, Flags, border
 
 Params = dict[str, Array]
 State = Float[Array, "B past H"]
@@ -126,16 +127,9 @@ def _kernel(params: Params, options: Options) -> Float[Array, "directions H W"]:
     return _without_norm(params, options) / jax.lax.stop_gradient(params["kernel_norm"])
 
 
-def _check(rate: Any, reset: Any = None) -> None:
-    if rate is not None:
-        raise ValueError("sgconv takes no rate: it has no step size")
-    if reset is not None:
-        raise ValueError("sgconv takes no reset: it expects one sequence per row")
-
-
 def kernel(params: Params, L: int, options: Options, *, rate: Any = None) -> Float[Array, "directions H {L}"]:
     """K of each direction, without D, for L >= 1 lags. ValueError for a rate."""
-    _check(rate)
+    check(find(__name__), options, rate=rate)
     return _resized(_kernel(params, options), L)
 
 
@@ -153,12 +147,10 @@ def apply(
     dropout: float = 0.0,
 ) -> tuple[Float[Array, "B L H"], State | None]:
     """See `s5jax.mixers`. A missing sample is an input of zero; `key` and `dropout` are not used."""
-    _check(rate, reset)
+    check(find(__name__), options, reset=reset, rate=rate, state=state)
     x, (lengths, *_) = border(x, lengths, mask)
     x, plain = x.astype(params["D"].dtype), options.conv_method == "plain"
     if options.bidirectional:
-        if state is not None:
-            raise ValueError("a mixer with two directions cannot start from a state")
         y = fft_conv.convolve(x, kernel(params, x.shape[1], options), plain=plain)
     else:
         y, state = window.apply(_kernel(params, options)[0], x, lengths, state, plain=plain)
@@ -173,9 +165,9 @@ def init_state(params: Params, options: Options, batch: Any, *, max_length: int 
 
 def discretize(params: Params, options: Options, *, rate: Any = None) -> dict[str, Array]:
     """The kernel (H, W) and D (H,), for `step`. ValueError for a rate, or if bidirectional."""
-    _check(rate)
+    check(find(__name__), options, rate=rate)
     if options.bidirectional:
-        raise ValueError("a mixer with two directions has no recurrent mode")
+        raise ValueError(NOT_RECURRENT)
     return {"kernel": _kernel(params, options)[0], "D": params["D"]}
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, Complex, Float
 from s5jax.ssm.diagonal_scan import diagonal_scan
 from s5jax.ssm.diagonal_system import System, real_readout
 from s5jax.ssm.parameters import with_rank
-from s5jax.ssm.sequence import Flags, Rate, gaps
+from s5jax.ssm.sequence import NOT_RECURRENT, Flags, Rate, gaps
 
 Cell = dict[str, Array]
 
@@ -15,7 +15,7 @@ Cell = dict[str, Array]
 def init_state(like: Float[Array, " P"], batch: int, *, two_directions: bool) -> Complex[Array, "B P"]:
     """The zero state (batch, P), complex, with the precision of `like` (P,). ValueError for two directions."""
     if two_directions:
-        raise ValueError("a mixer with two directions has no recurrent mode")
+        raise ValueError(NOT_RECURRENT)
     zero = jnp.zeros((batch, *like.shape), like.dtype)
     return jax.lax.complex(zero, zero)
 
@@ -28,7 +28,7 @@ def cell(system: System, D: Float[Array, " H"], rate: Rate | None) -> Cell:
     """
     discretize, B, Cs = system
     if len(Cs) == 2:
-        raise ValueError("a mixer with two directions has no recurrent mode")
+        raise ValueError(NOT_RECURRENT)
     a, gamma = discretize(gaps(rate, None))
     arrays = {"a": a, "C": real_readout(Cs[0]).T, "D": D}
     if gamma.ndim == 1:

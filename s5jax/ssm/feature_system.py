@@ -17,8 +17,6 @@ from s5jax.ssm import fft_conv, scan, sequence, vandermonde, window
 from s5jax.ssm.parameters import feedthrough, with_rank
 from s5jax.ssm.sequence import Flags, Rate
 
-NOT_RECURRENT = "a mixer with two directions has no recurrent mode"
-
 Params = dict[str, Array]
 State = Complex[Array, "B H N"]
 Discrete = Callable[[Any], tuple[Complex[Array, "*steps H N"], Complex[Array, "*steps H N"]]]
@@ -72,12 +70,20 @@ def apply(
         return by_direction(scanned, system.Cs, x, options, lengths, reset, rate, start)
     if rate.ndim == 1:  # one kernel per sequence
 
-        def one(*args: Any) -> tuple[Array, Array | None]:
-            x, lengths, rate, state = jax.tree.map(lambda a: a[None], args)
-            return jax.tree.map(lambda a: a[0], _by_convolution(system, x, options, lengths, rate[0], state))
+        def one(x: Array, lengths: Any, rate: Array, state: Any) -> tuple[Array, Array | None]:
+            return _by_convolution(system, x, options, lengths, rate[0], state)
 
-        return jax.vmap(one)(x, lengths, rate, state)
+        return each_alone(one, x, lengths, rate, state)
     return _by_convolution(system, x, options, lengths, rate, state)
+
+
+def each_alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """function(*arguments) on each sequence of a batch as a batch of one, for systems that differ between sequences."""
+
+    def one(*arguments: Any) -> Any:
+        return jax.tree.map(lambda a: a[0], function(*jax.tree.map(lambda a: a[None], arguments)))
+
+    return jax.vmap(one)(*arguments)
 
 
 def _by_convolution(system, x, options, lengths, rate, start) -> tuple[Array, Array | None]:
@@ -148,7 +154,7 @@ def cell(system: System, D: Float[Array, " H"], rate: Rate | None) -> Params:
     """The discretised system for `step`: A_bar, B_bar (H, N) or (B, H, N); C (H, N); D (H,). ValueError if there are
     two directions."""
     if len(system.Cs) == 2:
-        raise ValueError(NOT_RECURRENT)
+        raise ValueError(sequence.NOT_RECURRENT)
     log_a, B_bar = system.discrete(rate)
     return {"A_bar": jnp.exp(log_a), "B_bar": B_bar, "C": system.Cs[0], "D": D}
 

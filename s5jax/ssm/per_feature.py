@@ -113,7 +113,7 @@ DECAY: dict[RealTransform, tuple[Callable[[Array], Array], Callable[[np.ndarray]
 does not subtract it, as published."""
 
 BOUND = {"sigmoid": 1, "best": 10}
-"""What the decay rate stays below."""
+"""The bound below which a transform keeps the decay rate."""
 
 
 def decay_rate(raw: Float[Array, "*shape"], transform: RealTransform) -> Float[Array, "*shape"]:

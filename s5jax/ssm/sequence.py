@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Integer, Shaped
 
 Rate = Float[Array, "..."] | float
 Flags = Bool[Array, " B"] | None
+NOT_RECURRENT = "a mixer with two directions has no recurrent mode"
 
 
 def valid_steps(lengths: Integer[Array, "*batch"], L: int) -> Bool[Array, "*batch {L}"]:

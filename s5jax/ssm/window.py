@@ -41,11 +41,12 @@ def apply(
 
 
 def step(
-    K: Float[Array, "H W"], state: State, u_k: Float[Array, "B H"], *, mask: Flags = None, reset: Flags = None
+    K: Float[Array, "*batch H W"], state: State, u_k: Float[Array, "B H"], *, reset: Flags = None
 ) -> tuple[Float[Array, "B H"], State]:
-    """One sample: y_k and the next state. Where `reset` is true, earlier inputs do not count."""
+    """One sample: y_k and the next state; K may be that of each sequence. Where `reset` is true, earlier inputs do not
+    count."""
     u_k = u_k.astype(K.dtype)
-    u_k = u_k if mask is None else jnp.where(mask[:, None], 0, u_k)
     state = state if reset is None else jnp.where(reset[:, None, None], 0, state)
     u = jnp.concatenate([state, u_k[:, None]], axis=1)
-    return jnp.einsum("blh,hl->bh", u, K[:, ::-1]), u[:, 1:]
+    K = jnp.broadcast_to(K[..., ::-1], (u.shape[0], *K.shape[-2:]))
+    return jnp.einsum("blh,bhl->bh", u, K), u[:, 1:]

@@ -92,3 +92,38 @@ def test_time_steps_of_dss_are_in_the_unit_of_its_eigenvalues():
 def test_options_that_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+REFUSED = {
+    "hope": ("reset", "rate for each step", "state in two directions"),
+    "liquid": ("rate for each step", "state in two directions"),
+    "longconv": ("reset", "rate", "state in two directions"),
+    "rtf": ("reset", "rate", "state in two directions"),
+    "s4d_ft": ("reset", "rate for each step"),
+    "sgconv": ("reset", "rate", "state in two directions"),
+}
+ARGUMENTS = {
+    "reset": {"reset": np.zeros((B, L), bool)},
+    "rate": {"rate": 2.0},
+    "rate for each step": {"rate": np.ones((B, L), np.float32)},
+}
+MESSAGES = {
+    "reset": "takes no reset: it expects one sequence per row",
+    "rate": "takes no rate: it has no step size",
+    "rate for each step": "takes one rate per sequence, not one per step",
+    "state": "reads in both directions: it cannot start from a state",
+}
+
+
+@pytest.mark.parametrize(("name", "given"), [(name, given) for name, all_ in REFUSED.items() for given in all_])
+def test_an_argument_that_a_mixer_cannot_use_is_refused_by_apply(name, given):
+    mixer, (argument, _, two) = mixers.find(name), given.partition(" in ")
+    options = mixer.Options(bidirectional=bool(two))
+    params, x = made(mixer, options)
+    if argument == "state":
+        causal = mixer.Options()
+        arguments = {"state": mixer.init_state(mixer.init(jax.random.key(0), H, causal, depth=1, length=L), causal, B)}
+    else:
+        arguments = {n: jnp.asarray(v) for n, v in ARGUMENTS[argument].items()}
+    with pytest.raises(ValueError, match=f"{name} {MESSAGES[argument]}"):
+        mixer.apply(params, x, options, **arguments)

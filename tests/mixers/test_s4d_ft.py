@@ -108,6 +108,3 @@ def test_what_cannot_be():
         s4d_ft.apply(params, x, options)
     with pytest.raises(ValueError, match="both directions: it cannot start from a state"):
         s4d_ft.apply(params, x, options, state=jnp.zeros((1, 3, 4), jnp.complex64))
-    for arguments in ({"reset": jnp.zeros((1, 20), bool)}, {"rate": jnp.ones((1, 20))}):
-        with pytest.raises(ValueError, match="a convolution only: no reset, no rate per step"):
-            s4d_ft.apply(params, x, options, **arguments)

@@ -61,19 +61,13 @@ def test_pieces_and_steps_are_the_whole(W):
         assert relative_error(y, loop(K, x[None])[0]) < 1e-12
 
 
-def test_a_missing_sample_and_a_reset():
+def test_a_reset_and_a_kernel_for_each_sequence():
     K, u = drawn(4)
-    u[:, 2], flags = 0, np.array([False, True, False])
+    each, flags = np.stack([K, -K, 2 * K]), np.array([False, True, False])
     with jax.enable_x64(True):
         state = window.init_state(B, jnp.asarray(K))
         for k in range(L):
-            mask = np.full(B, k == 2)
-            y, state = window.step(
-                jnp.asarray(K),
-                state,
-                jnp.asarray(u[:, k] + 7.0 * (k == 2)),
-                mask=jnp.asarray(mask),
-                reset=jnp.asarray(flags & (k == 5)),
-            )
-    assert relative_error(y[0], loop(K, u)[0, -1]) < 1e-12
-    assert relative_error(y[1], loop(K, u[:, 5:])[1, -1]) < 1e-12
+            reset = jnp.asarray(flags & (k == 5))
+            y, state = window.step(jnp.asarray(each), state, jnp.asarray(u[:, k]), reset=reset)
+    for b, first in enumerate((0, 5, 0)):
+        assert relative_error(y[b], loop(each[b], u[b : b + 1, first:])[0, -1]) < 1e-12
