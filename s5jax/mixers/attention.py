@@ -29,11 +29,11 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
 from s5jax.ssm.dropout import drop
 from s5jax.ssm.parameters import check_between, check_choices
+from s5jax.ssm.positions import places, rotate
 from s5jax.ssm.sequence import NOT_RECURRENT, border, valid_steps
 
 __all__ = ["CAUSAL", "DROPOUT", "GROUPS", "MASK", "RESET", "Options"]
@@ -114,16 +114,8 @@ def apply(
         discretize(params, options, rate=rate)  # raises
     L, (x, (lengths, mask, reset, _)) = x.shape[1], border(x, lengths, mask, reset)
     x = x.astype(params["q_kernel"].dtype)
-    index = position = jnp.arange(L, dtype=jnp.int32)[None]
-    if state is not None:
-        index = jnp.zeros_like(state["count"])[:, None] + index
-        position = state["count"][:, None] + index
-    sequence = jnp.zeros_like(index)  # index within the row; the sequence of the state is 0
-    if reset is not None:
-        start = jax.lax.cummax(jnp.where(reset, index, -1), axis=1)
-        position = jnp.where(start < 0, position, index - start)
-        sequence = jnp.cumsum(reset, axis=1, dtype=jnp.int32)
-    valid = jnp.ones_like(index, bool) if lengths is None else valid_steps(lengths, L)
+    position, sequence = places(L, reset, None if state is None else state["count"])  # that of the state is 0
+    valid = jnp.ones_like(position, bool) if lengths is None else valid_steps(lengths, L)
     beyond = _beyond(params, options, state, position, valid, L if lengths is None and reset is None else 0)
     present = valid if mask is None else valid & ~mask
     q, k, v = _project(params, x, position, options)
@@ -222,19 +214,7 @@ def _project(params, x, position, options):
     placed = x + jnp.take(params["positions"], position, 0, mode="clip") if options.positions == "learned" else x
     shape = (*x.shape[:2], options.heads, x.shape[2] // options.heads)
     q, k, v = (_dense(params, name, z).reshape(shape) for name, z in (("q", placed), ("k", placed), ("v", x)))
-    return (_rotate(q, position), _rotate(k, position), v) if options.positions == "rotary" else (q, k, v)
-
-
-def _rotate(x, position):
-    # Angles are integers in units of 2^-32 turns (2^-64 in float64), so that overflow drops whole turns: the angle
-    # between two samples depends on their distance only, without rounding, however long the stream.
-    bits, integer, real = (64, np.int64, jnp.float64) if x.dtype == jnp.float64 else (32, np.int32, jnp.float32)
-    D, unit = x.shape[-1], 2 * math.pi / 2**bits
-    turn = jnp.asarray([round(10000 ** (-2 * d / D) / unit) for d in range(D // 2)], integer)
-    angle = (position.astype(integer)[:, :, None] * turn[None, None]).astype(real)[:, :, None] * unit
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    a, b = jnp.split(x.astype(real), 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], -1).astype(x.dtype)
+    return (rotate(q, position), rotate(k, position), v) if options.positions == "rotary" else (q, k, v)
 
 
 def _attend(q, k, v, allowed, key, dropout):
