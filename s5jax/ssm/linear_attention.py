@@ -37,8 +37,8 @@ def attend(
     if sequence is None:
         return jnp.einsum("blhd,bhde->blhe", q, jnp.einsum("blhd,blhe->bhde", k, v)), None
     y, _ = _causal(q, k, v, sequence, None)
-    turned = (z[:, ::-1] for z in (q, k, v, sequence))
-    return y + _causal(*turned, None, strict=True)[0][:, ::-1], None
+    q, k, v, sequence = (z[:, ::-1] for z in (q, k, v, sequence))
+    return y + _causal(q, k, v, sequence, None, strict=True)[0][:, ::-1], None
 
 
 def _causal(q, k, v, sequence, state, strict=False):

@@ -22,6 +22,16 @@ def places(
     return position, jnp.cumsum(reset, axis=1, dtype=jnp.int32)
 
 
+def following(
+    position: Integer[Array, "B L"], lengths: Integer[Array, " B"] | None, count: Integer[Array, " B"]
+) -> Integer[Array, " B"]:
+    """The position of the sample after the last valid step; `count` if there is no valid step."""
+    if lengths is None:
+        return position[:, -1] + 1
+    last = jnp.take_along_axis(position, jnp.maximum(lengths - 1, 0)[:, None], axis=1)[:, 0]
+    return jnp.where(lengths > 0, last + 1, count)
+
+
 def rotate(x: Float[Array, "B L heads D"], position: Integer[Array, "#B L"]) -> Float[Array, "B L heads D"]:
     """Rotary positions (Su et al. 2021, arXiv 2104.09864): features d and d + E/2 rotated by the angle k 10000^(-2d/E)
     at position k, d < E/2. E is D, or D - 1 if D is odd; then the last feature is unchanged."""

@@ -54,11 +54,12 @@ class Attention:
 
 
 def rotated(x):
-    """Feature d of each head together with d + D/2, by the angle k 10000^(-2d/D) at step k."""
+    """Features d and d + D/2 of each head, by the angle k 10000^(-2d/D) at step k; an odd D counts as D - 1."""
     L, _, D = x.shape
-    a, b = x[..., : D // 2], x[..., D // 2 :]
-    angle = np.arange(L)[:, None, None] * 10000.0 ** (-2 * np.arange(D // 2) / D)
-    return np.concatenate([a * np.cos(angle) - b * np.sin(angle), a * np.sin(angle) + b * np.cos(angle)], -1)
+    E = D // 2 * 2
+    a, b, rest = x[..., : E // 2], x[..., E // 2 : E], x[..., E:]
+    angle = np.arange(L)[:, None, None] * 10000.0 ** (-2 * np.arange(E // 2) / max(E, 1))
+    return np.concatenate([a * np.cos(angle) - b * np.sin(angle), a * np.sin(angle) + b * np.cos(angle), rest], -1)
 
 
 def float64(params):
