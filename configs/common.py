@@ -90,6 +90,66 @@ MODELS |= {
 """The family around S4. Where a paper has no GLU (SGConv, DSS), these rows have one, as S4 has. docs/mixers.md names
 the sources of the tasks' rows, and what differs from the published runs."""
 
+_ENCODER = DEBUG | {"model.positions": "sinusoidal", "model.activation": "none", "model.norm": "layer", "model.mlp": 4}
+_LRA_MIXER = {"mixer.causal": False, "mixer.bias": False}
+PONET = {"model.pattern": ("ponet",), "model.positions": "learned", "model.gelu": "exact", "model.norm_epsilon": 1e-5}
+TRANSNORMER = FAMILY | {
+    "model.pattern": ("diag_attention", "diag_attention", "norm_attention", "norm_attention"),
+    "model.positions": "sinusoidal",
+    "model.activation": "none",
+    "model.mlp": 4,
+    "mixers.diag_attention.causal": False,
+    "mixers.norm_attention.causal": False,
+    "debug:model.pattern": ("diag_attention", "norm_attention"),
+    "published:mixers.diag_attention.published_softmax": True,
+}
+TRANSNORMER_T1 = {name: value for name, value in TRANSNORMER.items() if not name.endswith("published_softmax")}
+TRANSNORMER_T1 |= {"mixers.diag_attention.weights": "relu", "mixers.norm_attention.activation": "elu"}
+MODELS |= {
+    "transformer": _ENCODER | _LRA_MIXER | {"model.pattern": ("attention",), "mixer.positions": "none"},
+    "linear-transformer": _ENCODER
+    | _LRA_MIXER
+    | {"model.pattern": ("linear_attention",), "published:model.mask_padding": False},
+    "ponet": _ENCODER | PONET | {"model.mlp": 2},
+    "transnormer": TRANSNORMER,
+    "transnormer-t1": TRANSNORMER_T1,
+}
+"""Transformers. The first half of TransNormer's blocks has DiagAttention, the second NormAttention."""
+
+LRA_TEXT = {
+    "seed": 0,
+    "model.encoder": "embedding",
+    "model.depth": 4,
+    "model.dropout": 0.1,
+    "optim.weight_decay": 0.1,
+    "optim.b2": 0.98,
+    "optim.eps": 1e-9,
+    "optim.schedule": "inverse_sqrt",
+    "train.batch_size": 32,
+}
+"""The Long Range Arena's Transformers on ListOps, Text and Retrieval. Their rate after a warm-up of W steps is
+0.05 / sqrt(step), so that `lr` is 0.05 / sqrt(W)."""
+LRA_IMAGES = {
+    "seed": 0,
+    "optim.weight_decay": 0.0,
+    "optim.b2": 0.98,
+    "optim.eps": 1e-9,
+    "train.epochs": 200,
+    "train.warmup_epochs": 1,
+}
+"""The same on Image and Pathfinder."""
+PONET_SIZES = {
+    "model.depth": 2,
+    "model.d_model": 64,
+    "model.dropout": 0.1,
+    "optim.lr": 0.0001,
+    "optim.weight_decay": 0.0,
+    "optim.eps": 1e-6,
+}
+"""PoNet's published values for all tasks."""
+TRANSNORMER_SIZES = {"seed": 2222, "model.depth": 4, "optim.weight_decay": 0.0, "train.schedule_steps": 50_000}
+"""TransNormer's published values for all tasks; the width is 128 everywhere."""
+
 STEP_SIZES = ((".*/seq/log_step", {"weight_decay": 0.0}),)
 """Step sizes at the global rate, without weight decay: published as `lr: dt: null`. (`optim.dt_global` decays them.)"""
 

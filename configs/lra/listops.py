@@ -15,11 +15,24 @@ blocks of two states are perturbed such that their modes are a pair.
 Published for the other rows: hope 62.60, s4d-ft 62.75, rtf 61.59, liquid 62.75 (as later papers quote them), lru 60.2
 (as the paper on LION quotes it), dss-softmax 60.6 (README of ag1988/dss); longconv and essm: not known. HOPE's step
 sizes are frozen, as published. docs/mixers.md names their sources, and what differs from the published runs.
+
+Transformers: transformer 36.37, linear-transformer 16.13 (README of google-research/long-range-arena, whose configs
+these are); ponet, transnormer and transnormer-t1: not known.
 """
 
 from ml_collections import ConfigDict
 
-from configs.common import FREQ_BIAS, HOPE_BLOCK, LRU, STEP_SIZES, choose, table
+from configs.common import (
+    FREQ_BIAS,
+    HOPE_BLOCK,
+    LRA_TEXT,
+    LRU,
+    PONET_SIZES,
+    STEP_SIZES,
+    TRANSNORMER_SIZES,
+    choose,
+    table,
+)
 
 S5 = {
     "seed": 6554595,
@@ -143,6 +156,28 @@ DSS = {
     "optim.rules": ((".*/seq/log_step", {"lr": 0.02, "weight_decay": 0.0}),),
     "train.epochs": 50,
 }
+TRANSFORMER = LRA_TEXT | {
+    "mixer.heads": 8,
+    "model.d_model": 512,
+    "model.mlp": 2,
+    "optim.lr": 0.05 / 1_000**0.5,
+    "train.steps": 5_000,
+    "train.warmup_steps": 1_000,
+}
+PONET = PONET_SIZES | {
+    "mixer.segment_length": 33,
+    "model.encoder": "embedding",
+    "train.steps": 5_000,
+    "train.warmup_steps": 1_000,
+    "train.batch_size": 32,
+}
+TRANSNORMER = TRANSNORMER_SIZES | {
+    "model.encoder": "embedding",
+    "optim.lr": 0.0001,
+    "train.epochs": 40,
+    "train.warmup_steps": 1_000,
+    "train.batch_size": 128,
+}
 
 RECIPES = table(
     "listops",
@@ -165,6 +200,11 @@ RECIPES = table(
         "liquid": LIQUID,
         "s4d-ft": S4D_FT,
         "dss-softmax": DSS,
+        "transformer": TRANSFORMER,
+        "linear-transformer": TRANSFORMER,
+        "ponet": PONET,
+        "transnormer": TRANSNORMER,
+        "transnormer-t1": TRANSNORMER,
     },
 )
 
