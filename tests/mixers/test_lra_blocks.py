@@ -9,6 +9,7 @@ import pytest
 from everyday import variants
 from flax import nnx
 from numerics import load_case, relative_error
+from small_models import double_precision
 
 from s5jax import mixers
 from s5jax.mixers import attention, linear_attention
@@ -46,7 +47,7 @@ def published_pads(p, u, heads):
 def test_recorded_blocks(case, double):
     """Recorded in single precision. The published linear attention ignores the mask."""
     meta, data = load_case(case)
-    name, padding = "linear_attention" if meta["linear"] else "attention", ~data["mask"][..., 0]
+    name, padding = "linear_attention" if meta["linear"] else "attention", jnp.asarray(~data["mask"][..., 0])
     mixer, given = mixers.find(name), {"heads": meta["num_heads"], "qkv_width": meta["qkv_dim"]}
     given |= {} if meta["linear"] else {"positions": "none"}
     options = mixer.Options(**given, causal=False, bias=False)
@@ -63,7 +64,7 @@ def test_recorded_blocks(case, double):
         y, _ = nnx.merge(graphdef, nnx.State(params))(x, mix=mix)
         return jnp.sum(y * w), y
 
-    with jax.enable_x64(double):
+    with double_precision(double):
         dtype = np.float64 if double else np.float32
         params, x, w = jax.tree.map(lambda a: jnp.asarray(a, dtype), (ours(data["param"]), data["x"], data["w"]))
         gradients, y = jax.jit(jax.grad(weighted_sum, (0, 1), has_aux=True))(params, x, w)

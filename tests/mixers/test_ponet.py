@@ -21,7 +21,7 @@ def ours(recorded):
 def test_recorded_layers(case, double):
     meta, data = load_case(case)
     options = ponet.Options(heads=meta["num_head"], segment_length=meta["segment_len"])
-    mask = data["mask"] < 0.5
+    mask = jnp.asarray(data["mask"] < 0.5)
 
     def weighted_sum(params, x, w):
         y, _ = ponet.apply(params, x, options, mask=mask)
