@@ -116,40 +116,6 @@ MODELS |= {
 }
 """Transformers. The first half of TransNormer's blocks has DiagAttention, the second NormAttention."""
 
-LRA_TEXT = {
-    "seed": 0,
-    "model.encoder": "embedding",
-    "model.depth": 4,
-    "model.dropout": 0.1,
-    "optim.weight_decay": 0.1,
-    "optim.b2": 0.98,
-    "optim.eps": 1e-9,
-    "optim.schedule": "inverse_sqrt",
-    "train.batch_size": 32,
-}
-"""The Long Range Arena's Transformers on ListOps, Text and Retrieval. Their rate after a warm-up of W steps is
-0.05 / sqrt(step), so that `lr` is 0.05 / sqrt(W)."""
-LRA_IMAGES = {
-    "seed": 0,
-    "optim.weight_decay": 0.0,
-    "optim.b2": 0.98,
-    "optim.eps": 1e-9,
-    "train.epochs": 200,
-    "train.warmup_epochs": 1,
-}
-"""The same on Image and Pathfinder."""
-PONET_SIZES = {
-    "model.depth": 2,
-    "model.d_model": 64,
-    "model.dropout": 0.1,
-    "optim.lr": 0.0001,
-    "optim.weight_decay": 0.0,
-    "optim.eps": 1e-6,
-}
-"""PoNet's published values for all tasks."""
-TRANSNORMER_SIZES = {"seed": 2222, "model.depth": 4, "optim.weight_decay": 0.0, "train.schedule_steps": 50_000}
-"""TransNormer's published values for all tasks; the width is 128 everywhere."""
-
 STEP_SIZES = ((".*/seq/log_step", {"weight_decay": 0.0}),)
 """Step sizes at the global rate, without weight decay: published as `lr: dt: null`. (`optim.dt_global` decays them.)"""
 

@@ -22,17 +22,8 @@ these are); ponet, transnormer and transnormer-t1: not known.
 
 from ml_collections import ConfigDict
 
-from configs.common import (
-    FREQ_BIAS,
-    HOPE_BLOCK,
-    LRA_TEXT,
-    LRU,
-    PONET_SIZES,
-    STEP_SIZES,
-    TRANSNORMER_SIZES,
-    choose,
-    table,
-)
+from configs.common import FREQ_BIAS, HOPE_BLOCK, LRU, STEP_SIZES, choose, table
+from configs.transformers import LRA_TEXT, PONET_SIZES, TRANSNORMER_SIZES
 
 S5 = {
     "seed": 6554595,

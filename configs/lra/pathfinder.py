@@ -21,7 +21,8 @@ these are), transnormer 76.80 (as a later paper quotes it); ponet and transnorme
 
 from ml_collections import ConfigDict
 
-from configs.common import HOPE_LAYER, LRA_IMAGES, PONET_SIZES, STEP_SIZES, TRANSNORMER_SIZES, choose, table
+from configs.common import HOPE_LAYER, STEP_SIZES, choose, table
+from configs.transformers import LRA_IMAGES, PONET_SIZES, TRANSNORMER_SIZES
 
 COMMON = {"optim.weight_decay": 0.03, "train.batch_size": 64}
 S5 = COMMON | {

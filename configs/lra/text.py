@@ -26,17 +26,8 @@ these are; they read the first 1,000 characters only); ponet, transnormer and tr
 
 from ml_collections import ConfigDict
 
-from configs.common import (
-    FREQ_BIAS,
-    HOPE_BLOCK,
-    LRA_TEXT,
-    LRU,
-    PONET_SIZES,
-    STEP_SIZES,
-    TRANSNORMER_SIZES,
-    choose,
-    table,
-)
+from configs.common import FREQ_BIAS, HOPE_BLOCK, LRU, STEP_SIZES, choose, table
+from configs.transformers import LRA_TEXT, PONET_SIZES, TRANSNORMER_SIZES
 
 EPOCH = 25_000 // 16  # steps per epoch of the published S4, which trains on all training reviews
 

@@ -62,7 +62,7 @@ def shrunk(recipe: str, model: str):
     config, task = build(
         f"{recipe}.py:{model},debug",
         "--config.num_devices=1",
-        "--config.model.depth=1",
+        f"--config.model.depth={2 if 'transnormer' in model else 1}",
         "--config.model.d_model=4",
         "--config.train.batch_size=4",
         "--config.task.limit=8",
