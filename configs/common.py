@@ -101,6 +101,8 @@ TRANSNORMER = FAMILY | {
     "mixers.diag_attention.causal": False,
     "mixers.norm_attention.causal": False,
     "debug:model.pattern": ("diag_attention", "norm_attention"),
+    "debug:mixers.diag_attention.heads": 2,
+    "debug:mixers.norm_attention.heads": 2,
     "published:mixers.diag_attention.published_softmax": True,
 }
 TRANSNORMER_T1 = {name: value for name, value in TRANSNORMER.items() if not name.endswith("published_softmax")}
