@@ -25,10 +25,10 @@ class PoNet(Attention):
             x @ p[f"{name}_kernel"] + p[f"{name}_bias"] for name in ("query", "key", "gate", "segment", "local")
         )
         here, size = np.flatnonzero(~missing), self.options.segment_length or max(L, 1)
-        z = np.zeros((L, H), key.dtype)
+        z = np.zeros((L, H), np.result_type(x, *p.values()))
         if not len(here):
             return z @ p["out_kernel"] + p["out_bias"]
-        pooled = np.zeros(H, key.dtype)
+        pooled = np.zeros(H, z.dtype)
         for head in np.split(np.arange(H), H // D):
             logits = key[here][:, head] @ query[here][:, head].mean(0) / np.sqrt(D)
             weights = np.exp(logits - logits.real.max())
