@@ -13,7 +13,9 @@ CASES = {
     "diag_attention_two": Case({"heads": 2, "qkv_width": 4, "block": 6, "causal": False}),
     "diag_attention_relu": Case({**RELU, "heads": 2, "block": 7}),
     "diag_attention_relu_two": Case({**RELU, "heads": 1, "block": 5, "causal": False, "positions": "none"}),
-    "diag_attention_published": Case({"heads": 1, "block": 7, "published_softmax": True}, causal=CAUSAL),
+    "diag_attention_published": Case(
+        {"heads": 1, "block": 7, "published_softmax": True, "causal": True}, causal=CAUSAL
+    ),
     "diag_attention_published_two": Case(
         {"heads": 1, "block": 100, "published_softmax": True, "causal": False}, causal=CAUSAL
     ),
