@@ -35,7 +35,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
+from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray, Shaped
 
 from s5jax.mixers import s4d
 from s5jax.ssm import feature_system, parameters, per_feature, scan, sequence, tap_conv, window
@@ -161,21 +161,28 @@ def apply(
     else:
         shifted, past = tap_conv.apply(K, k, ends, past, starts=given.starts(L))
     kv = _pairs(params, shifted + params["shift_D"][None, None] * k, v)
-
-    def each(a: Any) -> Any:
-        """The same for each of the d^2 sequences of one head."""
-        if jnp.ndim(a) == 0 or a is None:
-            return a
-        return jnp.broadcast_to(a[:, None], (a.shape[0], d * d, *a.shape[1:])).reshape(-1, *a.shape[1:])
-
-    start = None if state is None else state["diagonal"].reshape(-1, *state["diagonal"].shape[3:])
-    common = {n: None if a is None else each(a) for n, a in given._replace(mask=None)._asdict().items()}
-    y, last = s4d.apply(params, kv.reshape(-1, L, kv.shape[-1]), _s4d_options(options), **common, state=start)
+    start = None if state is None else _flat(state["diagonal"])
+    common = {name: _each(getattr(given, name), d) for name in ("lengths", "reset", "rate")}
+    y, last = s4d.apply(params, _flat(kv), _s4d_options(options), **common, state=start)
     y = _read_out(params, y.reshape(kv.shape), q)
     if state is None:
         return y, None
     assert past is not None and last is not None
     return y, {"shift": past, "diagonal": last.reshape(state["diagonal"].shape)}
+
+
+def _flat(x: Shaped[Array, "B d d ..."]) -> Shaped[Array, "..."]:
+    """d^2 sequences in place of each one."""
+    B, d = x.shape[:2]
+    return x.reshape(B * d * d, *x.shape[3:])
+
+
+def _each(x: Any, d: int) -> Any:
+    """What all sequences share, or something for each: the same for the d^2 sequences in place of one."""
+    if x is None or jnp.ndim(x) == 0:
+        return x
+    B, *rest = x.shape
+    return _flat(jnp.broadcast_to(x[:, None, None], (B, d, d, *rest)))
 
 
 def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> State:
@@ -189,10 +196,7 @@ def init_state(params: Params, options: Options, batch: int, *, max_length: int 
 def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> dict[str, Any]:
     """The parameters and, as "shift" and "diagonal", the kernel (H, N) of the shift system and the discretised diagonal
     system, see `s4d.discretize`; `rate`: () or (B,), default 1."""
-    cell = s4d.discretize(params, _s4d_options(options), rate=rate)
-    for name in ("A_bar", "B_bar"):
-        if cell[name].ndim == 3:  # one system for each sequence
-            cell[name] = cell[name][:, None, None]
+    cell = s4d.discretize(params, _s4d_options(options), rate=_each(rate, options.head_dim))
     return {**params, "shift": _shift_kernel(params), "diagonal": cell}
 
 
@@ -210,10 +214,11 @@ def step(
     x_k = x_k if mask is None else jnp.where(mask[:, None], 0, x_k)
     q, k, v = _projected(cell, x_k, None if mask is None else jnp.logical_not(mask))
     shifted, past = window.step(cell["shift"], state["shift"], k, reset=reset)
-    inner = state["diagonal"]
-    inner = inner if reset is None else jnp.where(reset.reshape(-1, *(1,) * (inner.ndim - 1)), 0, inner)
-    y, inner = feature_system.step(cell["diagonal"], inner, _pairs(cell, shifted + cell["shift_D"][None] * k, v))
-    return _read_out(cell, y, q), {"shift": past, "diagonal": inner}
+    kv = _pairs(cell, shifted + cell["shift_D"][None] * k, v)
+    start, reset = _flat(state["diagonal"]), _each(reset, options.head_dim)
+    y, last = feature_system.step(cell["diagonal"], start, _flat(kv), reset=reset)
+    y = _read_out(cell, y.reshape(kv.shape), q)
+    return y, {"shift": past, "diagonal": last.reshape(state["diagonal"].shape)}
 
 
 def kernel(params: Params, L: int, options: Options, *, rate: Rate | None = None) -> Float[Array, "1 G {L}"]:

@@ -109,7 +109,6 @@ def test_a_rate_changes_the_diagonal_system_only():
     [
         ({"state_size": 5}, "state_size must be even"),
         ({"head_dim": 0}, "head_dim must lie in 1..1024, got 0"),
-        ({"init": "legs"}, "init must be one of lin, inv, quad, real; got 'legs'"),
         ({"dt_min": 0.2}, "dt_min and dt_max must satisfy"),
     ],
 )

@@ -1,0 +1,82 @@
+"""The contract's cases of hyena, lag by lag and sample by sample."""
+
+import dataclasses
+
+import numpy as np
+from convolution import float64
+
+from contract import Case
+
+SMALL = {"filter_width": 4, "filter_layers": 1}
+CASES = {
+    "hyena": Case(SMALL, main=True),
+    "hyena_three": Case({**SMALL, "order": 3, "embedding": 5, "short_filter": 2, "shift": 0.05, "frequency": 10.0}),
+    "hyena_blocks": Case({**SMALL, "normalized": True, "blocks": 3}, causal={"blocks": 1}),
+}
+
+
+def filters(p, options):
+    """h (W, H, convolutions)."""
+    W, z = len(p["positions"]), p["positions"]
+    for i in range(options.filter_layers + 1):
+        z = np.sin(p["freq"] * (z @ p[f"filter_{i}_kernel"] + p[f"filter_{i}_bias"]))
+    z = z @ p[f"filter_{options.filter_layers + 1}_kernel"]
+    rates = np.log(100) / np.array([options.slow_decay, options.fast_decay])
+    for channel in range(z.shape[1]):
+        share = channel / max(1, z.shape[1] - 1)
+        rate = (1 - share) * rates[0] + share * rates[1]
+        z[:, channel] *= np.exp(-rate * np.arange(W) / max(1, W - 1)) + options.shift
+    if options.normalized:
+        z = z / (z * np.sign(z.real)).sum(1, keepdims=True)
+    return z.reshape(W, *p["D"].shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Hyena:
+    p: dict
+    h: np.ndarray
+    blocks: int
+
+    def run_batch(self, x, *, lengths=None, mask=None, reset=None, rate=None, state=None):
+        """The valid part of each sequence: a list of outputs, and no states. There is no reset, rate or start."""
+        assert reset is None and rate is None and state is None
+        outputs = []
+        for i, x_i in enumerate(x):
+            n = len(x_i) if lengths is None else int(lengths[i])
+            counts = np.arange(len(x_i)) < n
+            if mask is not None:
+                counts &= ~mask[i]
+            last = len(x_i) if self.blocks > 1 else n  # blocks are cut from the padded sequence
+            x_i = np.where(counts[:, None], x_i, 0)
+            outputs.append(self.run(x_i[:last], counts[:last])[:n])
+        return outputs, [None] * len(x)
+
+    def run(self, x, counts):
+        p, H = self.p, x.shape[1]
+        u = np.where(counts[:, None], x @ p["in_kernel"] + p["in_bias"], 0)
+        short = np.zeros_like(u) + p["short_bias"]
+        for lag in range(min(len(x), p["short_kernel"].shape[1])):
+            short[lag:] += p["short_kernel"][:, lag] * u[: len(u) - lag]
+        pieces = [short[:, j * H : (j + 1) * H] for j in range(short.shape[1] // H)]
+        v, gates = pieces[-1], pieces[:-1]
+        for i in range(self.h.shape[-1]):
+            u = np.where(counts[:, None], v * gates[-1 - i], 0)
+            v = p["D"][:, i] * u + self.convolved(u, self.h[:, :, i])
+        return v * gates[0] @ p["out_kernel"] + p["out_bias"]
+
+    def convolved(self, u, h):
+        L = len(u)
+        n = -(-L // self.blocks)
+        y = np.zeros(u.shape, np.result_type(u, h))
+        for first in range(0, L, n):
+            for t in range(first, min(first + n, L)):
+                for s in range(first, min(first + n, L)):
+                    lag = t - s if t >= s else t - s + 2 * n
+                    if lag < min(L, 2 * n) and (t >= s or self.blocks > 1):
+                        y[t] += h[lag] * u[s]
+        return y
+
+
+def system(params, options):
+    p = float64(params)
+    return Hyena(p, filters(p, options), options.blocks)
