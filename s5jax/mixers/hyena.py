@@ -145,7 +145,8 @@ def filters(params: Params, L: int, options: Options) -> Float[Array, "convoluti
         z = jnp.matmul(z, params[f"filter_{i}_kernel"], precision="highest")
         z = z if i == last else jnp.sin(params["freq"][None] * (z + params[f"filter_{i}_bias"][None]))
     delta = np.linspace(math.log(100) / options.slow_decay, math.log(100) / options.fast_decay, z.shape[1])
-    decay = np.outer(np.arange(L) / max(1, W - 1), delta)
+    time = np.linspace(0, 1, W)[:L]
+    decay = np.outer(*(np.float64(np.float32(x)) for x in (time, delta)))  # in float64, too: as published
     z = z * jnp.asarray(np.exp(-decay) + options.shift, z.dtype)
     if options.normalized:
         z = z / jnp.sum(jnp.abs(z), axis=1, keepdims=True)

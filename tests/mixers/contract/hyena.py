@@ -1,4 +1,4 @@
-"""The contract's cases of hyena, lag by lag and sample by sample."""
+"""The contract's cases of hyena, lag by lag and sample by sample. Times and rates of decay are rounded to float32."""
 
 import dataclasses
 
@@ -24,8 +24,9 @@ def filters(p, options):
     rates = np.log(100) / np.array([options.slow_decay, options.fast_decay])
     for channel in range(z.shape[1]):
         share = channel / max(1, z.shape[1] - 1)
-        rate = (1 - share) * rates[0] + share * rates[1]
-        z[:, channel] *= np.exp(-rate * np.arange(W) / max(1, W - 1)) + options.shift
+        rate, time = (1 - share) * rates[0] + share * rates[1], np.arange(W) / max(1, W - 1)
+        rate, time = (np.float64(np.float32(x)) for x in (rate, time))
+        z[:, channel] *= np.exp(-rate * time) + options.shift
     if options.normalized:
         z = z / (z * np.sign(z.real)).sum(1, keepdims=True)
     return z.reshape(W, *p["D"].shape)
