@@ -17,7 +17,7 @@ def loop(K, u, starts):
     for b in range(B):
         for k in range(L):
             for lag in range(K.shape[1]):
-                if lag and starts[b, k - lag + 1 : k + 1].any() or lag > k:
+                if lag > k or starts[b, k - lag + 1 : k + 1].any():
                     break
                 y[b, k] += K[:, lag] * u[b, k - lag]
     return y

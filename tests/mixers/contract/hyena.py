@@ -55,7 +55,7 @@ class Hyena:
     def run(self, x, counts):
         p, H = self.p, x.shape[1]
         u = np.where(counts[:, None], x @ p["in_kernel"] + p["in_bias"], 0)
-        short = np.zeros_like(u) + p["short_bias"]
+        short = np.zeros(u.shape, np.result_type(u, *p.values())) + p["short_bias"]
         for lag in range(min(len(x), p["short_kernel"].shape[1])):
             short[lag:] += p["short_kernel"][:, lag] * u[: len(u) - lag]
         pieces = [short[:, j * H : (j + 1) * H] for j in range(short.shape[1] // H)]
@@ -68,14 +68,12 @@ class Hyena:
     def convolved(self, u, h):
         L = len(u)
         n = -(-L // self.blocks)
-        y = np.zeros(u.shape, np.result_type(u, h))
-        for first in range(0, L, n):
-            for t in range(first, min(first + n, L)):
-                for s in range(first, min(first + n, L)):
-                    lag = t - s if t >= s else t - s + 2 * n
-                    if lag < min(L, 2 * n) and (t >= s or self.blocks > 1):
-                        y[t] += h[lag] * u[s]
-        return y
+        lag = np.arange(L)[:, None] - np.arange(L)
+        same = np.arange(L)[:, None] // n == np.arange(L) // n
+        lag = np.where((lag < 0) & (self.blocks > 1), lag + 2 * n, lag)
+        seen = same & (lag >= 0) & (lag < min(L, 2 * n))
+        matrix = np.where(seen[..., None], h[np.where(seen, lag, 0)], 0)
+        return np.einsum("tsh,sh->th", matrix, u)
 
 
 def system(params, options):
