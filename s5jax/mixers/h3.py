@@ -100,10 +100,10 @@ def _s4d_options(options: Options) -> s4d.Options:
 
 
 def _shift_kernel(params: Params) -> Float[Array, "H N"]:
-    """K, the sum of products along each diagonal of shift_C and shift_B."""
-    B, C = params["shift_B"], params["shift_C"]
-    N = B.shape[1]
-    return jnp.stack([jnp.sum(C[:, lag:] * B[:, : N - lag], axis=1) for lag in range(N)], axis=1)
+    """K, the correlation of shift_C with shift_B."""
+    N = params["shift_B"].shape[1]
+    C, B = (jnp.fft.rfft(params[name], 2 * N) for name in ("shift_C", "shift_B"))
+    return jnp.fft.irfft(C * B.conj(), 2 * N)[:, :N]
 
 
 def _projected(
