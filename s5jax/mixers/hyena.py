@@ -144,9 +144,9 @@ def filters(params: Params, L: int, options: Options) -> Float[Array, "convoluti
     for i in range(last + 1):
         z = jnp.matmul(z, params[f"filter_{i}_kernel"], precision="highest")
         z = z if i == last else jnp.sin(params["freq"][None] * (z + params[f"filter_{i}_bias"][None]))
-    delta = np.linspace(math.log(100) / options.slow_decay, math.log(100) / options.fast_decay, z.shape[1])
-    time = np.linspace(0, 1, W)[:L]
-    decay = np.outer(*(np.float64(np.float32(x)) for x in (time, delta)))  # in float64, too: as published
+    slow, fast = (math.log(100) / share for share in (options.slow_decay, options.fast_decay))
+    delta = np.linspace(slow, fast, z.shape[1], dtype=np.float32)  # as published, also if z is in float64
+    decay = np.linspace(0, 1, W, dtype=np.float32)[:L, None].astype(np.float64) * delta
     z = z * jnp.asarray(np.exp(-decay) + options.shift, z.dtype)
     if options.normalized:
         z = z / jnp.sum(jnp.abs(z), axis=1, keepdims=True)
