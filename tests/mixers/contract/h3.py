@@ -43,10 +43,10 @@ class Products:
             for lag in range(min(N, t - first[t] + 1)):
                 tap = (p["shift_C"][:, lag:] * p["shift_B"][:, : N - lag]).sum(1)
                 shifted = dense._added(shifted, t, tap * k[t - lag])
-        heads = [z.reshape(n, G, -1) for z in (q, shifted, v)]
+        heads = [z.reshape(n, G, q.shape[1] // G) for z in (q, shifted, v)]
         pairs = np.einsum("tgi,tgj->tijg", *heads[1:])
-        y = self.diagonal.run(pairs.reshape(n, -1), rate, reset=starts)[0].reshape(pairs.shape)
-        return np.einsum("tijg,tgi->tgj", y, heads[0]).reshape(n, -1) @ p["o_kernel"] + p["o_bias"]
+        y = self.diagonal.run(pairs.reshape(n, len(self.diagonal.D)), rate, reset=starts)[0].reshape(pairs.shape)
+        return np.einsum("tijg,tgi->tgj", y, heads[0]).reshape(q.shape) @ p["o_kernel"] + p["o_bias"]
 
 
 def system(params, options):

@@ -67,7 +67,7 @@ class Hyena:
 
     def convolved(self, u, h):
         L = len(u)
-        n = -(-L // self.blocks)
+        n = max(1, -(-L // self.blocks))
         lag = np.arange(L)[:, None] - np.arange(L)
         same = np.arange(L)[:, None] // n == np.arange(L) // n
         lag = np.where((lag < 0) & (self.blocks > 1), lag + 2 * n, lag)
