@@ -26,10 +26,10 @@ At a missing sample the projections and the inputs of the long convolutions are 
 ensure, because of the biases.
 
 The published code has two options that are not what their names say. Its `normalized` divides by a norm over all
-features at each lag, not by that of each filter. Its `num_blocks` cuts the sequence into blocks and convolves each
-by FFTs of twice its length, n; but the filters have more than n taps, and those from n to 2 n - 1 wrap round, so that
-outputs depend on later inputs of the block. Both are options here and do the same. A sequence that cannot be cut into
-equal blocks is refused there, and ends with zeros here.
+features at each lag, not by that of each filter. Its `num_blocks` cuts the sequence into blocks of n steps and
+convolves each by FFTs of length 2 n; but the filters have more than n taps, and those from n to 2 n - 1 wrap round, so
+that outputs depend on later inputs of the block. Both are options here and do the same. A sequence that cannot be cut
+into equal blocks is refused there; here zeros follow it.
 """
 
 import dataclasses
