@@ -44,15 +44,12 @@ class Hyena:
         outputs = []
         for i, x_i in enumerate(x):
             n = len(x_i) if lengths is None else int(lengths[i])
-            counts = np.arange(len(x_i)) < n
-            if mask is not None:
-                counts &= ~mask[i]
-            last = len(x_i) if self.blocks > 1 else n  # blocks are cut from the padded sequence
-            x_i = np.where(counts[:, None], x_i, 0)
-            outputs.append(self.run(x_i[:last], counts[:last])[:n])
+            counts = np.ones(n, bool) if mask is None else ~mask[i, :n]
+            outputs.append(self.run(np.where(counts[:, None], x_i[:n], 0), counts, len(x_i)))
         return outputs, [None] * len(x)
 
-    def run(self, x, counts):
+    def run(self, x, counts, padded):
+        """One sequence without its padding, which is zero; `padded` steps are cut into blocks."""
         p, H = self.p, x.shape[1]
         u = np.where(counts[:, None], x @ p["in_kernel"] + p["in_bias"], 0)
         short = np.zeros(u.shape, np.result_type(u, *p.values())) + p["short_bias"]
@@ -62,16 +59,14 @@ class Hyena:
         v, gates = pieces[-1], pieces[:-1]
         for i in range(self.h.shape[-1]):
             u = np.where(counts[:, None], v * gates[-1 - i], 0)
-            v = p["D"][:, i] * u + self.convolved(u, self.h[:, :, i])
+            v = p["D"][:, i] * u + self.convolved(u, self.h[:, :, i], padded)
         return v * gates[0] @ p["out_kernel"] + p["out_bias"]
 
-    def convolved(self, u, h):
-        L = len(u)
-        n = max(1, -(-L // self.blocks))
-        lag = np.arange(L)[:, None] - np.arange(L)
-        same = np.arange(L)[:, None] // n == np.arange(L) // n
+    def convolved(self, u, h, padded):
+        step, n = np.arange(len(u)), -(-padded // self.blocks)
+        lag = step[:, None] - step
         lag = np.where((lag < 0) & (self.blocks > 1), lag + 2 * n, lag)
-        seen = same & (lag >= 0) & (lag < min(L, 2 * n))
+        seen = (step[:, None] // n == step // n) & (lag >= 0) & (lag < min(padded, 2 * n))
         matrix = np.where(seen[..., None], h[np.where(seen, lag, 0)], 0)
         return np.einsum("tsh,sh->th", matrix, u)
 
