@@ -43,9 +43,10 @@ class Block(nnx.Module):
     `half_glu2`: x sigma(out2(g)). The last three are followed by a second dropout.
 
     With input u, a branch f gives u + f(norm(u)) with `prenorm`, otherwise norm(u + f(u)). The mixer's branch omits
-    "u +" if `residual` is false, or if the mixer adds u itself. The second branch, if `mlp` > 0, has the norm mlp_norm
-    and f(u) = mlp_out(a(mlp_in(u))), where a is `mlp_activation`. `mixer` is a pair, the mixer's name and its options;
-    `length` is the number of steps of the training sequences.
+    "u +" if `residual` is false, or if the mixer adds u itself; after such a mixer there is no activation and no
+    dropout. The second branch, if `mlp` > 0, has the norm mlp_norm and f(u) = mlp_out(a(mlp_in(u))), where a is
+    `mlp_activation`. `mixer` is a pair, the mixer's name and its options; `length` is the number of steps of the
+    training sequences.
     """
 
     def __init__(self, options: Options, mixer: tuple[str, Any], length: int, *, rngs: nnx.Rngs):
@@ -55,9 +56,10 @@ class Block(nnx.Module):
         if hasattr(self.mixer, "init_buffers"):
             self.buffers = _module(self.mixer.init_buffers(rngs.params(), H, self.mixer_options), nnx.BatchStat)
         self.norm = _norm(options, rngs)
-        if options.activation == "full_glu":
+        gate = "none" if self.ability("OWN_RESIDUAL") else options.activation
+        if gate == "full_glu":
             self.out1 = nnx.Linear(H, H, rngs=rngs)
-        if "glu" in options.activation:
+        if "glu" in gate:
             self.out2 = nnx.Linear(H, H, rngs=rngs)
         if options.mlp:
             self.mlp_norm = _norm(options, rngs)
@@ -108,7 +110,8 @@ class Block(nnx.Module):
         y, state, *buffers = mix(u, skip=x) if own else mix(u)
         if buffers and train:
             nnx.update(self.buffers, buffers[0])
-        y = self._activate(checkpoint_name(y.astype(x.dtype), "product"), dropout)
+        y = checkpoint_name(y.astype(x.dtype), "product")
+        y = y if own else self._activate(y, dropout)
         x = x + y if options.residual and not own else y
         if not options.prenorm:
             x = normalize(self.norm, x)
