@@ -12,7 +12,7 @@ in front of the first sample, at the places -C to -1. Letters: Z features of que
 
 import functools
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ class Cache(NamedTuple):
     k: Float[Array, "B C Z"]
     v: Float[Array, "B C E"]
     present: Bool[Array, "B C"]
-    count: Integer[Array, " B"]
+    filled: Integer[Array, " B"]
 
 
 register_namedtuple_serialization(Cache, serialized_name="s5jax.ssm.chunk_attention.Cache")
@@ -83,29 +83,26 @@ def attend(
         present = jnp.ones((1, L), bool)  # the blocks are filled up with samples that are not
     if cache is not None or starts is not None:  # chunks do not start at multiples of C
         index = jnp.arange(L, dtype=jnp.int32)[None]
-        position = index if cache is None else cache.count[:, None] + index
+        position = index if cache is None else cache.filled[:, None] + index
         if starts is not None:
             last = jax.lax.cummax(jnp.where(starts, index, -1), axis=1)
             position = jnp.where(last < 0, position, index - last)
         start = index - (position % C if endless else position)
-    blocks = functools.partial(_blocks, size=S)
-    keys, before = [k, v, present, start], 0
+    blocks, before = functools.partial(_blocks, size=S), 0
     if start is None:
-        keys = [None if x is None else blocks(x) for x in keys]
+        k_b, v_b, allowed = blocks(k), blocks(v), None if present is None else blocks(present)[:, :, None]
     else:
-        present = jnp.ones((B, L), bool) if present is None else jnp.broadcast_to(present, (B, L))
-        keys, front = [k, v, present, jnp.broadcast_to(start, (B, L))], None
+        present = jnp.broadcast_to(True if present is None else present, (B, L))
+        start, before = jnp.broadcast_to(start, (B, L)), 0 if cache is None and S == L else C
+        front: tuple[Any, ...] = (None,) * 4
         if cache is not None:
-            place = jnp.arange(-C, 0, dtype=jnp.int32)[None]
-            first = jnp.broadcast_to(-cache.count[:, None], (B, C))
-            front = [cache.k, cache.v, cache.present & (place >= first), first]
-        before = 0 if front is None and S == L else C
-        keys = [_reach(blocks(x), None if front is None else front[i], causal) for i, x in enumerate(keys)]
-    k_b, v_b, present_b, start_b = keys
-    allowed = None if present_b is None else present_b[:, :, None]
+            first = jnp.broadcast_to(-cache.filled[:, None], (B, C))
+            there = cache.present & (jnp.arange(-C, 0, dtype=jnp.int32)[None] >= first)
+            front = (cache.k, cache.v, there, first)
+        near = (k, v, present, start)
+        k_b, v_b, there_b, start_b = (_reach(blocks(x), f, causal) for x, f in zip(near, front, strict=True))
+        allowed = there_b[:, :, None] & (blocks(start)[..., None] == start_b[:, :, None])
     columns = k_b.shape[2]
-    if start_b is not None:
-        allowed &= blocks(start)[..., None] == start_b[:, :, None]
     if causal:
         past = jnp.asarray(np.arange(columns)[None] - before <= np.arange(S)[:, None])[None, None]
         allowed = past if allowed is None else allowed & past
@@ -133,8 +130,8 @@ def _moved(cache, k, v, present, position, lengths, C) -> Cache:
         return jnp.take_along_axis(whole, held.reshape(*held.shape, *(1,) * (whole.ndim - 2)), axis=1)
 
     final = jnp.take_along_axis(jnp.broadcast_to(position, (B, L)), jnp.maximum(ends - 1, 0)[:, None], axis=1)[:, 0] + 1
-    count = jnp.where(ends > 0, final % C if C else final, cache.count)
-    return Cache(last(cache.k, k), last(cache.v, v), last(cache.present, present), count)
+    filled = jnp.where(ends > 0, final % C if C else final, cache.filled)
+    return Cache(last(cache.k, k), last(cache.v, v), last(cache.present, present), filled)
 
 
 def _blocks(x: Array, size: int) -> Array:

@@ -74,7 +74,7 @@ def init(key: PRNGKeyArray, width: int, options: Options, length: int) -> Params
 
 
 def border(
-    params: Params, x: Array, skip: Array | None, lengths: Any, mask: Any, reset: Any
+    params: Params, x: Any, skip: Any, lengths: Any, mask: Any, reset: Any
 ) -> tuple[Float[Array, "B L H"], Float[Array, "B L H"], Sequences]:
     """x and skip as from `sequence.border`, of the parameters' type."""
     dtype, (x, given) = params["v_kernel"].dtype, sequence.border(x, lengths, mask, reset)
