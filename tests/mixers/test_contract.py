@@ -197,7 +197,7 @@ def filled(arguments, value):
 
 
 def weights(arguments):
-    """Of outputs and of states in a loss, no two alike, and the same in every precision."""
+    """The weights of outputs and states in a loss: no two are alike, and they are the same in every precision."""
     W = {"y": draw(*arguments["x"].shape, seed=2).astype(arguments["x"].dtype)}
     if "state" in arguments:
         W["state"] = draw(*arguments["state"].shape, seed=3).astype(arguments["x"].dtype)
@@ -893,7 +893,8 @@ def test_arguments_that_a_mixer_cannot_use_are_refused(name):
 @cases(lambda case: is_two(case) and not case.looks_ahead)
 def test_two_directions_have_no_state(name):
     mixer, params, options = made(name)
-    one = {"causal": True} if "causal" in CASES[name].options else {"bidirectional": False}
+    fields = {field.name for field in dataclasses.fields(options)}
+    one = {"causal": True} if "causal" in CASES[name].options else dict.fromkeys({"bidirectional"} & fields, False)
     one |= CASES[name].causal or {}
     _, forward, causal = made(name, **one)
     state = mixer.init_state(forward, causal, 2, max_length=4)
