@@ -15,11 +15,13 @@ blocks of two states are perturbed such that their modes are a pair.
 Published for the other rows: hope 62.60, s4d-ft 62.75, rtf 61.59, liquid 62.75 (as later papers quote them), lru 60.2
 (as the paper on LION quotes it), dss-softmax 60.6 (README of ag1988/dss); longconv and essm: not known. HOPE's step
 sizes are frozen, as published. docs/mixers.md names their sources, and what differs from the published runs.
+
+`mega`: 63.14, with the flag `chunk` 58.76 (arXiv 2209.10655).
 """
 
 from ml_collections import ConfigDict
 
-from configs.common import FREQ_BIAS, HOPE_BLOCK, LRU, STEP_SIZES, choose, table
+from configs.common import FREQ_BIAS, HOPE_BLOCK, LRU, MEGA_TEXT, STEP_SIZES, choose, table
 
 S5 = {
     "seed": 6554595,
@@ -143,6 +145,15 @@ DSS = {
     "optim.rules": ((".*/seq/log_step", {"lr": 0.02, "weight_decay": 0.0}),),
     "train.epochs": 50,
 }
+MEGA = MEGA_TEXT | {
+    "model.norm": "layer",
+    "model.d_model": 80,
+    "optim.lr": 0.001,
+    "optim.weight_decay": 0.01,
+    "train.steps": 90_000,
+    "train.warmup_steps": 3_000,
+    "train.batch_size": 64,
+}
 
 RECIPES = table(
     "listops",
@@ -165,6 +176,7 @@ RECIPES = table(
         "liquid": LIQUID,
         "s4d-ft": S4D_FT,
         "dss-softmax": DSS,
+        "mega": MEGA,
     },
 )
 

@@ -14,11 +14,13 @@ conjugate pair is stored, so that the state has the size of S5's.
 Published for the other rows: hope 91.80, s4d-ft 92.45, rtf 92.04, liquid 91.20 (as later papers quote them),
 dss-softmax 87.8 (README of ag1988/dss); longconv and essm: not known. docs/mixers.md names their sources, and what
 differs from the published runs.
+
+`mega`: 91.25, with the flag `chunk` 90.97 (arXiv 2209.10655).
 """
 
 from ml_collections import ConfigDict
 
-from configs.common import FREQ_BIAS, HOPE_BLOCK, STEP_SIZES, choose, table
+from configs.common import FREQ_BIAS, HOPE_BLOCK, MEGA_TEXT, STEP_SIZES, choose, table
 
 S5 = {
     "seed": 5464368,
@@ -137,6 +139,14 @@ DSS = {
     "train.epochs": 25,
     "train.batch_size": 64,
 }
+MEGA = MEGA_TEXT | {
+    "model.norm": "scale",
+    "optim.lr": 0.003,
+    "optim.weight_decay": 0.04,
+    "train.steps": 91_960,
+    "train.warmup_steps": 10_000,
+    "train.batch_size": 64,
+}
 
 RECIPES = table(
     "retrieval",
@@ -158,6 +168,7 @@ RECIPES = table(
         "liquid": LIQUID,
         "s4d-ft": S4D_FT,
         "dss-softmax": DSS,
+        "mega": MEGA,
     },
 )
 
