@@ -105,6 +105,8 @@ MODELS |= {
     "dss-exp": FAMILY | SMALL | {"model.pattern": ("dss",)},
     "dss-softmax": FAMILY | SMALL | {"model.pattern": ("dss",), "mixer.version": "softmax"},  # and `softmax_length`
     "mega": MEGA,
+    "tcnca": MEGA | {"model.pattern": ("tcnca",)},
+    "longvq": MEGA | {"model.pattern": ("longvq",)},
     "stablessm": S4D | STABLE | {"model.gelu": "exact", "model.norm_epsilon": 1e-5},
 }
 """The family around S4. Where a paper has no GLU (SGConv, DSS), these rows have one, as S4 has. docs/mixers.md names

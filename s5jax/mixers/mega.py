@@ -146,9 +146,8 @@ def apply(
     check(find(__name__), options, reset=reset, rate=rate, state=state)
     x, skip, given = gated_attention.border(params, x, skip, lengths, mask, reset)
     a, ema = average(params, x, options, given, None if state is None else state["ema"])
-    y, cache = gated_attention.apply(
-        params, options, x, a, skip, given, None if state is None else state["cache"], key, dropout
-    )
+    attend = gated_attention.in_chunks(params, options, given, None if state is None else state["cache"])
+    y, cache = gated_attention.apply(params, options, x, a, skip, attend, key, dropout)
     return y, None if state is None else {"ema": ema, "cache": cache}
 
 
@@ -184,10 +183,19 @@ def step(
     """One sample of `apply`: y_k and the next state. Takes time in proportion to the chunk and the truncation."""
     at_once = [None if value is None else value[:, None] for value in (x_k, skip, mask, reset)]
     x, skip, given = gated_attention.border(cell, at_once[0], at_once[1], None, *at_once[2:])
-    if options.truncation:
-        y, ema = window.step(cell["ema"], state["ema"], x[:, 0], reset=reset)
-        y = y + cell["omega"][None] * x[:, 0]
-    else:
-        y, ema = feature_system.step(cell["ema"], state["ema"], x[:, 0], reset=reset)
-    y, cache = gated_attention.apply(cell, options, x, jax.nn.silu(y)[:, None], skip, given, state["cache"])
+    a, ema = average_step(cell, x[:, 0], options, state["ema"], reset)
+    attend = gated_attention.in_chunks(cell, options, given, state["cache"])
+    y, cache = gated_attention.apply(cell, options, x, a[:, None], skip, attend)
     return y[:, 0], {"ema": ema, "cache": cache}
+
+
+def average_step(
+    cell: dict[str, Any], x_k: Float[Array, "B H"], options: Options, state: Any, reset: Flags
+) -> tuple[Float[Array, "B H"], Any]:
+    """One sample of `average`."""
+    if options.truncation:
+        y, state = window.step(cell["ema"], state, x_k, reset=reset)
+        y = y + cell["omega"][None] * x_k
+    else:
+        y, state = feature_system.step(cell["ema"], state, x_k, reset=reset)
+    return jax.nn.silu(y), state

@@ -88,9 +88,9 @@ def attend(
             last = jax.lax.cummax(jnp.where(starts, index, -1), axis=1)
             position = jnp.where(last < 0, position, index - last)
         start = index - (position % C if endless else position)
-    blocks, before = functools.partial(_blocks, size=S), 0
+    before, in_blocks = 0, functools.partial(blocks, size=S)
     if start is None:
-        k_b, v_b, allowed = blocks(k), blocks(v), None if present is None else blocks(present)[:, :, None]
+        k_b, v_b, allowed = in_blocks(k), in_blocks(v), None if present is None else in_blocks(present)[:, :, None]
     else:
         present = jnp.broadcast_to(True if present is None else present, (B, L))
         start, before = jnp.broadcast_to(start, (B, L)), 0 if cache is None and S == L else C
@@ -100,14 +100,14 @@ def attend(
             there = cache.present & (jnp.arange(-C, 0, dtype=jnp.int32)[None] >= first)
             front = (cache.k, cache.v, there, first)
         near = (k, v, present, start)
-        k_b, v_b, there_b, start_b = (_reach(blocks(x), f, causal) for x, f in zip(near, front, strict=True))
-        allowed = there_b[:, :, None] & (blocks(start)[..., None] == start_b[:, :, None])
+        k_b, v_b, there_b, start_b = (reach(in_blocks(x), f, causal) for x, f in zip(near, front, strict=True))
+        allowed = there_b[:, :, None] & (in_blocks(start)[..., None] == start_b[:, :, None])
     columns = k_b.shape[2]
     if causal:
         past = jnp.asarray(np.arange(columns)[None] - before <= np.arange(S)[:, None])[None, None]
         allowed = past if allowed is None else allowed & past
-    scores = jnp.einsum("bnqz,bnkz->bnqk", blocks(q), k_b)
-    weights = _weights(scores, _toeplitz(bias, S, columns, before)[None, None], allowed, function, q.shape[-1])
+    scores = jnp.einsum("bnqz,bnkz->bnqk", in_blocks(q), k_b)
+    weights = _weights(scores, toeplitz(bias, S, columns, before)[None, None], allowed, function, q.shape[-1])
     o = jnp.einsum("bnqk,bnke->bnqe", weights, v_b).reshape(B, -1, v.shape[-1])[:, :L]
     if cache is None:
         return o, None
@@ -134,14 +134,14 @@ def _moved(cache, k, v, present, position, lengths, C) -> Cache:
     return Cache(last(cache.k, k), last(cache.v, v), last(cache.present, present), filled)
 
 
-def _blocks(x: Array, size: int) -> Array:
+def blocks(x: Array, size: int) -> Array:
     """(B, L, ...) to (B, blocks, size, ...), filled up with zeros."""
     missing = -x.shape[1] % size
     x = jnp.pad(x, ((0, 0), (0, missing), *((0, 0),) * (x.ndim - 2))) if missing else x
     return x.reshape(x.shape[0], -1, size, *x.shape[2:])
 
 
-def _reach(x: Array, front: Array | None, causal: bool) -> Array:
+def reach(x: Array, front: Array | None, causal: bool) -> Array:
     """Blocks together with the block before each and, if not causal, the block after it; `front` is before the first.
     Zeros where there is none."""
     if x.shape[1] == 1:
@@ -152,7 +152,7 @@ def _reach(x: Array, front: Array | None, causal: bool) -> Array:
     return jnp.concatenate(parts, 2)
 
 
-def _toeplitz(
+def toeplitz(
     bias: Float[Array, " distances"], rows: int, columns: int, before: int
 ) -> Float[Array, "{rows} {columns}"]:
     """b(c - before - r) in row r and column c; 0 for distances that `bias` does not have."""

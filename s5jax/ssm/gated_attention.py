@@ -17,6 +17,7 @@ With chunks, M is their length.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -88,40 +89,44 @@ def apply(
     x: Float[Array, "B L H"],
     a: Float[Array, "B L H"],
     skip: Float[Array, "B L H"],
-    given: Sequences,
-    cache: Cache | None,
+    attend: Callable[[Array, Array, Array], tuple[Array, Any]],
     key: PRNGKeyArray | None = None,
     dropout: Float[Array, ""] | float = 0.0,
-) -> tuple[Float[Array, "B L H"], Cache | None]:
-    """y, and the next cache if one is given."""
+) -> tuple[Float[Array, "B L H"], Any]:
+    """y, and what attend(q, k, v) returns after o."""
     keys = (None, None) if key is None else jax.random.split(key)
-    (_, L, H), E, Z = x.shape, len(params["h_kernel"]), options.key_size
+    H, E, Z = x.shape[-1], len(params["h_kernel"]), options.key_size
     v = jax.nn.silu(_dense(params, "v", x))
     u, z, r, h = jnp.split(_dense(params, "a", drop(a, keys[0], dropout)), (H, H + Z, H + Z + E), axis=-1)
     z = jax.nn.silu(z)
     q, k = (z * params["qk_gamma"][None, None, i] + params["qk_beta"][None, None, i] for i in range(2))
-    C = options.chunk or (L if cache is None else cache.k.shape[1])
-    if options.positions == "rotary":
-        bias = chunk_attention.rotary_bias(params["bias_a"], params["bias_b"], C)
-    else:
-        M = (len(params["bias"]) + 1) // 2
-        if M < C:
-            raise ValueError(f"a sequence of {L} steps is longer than the {M} positions of the table")
-        bias = params["bias"][M - C : M + C - 1]
-    o, cache = chunk_attention.attend(
-        q,
-        k,
-        v,
-        bias,
-        options.attention,
-        given,
-        cache,
-        chunk=C,
-        causal=not options.bidirectional,
-        endless=bool(options.chunk),
-    )
+    o, rest = attend(q, k, v)
     h = jax.nn.silu(h + _dense(params, "h", o * jax.nn.silu(r)))
-    return skip + jax.nn.sigmoid(u) * (drop(h, keys[1], dropout) - skip), cache
+    return skip + jax.nn.sigmoid(u) * (drop(h, keys[1], dropout) - skip), rest
+
+
+def in_chunks(
+    params: Params, options: Options, given: Sequences, cache: Cache | None
+) -> Callable[[Array, Array, Array], tuple[Array, Cache | None]]:
+    """The attention of MEGA, for `apply`; returns the next cache if one is given."""
+
+    def attend(q: Array, k: Array, v: Array) -> tuple[Array, Cache | None]:
+        C = options.chunk or (q.shape[1] if cache is None else cache.k.shape[1])
+        how: Any = {"chunk": C, "causal": not options.bidirectional, "endless": bool(options.chunk)}
+        bias = distance_bias(params, options, C)
+        return chunk_attention.attend(q, k, v, bias, options.attention, given, cache, **how)
+
+    return attend
+
+
+def distance_bias(params: Params, options: Options, C: int) -> Float[Array, " distances"]:
+    """b(d) for d = 1 - C .. C - 1. ValueError if the table is shorter."""
+    if options.positions == "rotary":
+        return chunk_attention.rotary_bias(params["bias_a"], params["bias_b"], C)
+    M = (len(params["bias"]) + 1) // 2
+    if M < C:
+        raise ValueError(f"a sequence of {C} steps is longer than the {M} positions of the table")
+    return params["bias"][M - C : M + C - 1]
 
 
 def _dense(params: Params, name: str, x: Float[Array, "B L _"]) -> Float[Array, "B L _"]:

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer
 
-from s5jax.ssm.window import State
+State = Float[Array, "B past H"]
+
 
 UNROLLED = 8
 """Largest number of taps that are written out one by one; more are a loop that recomputes its terms backwards."""
