@@ -75,6 +75,20 @@ S4D_FT = {
     "optim.rules": FREQ_BIAS,
 }
 STABLE = {"mixer.B_init": "constant", "mixer.B_trained": False, "mixer.real_transform": "best"}  # arXiv 2311.14495
+MEGA = DEBUG | {
+    "model.pattern": ("mega",),
+    "mixer.bidirectional": True,
+    "model.activation": "none",
+    "model.norm_epsilon": 1e-5,
+    "model.bn_momentum": 0.9,
+    "model.mlp": 2,
+    "model.mlp_activation": "silu",
+    "optim.grouping": "plain",
+    "optim.b2": 0.98,
+    "optim.clip_norm": 1.0,
+    "chunk:mixer.chunk": 128,
+    "debug:mixer.key_size": 8,
+}
 MODELS |= {
     "hope": HOPE,
     "hope-causal": HOPE | {"mixer.bidirectional": False},
@@ -90,6 +104,9 @@ MODELS |= {
     "s4d-ft": TWO | SMALL | S4D_FT,
     "dss-exp": FAMILY | SMALL | {"model.pattern": ("dss",)},
     "dss-softmax": FAMILY | SMALL | {"model.pattern": ("dss",), "mixer.version": "softmax"},  # and `softmax_length`
+    "mega": MEGA,
+    "tcnca": MEGA | {"model.pattern": ("tcnca",)},
+    "longvq": MEGA | {"model.pattern": ("longvq",)},
     "stablessm": S4D | STABLE | {"model.gelu": "exact", "model.norm_epsilon": 1e-5},
 }
 """The family around S4. Where a paper has no GLU (SGConv, DSS), these rows have one, as S4 has. docs/mixers.md names
@@ -155,6 +172,12 @@ LRU = {
     "train.batch_size": 64,
 }
 """The defaults of run_train.py in minimal-LRU, which all its tasks have in common, but for the number of epochs."""
+
+
+MEGA_TEXT = {"mixer.truncation": 1024, "model.encoder": "embedding", "model.prenorm": False, "model.dropout": 0.1}
+"""MEGA on ListOps, Text and Retrieval."""
+MEGA_IMAGE = {"mixer.truncation": 1024, "mixer.attention": "laplace", "optim.lr": 0.01}
+"""MEGA on images."""
 
 
 def table(task: str, rows: dict[str, Row]) -> dict[str, Row]:

@@ -18,11 +18,12 @@ sizes are frozen, as published. docs/mixers.md names their sources, and what dif
 
 Transformers: transformer 36.37, linear-transformer 16.13 (README of google-research/long-range-arena, whose configs
 these are); ponet, transnormer and transnormer-t1: not known.
+`mega`: 63.14, with the flag `chunk` 58.76 (arXiv 2209.10655).
 """
 
 from ml_collections import ConfigDict
 
-from configs.common import FREQ_BIAS, HOPE_BLOCK, LRU, STEP_SIZES, choose, table
+from configs.common import FREQ_BIAS, HOPE_BLOCK, LRU, MEGA_TEXT, STEP_SIZES, choose, table
 from configs.transformers import LRA_TEXT, PONET_SIZES, TRANSNORMER_SIZES
 
 S5 = {
@@ -169,6 +170,15 @@ TRANSNORMER = TRANSNORMER_SIZES | {
     "train.warmup_steps": 1_000,
     "train.batch_size": 128,
 }
+MEGA = MEGA_TEXT | {
+    "model.norm": "layer",
+    "model.d_model": 80,
+    "optim.lr": 0.001,
+    "optim.weight_decay": 0.01,
+    "train.steps": 90_000,
+    "train.warmup_steps": 3_000,
+    "train.batch_size": 64,
+}
 
 RECIPES = table(
     "listops",
@@ -196,6 +206,7 @@ RECIPES = table(
         "ponet": PONET,
         "transnormer": TRANSNORMER,
         "transnormer-t1": TRANSNORMER,
+        "mega": MEGA,
     },
 )
 

@@ -34,6 +34,12 @@ Optional functions (the recurrent mode needs `init_state` and `step`; x_k and y_
     transfer_function(params, s, options)     (*s.shape, output, input), G(s) = C (s I - A)^-1 B + D of the real system,
                                               s in radians per time; a second direction adds C2 (-s I - A)^-1 B
 
+A mixer may have buffers, nested dicts of arrays that training updates without gradients; they are stored with the
+batch statistics. `apply` takes them as `buffers` and returns (y, state, buffers), of which the last is used only in
+training; `discretize` takes them too:
+
+    init_buffers(key, width, options) -> buffers
+
 Constants declare what a mixer supports (`ABILITIES` has the defaults); `check` raises for arguments that it does not
 support.
 """

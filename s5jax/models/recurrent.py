@@ -51,7 +51,7 @@ def discretize(stack: Stack, rate: Any = None) -> Cells:
         if rate is not None:
             mixers.require(block.mixer, "discretize")
         discretize = getattr(block.mixer, "discretize", lambda params, *_, **__: params)
-        cell = discretize(block.params, block.mixer_options, rate=rate)
+        cell = discretize(block.params, block.mixer_options, rate=rate, **block.given_buffers)
         cells.append((nnx.to_pure_dict(nnx.state(block)), cell))
     return cells
 

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import pathlib
 import re
+import types
 
 import dense
 import hypothesis
@@ -88,7 +89,22 @@ both_precisions = pytest.mark.parametrize("precision", [pytest.param(FLOAT32, ma
 
 
 def mixer_of(name):
-    return mixers.find(CASES[name].mixer)
+    mixer = mixers.find(CASES[name].mixer)
+    return with_buffers(mixer) if hasattr(mixer, "init_buffers") else mixer
+
+
+@functools.cache
+def with_buffers(mixer):
+    """A mixer with the buffers of key 1, and without those that it returns."""
+    bound = types.ModuleType(mixer.__name__, mixer.__doc__)
+    bound.__dict__.update(vars(mixer))
+
+    def given(options):
+        return {"buffers": mixer.init_buffers(jax.random.key(1), H, options)}
+
+    bound.apply = lambda params, x, options, **others: mixer.apply(params, x, options, **given(options), **others)[:2]
+    bound.discretize = lambda params, options, **others: mixer.discretize(params, options, **given(options), **others)
+    return bound
 
 
 @functools.cache

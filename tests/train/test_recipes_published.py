@@ -309,7 +309,7 @@ TRANSFORMERS = ("transformer", "linear-transformer", "ponet", "transnormer", "tr
 
 # ---- The family around S4. Cells ("-") are not checked.
 
-FAMILY = ("hope", "lru", "longconv", "rtf", "essm", "liquid", "s4d-ft", "dss-softmax")
+FAMILY = ("hope", "lru", "longconv", "rtf", "essm", "liquid", "s4d-ft", "dss-softmax", "mega")
 OF_TASK = {  # all of FAMILY in the Long Range Arena, except LRU, which has ListOps and Text only
     **dict.fromkeys(LRA[:2], FAMILY),
     **{recipe: tuple(model for model in FAMILY if model != "lru") for recipe in LRA[2:]},
@@ -329,6 +329,7 @@ OWN = {
     "liquid": ("ssm.state_size", "ssm.dt_min", "ssm.dt_max", "ssm.bidirectional", "model.pooling"),
     "s4d-ft": ("ssm.state_size", "ssm.n_ssm", "ssm.imag_scale", "ssm.dt_min", "ssm.dt_transform"),
     "dss-softmax": ("ssm.softmax_length", "ssm.dt_min", "ssm.dt_max", "model.pooling"),
+    "mega": ("ssm.key_size", "ssm.ema_size", "ssm.attention", "ssm.truncation", "ssm.chunk", "model.mlp"),
 }
 NUMBERS = """
 hope lra/listops           8 128 batch False 0.0   0.002 0.001 0.03 20 560     64 0.0001 1.0 glu softplus
@@ -384,6 +385,14 @@ dss-softmax lra/retrieval  6 256 batch True 0.0    0.002 0.001 0.0 64 25       4
 dss-softmax lra/image      6 512 batch False 0.2   0.004 0.001 0.01 50 200     1024 0.001 0.1 mean
 dss-softmax lra/pathfinder 6 256 batch True 0.1    0.004 0.001 0.0 100 200     1024 0.001 0.1 last
 dss-softmax lra/pathx      6 256 batch True 0.0    0.0005 0.001 0.0 16 35      16384 0.0001 0.01 mean
+mega lra/listops           6 80 layer False 0.1    0.001 - 0.01 64 -            64 16 softmax 1024 0 2
+mega lra/text              4 128 scale False 0.1   0.004 - 0.01 50 -            64 16 softmax 1024 0 2
+mega lra/retrieval         6 128 scale False 0.1   0.003 - 0.04 64 -            64 16 softmax 1024 0 2
+mega lra/image             8 160 batch True 0.0    0.01 - 0.02 50 -             96 16 laplace 1024 0 2
+mega lra/pathfinder        6 128 batch True 0.0    0.01 - 0.01 128 -            64 16 laplace 1024 0 2
+mega lra/pathx             4 64 batch True 0.0     0.01 - 0.01 128 -            32 16 laplace 4096 0 2
+mega lra/text,chunk        4 128 scale False 0.1   0.004 - 0.01 50 -            64 16 softmax 1024 128 2
+mega lra/pathx,chunk       4 64 batch True 0.0     0.01 - 0.01 128 -            32 16 laplace 4096 4096 2
 dss-softmax speech_commands 6 128 batch True 0.1   0.01 0.001 0.0 20 200       16000 0.001 0.1 mean
 """
 
@@ -443,6 +452,12 @@ FAMILY_STEPS = {  # warm-up and cosine in steps, and the steps of an epoch of th
     ("lra/pathx", "essm"): (10_000, 1_000_000, 20_000),
     ("lra/pathx", "liquid"): (10_000, 500_000, 20_000),
     ("lra/pathx", "s4d-ft"): (200_000, 1_250_000, 8_000),
+    ("lra/listops", "mega"): (3_000, 90_000, 1_500),
+    ("lra/text", "mega"): (10_000, 25_000, 500),
+    ("lra/retrieval", "mega"): (10_000, 91_960, 2_298),
+    ("lra/image", "mega"): (9_000, 180_000, 900),
+    ("lra/pathfinder", "mega"): (50_000, 250_000, 1_250),
+    ("lra/pathx", "mega"): (25_000, 125_000, 1_250),
     ("scifar", "longconv"): (1_000, 300_000, 900),
     ("scifar", "liquid"): (1_000, 200_000, 900),
     ("smnist", "essm"): (200, 35_000, 1_080),
@@ -490,6 +505,7 @@ GROUPS = {  # learning rate and weight decay of single parameters, None: frozen
     ("lra/image", "dss-softmax"): {"W": (0.001, 0.0), "log_step": (0.001, 0.0), "D": (0.004, 0.01)},
     ("lra/pathx", "dss-softmax"): {"Lambda": (0.001, 0.0), "log_step": (0.0001, 0.0)},
     ("lra/listops", "longconv"): {"kernel": (0.0005, 0.0), "D": (0.01, 0.05)},
+    ("lra/text", "mega"): {"delta": (0.004, 0.01), "v_kernel": (0.004, 0.01), "bias": (0.004, 0.01)},
     ("lra/text", "lru"): {"gamma_log": (0.0005, 0.0), "C_re": (0.001, 0.05)},
 }
 
