@@ -1,7 +1,7 @@
 """Measures time and memory per sample of one layer of every mixer, at lengths of 1,024 to 65,536."""
 
-import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ __all__ = ["LENGTHS", "names", "plot", "report", "run"]
 
 LENGTHS = [2**k for k in range(10, 17)]
 WIDTH = 64
-MEMORY = 8e9
+MEMORY = 20e9
 """Bytes beyond which a program is not run."""
 
 
@@ -28,68 +28,79 @@ def names() -> list[str]:
 
 
 def run(repeats: int, advance: Callable[[float], Any]) -> dict[str, Any]:
-    """Seconds and bytes of each mixer at each length, forward and backward, for 65,536 samples in sequences of that
-    length. A mixer's lengths take turns."""
+    """Seconds and bytes of each mixer at each length, forward and backward, for one sequence. A mixer's lengths take
+    turns. In a batch the kernel of a convolution would be computed once for all sequences, and the growth with the
+    length would depend on the size of the batch."""
     result: dict[str, Any] = {}
     for name in names():
         runs: dict[str, Callable[[], Any]] = {}
         memory: dict[str, int] = {}
         for L in LENGTHS:
-            program, arguments = _layer(name, L)
+            program, arguments, transforms = _layer(name, L)
             if program.memory < MEMORY:
                 runs[str(L)], memory[str(L)] = functools.partial(program.run, *arguments), program.memory
         medians = measure.alternate(runs, repeats)
         lengths = {L: {"seconds": medians[L], "bytes": memory[L]} for L in runs}
-        result[name] = {"transforms": _transforms(name), "lengths": lengths}
+        result[name] = {"transforms": transforms, "lengths": lengths}
         advance(1)
     return result
 
 
 def _options(name: str, L: int) -> Any:
-    options = mixers.find(name).Options
-    fields = {field.name for field in dataclasses.fields(options)}
-    return options(**({"max_length": L} if "max_length" in fields else {}))
+    """The default options; RTF's length of the truncated response is that of the sequences."""
+    return mixers.find(name).Options(**({"trunc_len": L} if name == "rtf" else {}))
 
 
-def _transforms(name: str) -> bool:
-    """Whether a mixer computes its output by Fourier transforms or by blocks of them."""
-    fields = {field.name: field.default for field in dataclasses.fields(mixers.find(name).Options)}
-    return "conv_method" in fields or fields.get("mode") == "convolution" or name == "s4"
-
-
-def _layer(name: str, L: int) -> tuple[measure.Program, Any]:
+def _layer(name: str, L: int) -> tuple[measure.Program, Any, bool]:
+    """A program, its arguments, and whether it computes Fourier transforms."""
     mixer, options = mixers.find(name), _options(name, L)
     params = mixer.init(jax.random.key(0), WIDTH, options, length=L)
-    x, cotangent = (jax.random.normal(jax.random.key(i), (LENGTHS[-1] // L, L, WIDTH)) for i in (1, 2))
+    x, cotangent = (jax.random.normal(jax.random.key(i), (1, L, WIDTH)) for i in (1, 2))
 
     def both_ways(params: Any, x: Array, cotangent: Array) -> Any:
         y, backward = jax.vjp(lambda params, x: mixer.apply(params, x, options)[0], params, x)
         return y, backward(cotangent)
 
-    return measure.compile_program(both_ways, params, x, cotangent), (params, x, cotangent)
+    arguments = params, x, cotangent
+    transforms = "fft" in str(jax.make_jaxpr(both_ways)(*arguments))
+    return measure.compile_program(both_ways, *arguments), arguments, transforms
+
+
+def per_sample(lengths: dict[str, Any], key: str) -> list[float]:
+    """Seconds or bytes per sample at each length."""
+    return [value[key] / int(L) for L, value in lengths.items()]
 
 
 def growth(lengths: dict[str, Any], key: str) -> float:
     """Largest value per sample over that at the shortest length."""
-    values = [value[key] for value in lengths.values()]
+    values = per_sample(lengths, key)
     return max(values) / values[0]
+
+
+def rise(lengths: dict[str, Any], key: str) -> float:
+    """Largest ratio of a value per sample to one at a shorter length."""
+    values = per_sample(lengths, key)
+    return max(value / min(values[: i + 1]) for i, value in enumerate(values))
 
 
 def report(results: dict[str, Any]) -> list[str]:
     """A table with a line for each mixer, then the aims."""
+    columns = "growth | rise | bytes per sample | growth | rise"
     lines = [
         f"Forward and backward pass of one layer with {WIDTH} features and the mixer's default options, on"
-        f" {LENGTHS[-1]:,} samples in sequences of L. Memory is that of the whole program.",
+        " one sequence of length L. Memory is that of the whole program. Growth is against the shortest length, where"
+        " fixed costs may be large; rise is the largest ratio to any shorter length.",
         "",
-        f"| ns per sample at L = | {' | '.join(f'{L:,}' for L in LENGTHS)} | growth | bytes per sample, growth |",
-        "|---|" + "---|" * (len(LENGTHS) + 2),
+        f"| ns per sample at L = | {' | '.join(f'{L:,}' for L in LENGTHS)} | {columns} |",
+        "|---|" + "---|" * (len(LENGTHS) + 5),
     ]
     for name, found in results.items():
         by_length = found["lengths"]
-        times = [f"{1e9 * by_length[str(L)]['seconds'] / LENGTHS[-1]:,.0f}" for L in LENGTHS if str(L) in by_length]
+        times = [f"{1e9 * seconds:,.0f}" for seconds in per_sample(by_length, "seconds")]
         times += ["-"] * (len(LENGTHS) - len(times))
-        size = next(iter(by_length.values()))["bytes"] / LENGTHS[-1]
-        cells = [*times, f"{growth(by_length, 'seconds'):.2f}", f"{size:,.0f}, {growth(by_length, 'bytes'):.2f}"]
+        size = per_sample(by_length, "bytes")[0]
+        cells = [*times, *(f"{ratio(by_length, 'seconds'):.2f}" for ratio in (growth, rise)), f"{size:,.0f}"]
+        cells += [f"{ratio(by_length, 'bytes'):.2f}" for ratio in (growth, rise)]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines.append("")
     for kind, limit in (("scans", 1.3), ("transforms", 2.2)):
@@ -102,22 +113,36 @@ def report(results: dict[str, Any]) -> list[str]:
 
 
 def plot(results: dict[str, Any], file: pathlib.Path) -> None:
-    """Draws time and memory per sample against the length, a line for each mixer with its name at its end."""
-    figure = figures.new(9, 4.5)
+    """Draws time and memory per sample against the length, a line for each mixer, its name at the right in the order of
+    the lines' ends."""
+    figure = figures.new(10, 6)
     panels = figure.subplots(1, 2)
+    colors = [f"C{i % 10}" for i in range(len(results))]
     for axes, key, scale, label in zip(panels, ("seconds", "bytes"), (1e6, 1e-3), ("µs", "kB"), strict=True):
-        for name, found in results.items():
-            L = [int(n) for n in found["lengths"]]
-            values = [scale * value[key] / LENGTHS[-1] for value in found["lengths"].values()]
-            style = "--" if found["transforms"] else "-"
-            (line,) = axes.plot(L, values, style, marker="o", ms=2, lw=1)
-            axes.annotate(
-                name, (L[-1], values[-1]), (4, 0), textcoords="offset points", fontsize=7, color=line.get_color()
-            )
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
-        axes.margins(x=0.2)
-        axes.set_xlabel("length of the sequences")
+        ends = []
+        for (name, found), color in zip(results.items(), colors, strict=True):
+            L = [int(n) for n in found["lengths"]]
+            values = [scale * value for value in per_sample(found["lengths"], key)]
+            axes.plot(L, values, "--" if found["transforms"] else "-", marker="o", ms=2, lw=1, color=color)
+            ends.append((math.log(values[-1]), name, L[-1], color))
+        low, high = (math.log(limit) for limit in axes.get_ylim())
+        place = -math.inf
+        for height, name, last, color in sorted(ends):
+            place = max(height, place + (high - low) / 38)
+            axes.annotate(
+                name,
+                (last, math.exp(height)),
+                (1.25 * LENGTHS[-1], math.exp(place)),
+                fontsize=7,
+                color=color,
+                va="center",
+                arrowprops={"arrowstyle": "-", "lw": 0.4, "color": color},
+            )
+        axes.set_xlim(0.8 * LENGTHS[0], 4 * LENGTHS[-1])
+        axes.set_xticks(LENGTHS[::2])
+        axes.set_xlabel("length of the sequence")
         axes.set_ylabel(f"{label} per sample")
         figures.tidy(axes)
     figure.suptitle(f"One layer, H = {WIDTH}, forward and backward (dashed: by transforms)", fontsize=10)

@@ -82,6 +82,8 @@ def of_run(workdir: pathlib.Path, checkpoint: Any) -> Float[np.ndarray, "systems
     for name, (mixer, options, params) in mixers_of(trained.config, weights).items():
         if mixer not in (hope, s4, s4d):
             raise UserError(f"{workdir}: {name} is {mixer.__name__}, which does not have one system per feature")
+        if getattr(options, "modes", "complex") == "real":
+            raise UserError(f"{workdir}: the singular values of {name} are not known here: it has real modes")
         values.append(singular_values(mixer, params, options))
     return np.concatenate(values)
 

@@ -44,8 +44,8 @@ class Block(nnx.Module):
 
     With input u, a branch f gives u + f(norm(u)) with `prenorm`, otherwise norm(u + f(u)). The mixer's branch omits
     "u +" if `residual` is false, or if the mixer adds u itself. The second branch, if `mlp` > 0, has the norm mlp_norm
-    and f(u) = mlp_out(gelu(mlp_in(u))). `mixer` is a pair, the mixer's name and its options; `length` is the number of
-    steps of the training sequences.
+    and f(u) = mlp_out(a(mlp_in(u))), where a is `mlp_activation`. `mixer` is a pair, the mixer's name and its options;
+    `length` is the number of steps of the training sequences.
     """
 
     def __init__(self, options: Options, mixer: tuple[str, Any], length: int, *, rngs: nnx.Rngs):
@@ -105,7 +105,8 @@ class Block(nnx.Module):
             x = normalize(self.norm, x)
         if options.mlp:
             u = normalize(self.mlp_norm, x) if options.prenorm else x
-            x = x + _linear(self.mlp_out, self._gelu(_linear(self.mlp_in, u)))
+            activation = {"gelu": self._gelu, "silu": jax.nn.silu, "relu": jax.nn.relu}[options.mlp_activation]
+            x = x + _linear(self.mlp_out, activation(_linear(self.mlp_in, u)))
             if not options.prenorm:
                 x = normalize(self.mlp_norm, x)
         return x, state
@@ -127,7 +128,7 @@ class Block(nnx.Module):
     def _normalize(self, norm: Any, x: Array, *, counted: Array | None, train: bool) -> Array:
         if self.options.norm == "none":
             return x
-        if self.options.norm == "layer":
+        if self.options.norm != "batch":
             return norm(in_float32(x)).astype(x.dtype)
         if counted is not None:  # a mean over no samples is NaN: if no sample of the batch counts, all are used
             counted = jnp.where(counted.any(), counted, jnp.ones((), bool))[..., None]
@@ -161,11 +162,27 @@ def in_float32(x: Array) -> Array:
     return x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
 
 
-def _norm(options: Options, rngs: nnx.Rngs) -> nnx.BatchNorm | nnx.LayerNorm | None:
-    H, epsilon = options.d_model, options.norm_epsilon
-    if options.norm == "batch":
-        return nnx.BatchNorm(H, momentum=options.bn_momentum, epsilon=epsilon or 1e-5, rngs=rngs)
-    return nnx.LayerNorm(H, epsilon=epsilon or 1e-6, rngs=rngs) if options.norm == "layer" else None
+class ScaleNorm(nnx.Module):
+    """scale x / sqrt(mean(x^2) + epsilon), with one scale for all features (arXiv 1910.05895)."""
+
+    def __init__(self, epsilon: float):
+        self.epsilon, self.scale = epsilon, nnx.Param(jnp.ones(1, jnp.float32))
+
+    def __call__(self, x: Array) -> Array:
+        size = jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.epsilon)
+        return x * (size * jnp.broadcast_to(self.scale[...], size.shape))
+
+
+def _norm(options: Options, rngs: nnx.Rngs) -> Any:
+    H, kind = options.d_model, options.norm
+    epsilon = options.norm_epsilon or (1e-6 if kind == "layer" else 1e-5)
+    if kind == "batch":
+        return nnx.BatchNorm(H, momentum=options.bn_momentum, epsilon=epsilon, rngs=rngs)
+    if kind == "none":
+        return None
+    if kind == "scale":
+        return ScaleNorm(epsilon)
+    return (nnx.LayerNorm if kind == "layer" else nnx.RMSNorm)(H, epsilon=epsilon, rngs=rngs)
 
 
 def _module(params: Any) -> Any:

@@ -24,10 +24,11 @@ class Options:
     """Activation and gate after the mixer, see `block.Block`."""
     gelu: Literal["tanh", "exact"] = "tanh"
     """How gelu is computed: its tanh approximation, as in published S5, or exactly, as in published S4."""
-    norm: Literal["batch", "layer", "none"] = "batch"
-    """Normalise each feature over batch and steps, or each step over features, or not at all."""
+    norm: Literal["batch", "layer", "rms", "scale", "none"] = "batch"
+    """`batch`: normalise each feature over batch and steps; `layer`: each step over features; `rms`: the same without
+    subtracting the mean and without a bias; `scale`: `rms` with one scale for all features; `none`: not at all."""
     norm_epsilon: float = 0.0
-    """Added to the variance; 0: 1e-5 for `batch`, 1e-6 for `layer`."""
+    """Added to the variance or mean square; 0: 1e-6 for `layer`, 1e-5 for the others."""
     prenorm: bool = True
     """Normalise before the mixer; otherwise after the residual sum."""
     residual: bool = True
@@ -36,6 +37,8 @@ class Options:
     """Momentum of batch norm: running = momentum * running + (1 - momentum) * batch (PyTorch's is 1 - momentum)."""
     mlp: int = 0
     """Width of the MLP after each mixer, as a multiple of d_model; 0: no MLP. The MLP has its own norm."""
+    mlp_activation: Literal["gelu", "silu", "relu"] = "gelu"
+    """Activation of the MLP."""
     dropout: float = 0.0
     """Probability that a feature is dropped, at all steps of a sequence at once."""
     pooling: Literal["mean", "last"] = "mean"

@@ -30,9 +30,9 @@ class Trained(NamedTuple):
     config: Config
     task: Task
     model: Model
-    """With the averaged weights where the run averages them."""
+    """It has the averaged weights where the run averages them."""
     state: TrainState
-    """As in the checkpoint."""
+    """The state in the checkpoint."""
     experiment: Experiment
 
 
@@ -40,7 +40,7 @@ class Run(NamedTuple):
     """A trained model, without its data."""
 
     model: Model
-    """With the averaged weights where the run averages them."""
+    """It has the averaged weights where the run averages them."""
     config: Config
     step: int
     """Steps that it was trained for."""

@@ -197,7 +197,7 @@ def filled(arguments, value):
 
 
 def weights(arguments):
-    """Of outputs and of states in a loss, no two alike, and the same in every precision."""
+    """The weights of outputs and states in a loss: no two are alike, and they are the same in every precision."""
     W = {"y": draw(*arguments["x"].shape, seed=2).astype(arguments["x"].dtype)}
     if "state" in arguments:
         W["state"] = draw(*arguments["state"].shape, seed=3).astype(arguments["x"].dtype)

@@ -234,7 +234,7 @@ def test_stable_reparameterisations(name, double):
 
 @pytest.mark.parametrize("name", REPARAMETERISATIONS)
 def test_initial_rates_of_stable_reparameterisations(name):
-    """Those published, but for "direct", which is published as A = +1/2."""
+    """The initial values are the published ones, except for "direct", which is published as A = +1/2."""
     meta, _ = load_case(f"stablessm_{name}")
     options = s4d.Options(state_size=8, real_transform=REPARAMETERISATIONS[name], B_trained=False)
     params = s4d.init(jax.random.key(0), 2, options)

@@ -107,7 +107,7 @@ def test_initial_parameters(mode):
 
 
 def test_number_of_scales():
-    """As published, 1 + ceil(log2(length / kernel_dim)), and at least one."""
+    """The published number, 1 + ceil(log2(length / kernel_dim)), and at least one."""
     for T in (1, 5, 64):
         for length in (1, 2, 4, 5, 6, 10, 11, 63, 64, 65, 127, 128, 129, 1024, 16384):
             options = sgconv.Options(kernel_dim=T)

@@ -36,7 +36,7 @@ def dense(layer, x):
     return x @ np.float64(layer.kernel[...]) + np.float64(layer.bias[...])
 
 
-ACTIVATIONS, NORMS = ("none", "gelu", "full_glu", "half_glu1", "half_glu2"), ("batch", "layer", "none")
+ACTIVATIONS, NORMS = ("none", "gelu", "full_glu", "half_glu1", "half_glu2"), ("batch", "layer", "rms", "scale", "none")
 CASES = list(itertools.product(ACTIVATIONS, NORMS))
 
 
@@ -48,6 +48,8 @@ CASES = list(itertools.product(ACTIVATIONS, NORMS))
         ("half_glu1", "none", True),
         ("half_glu1", "layer", False),
         ("half_glu2", "layer", False),
+        ("none", "rms", True),
+        ("gelu", "scale", False),
     ],
     activation=ACTIVATIONS,
     norm=NORMS,
@@ -57,6 +59,7 @@ def test_block_against_numpy(activation, norm, prenorm):
     """Outputs and running statistics, with an MLP or not, exact gelu or not, and so on."""
     case = CASES.index((activation, norm)) + prenorm
     mlp, exact, residual, epsilon = 2 * (case % 2), case % 4 < 2, case % 3 > 0, 1e-3 * (case % 2)
+    inside = ("gelu", "silu", "relu")[case % 3]
     model = build(
         "leaky",
         depth=1,
@@ -66,14 +69,16 @@ def test_block_against_numpy(activation, norm, prenorm):
         bn_momentum=0.9,
         gelu="exact" if exact else "tanh",
         mlp=mlp,
+        mlp_activation=inside,
         residual=residual,
         norm_epsilon=epsilon,
     )
     (block,) = model.encoder.blocks
     norms = [] if norm == "none" else [block.norm, block.mlp_norm] if mlp else [block.norm]
     for i, layer in enumerate(norms):
-        layer.scale[...] = values(H, seed=5 + i) + 1
-        layer.bias[...] = values(H, seed=7 + i)
+        layer.scale[...] = values(*layer.scale.shape, seed=5 + i) + 1
+        if norm in ("batch", "layer"):
+            layer.bias[...] = values(H, seed=7 + i)
         if norm == "batch":
             layer.mean[...], layer.var[...] = jnp.zeros(H), jnp.ones(H)
     x = values(B, L, H)
@@ -83,6 +88,9 @@ def test_block_against_numpy(activation, norm, prenorm):
         if norm == "none":
             return x
         seen.append(x)
+        if norm in ("rms", "scale"):
+            x = x / np.sqrt((x**2).mean(2, keepdims=True) + (epsilon or 1e-5))
+            return x * np.float64(layer.scale[...])
         axes = (0, 1) if norm == "batch" else (2,)
         mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
         x = (x - mean) / np.sqrt(var + (epsilon or (1e-5 if norm == "batch" else 1e-6)))
@@ -102,7 +110,13 @@ def test_block_against_numpy(activation, norm, prenorm):
     expected = expected if prenorm else normalize(block.norm, expected)
     if mlp:
         inner = normalize(block.mlp_norm, expected) if prenorm else expected
-        expected = expected + dense(block.mlp_out, gelu(dense(block.mlp_in, inner), exact))
+        hidden = dense(block.mlp_in, inner)
+        activated = {
+            "gelu": lambda: gelu(hidden, exact),
+            "silu": lambda: hidden * sigmoid(hidden),
+            "relu": lambda: np.maximum(hidden, 0),
+        }
+        expected = expected + dense(block.mlp_out, activated[inside]())
         expected = expected if prenorm else normalize(block.mlp_norm, expected)
 
     assert relative_error(block(x, train=True)[0], expected) < 1e-5

@@ -76,7 +76,7 @@ def config(batch_size=8, micro_batches=1, name="sgd", model=()):
 
 
 def outputs_in_numpy(params, inputs, mask, rate):
-    """Of one sequence without padding."""
+    """The outputs for one sequence without padding."""
     at = jax.tree.map(np.float64, params)
     encoder, decoder, seq = (
         at["encoder"]["encoder"],

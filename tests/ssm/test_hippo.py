@@ -99,7 +99,7 @@ def test_normal_part_in_double_precision(measure, n):
 @every_measure
 @pytest.mark.parametrize("n", [2, 6, 64])
 def test_conjugate_halves_rebuild_the_matrix(measure, n):
-    """Of the Fourier measure, whose double eigenvalue 0 has one real plane of eigenvectors, too."""
+    """This includes the Fourier measure, whose double eigenvalue 0 has one real plane of eigenvectors."""
     A, _, P = measures.MEASURES[measure](n)
     Lambda, V = hippo.conjugate_half(*hippo.normal_part(A, P))
     assert Lambda.shape == (n // 2,) and V.shape == (n, n // 2)

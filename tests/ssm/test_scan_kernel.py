@@ -107,7 +107,7 @@ def drawn(rng, *shape):
 @pytest.mark.parametrize("outer", ["jvp", "grad"])
 @pytest.mark.parametrize("directions", [1, 2])
 def test_derivatives_of_gradients_are_those_of_the_sequential_method(cut, outer, directions):
-    """Of the fused readout, and of a scan with a multiplier for each step."""
+    """Derivatives of the fused readout, and of a scan with a multiplier for each step."""
     rng = np.random.default_rng(0)
     draw = functools.partial(drawn, rng)
     b, a, gaps, start = draw(2, 11, 2, 4), 0.3 * draw(2, 4), 0.3 * draw(2, 11, 2, 4), draw(2, 2, 4)

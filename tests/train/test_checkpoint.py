@@ -232,7 +232,7 @@ def test_a_checkpoint_from_before_a_field_existed_can_be_read(state, tmp_path, m
 
 
 def test_a_checkpoint_of_other_arrays_is_refused(saved, state):
-    """As when the code of a mixer has changed since."""
+    """This happens when the code of a mixer has changed since."""
     decoder = state.params["decoder"]
     for changed, message in (
         (
@@ -250,7 +250,7 @@ def test_a_checkpoint_of_other_arrays_is_refused(saved, state):
 
 
 def test_arrays_are_stored_by_name(saved):
-    """As the tree is, so that any program with orbax can read them."""
+    """The checkpoint is the tree as it is, so that any program with orbax can read them."""
     with ocp.training.Checkpointer(saved / "checkpoints") as checkpoints:
         stored = checkpoints.load(5)
     assert {"step", "params/encoder/layers/0/seq/B", "params/decoder/kernel"} <= stored.keys()

@@ -50,7 +50,7 @@ def build(recipe: str, *overrides: str):
     ],
 )
 def test_parameter_counts_are_the_published_ones(recipe, parameters):
-    """Those of the published S5 code, from its shapes (batch statistics not counted). Nothing is allocated."""
+    """The numbers of the published S5 code, from its shapes (batch statistics not counted). Nothing is allocated."""
     config, task = build(recipe)
     state = jax.eval_shape(lambda: build_experiment(config, task)[1])
     assert sum(x.size for x in jax.tree.leaves(state.params)) == parameters

@@ -21,7 +21,7 @@ from s5jax.train.program import Program
 
 
 def mean_and_size(sizes=(640, 99, 33)):
-    """Of a noisy sequence predict its mean and the mean of its absolute values."""
+    """The task: predict a noisy sequence's mean and the mean of its absolute values."""
     rng, splits = np.random.default_rng(0), {}
     for name, size in zip(("train", "val", "test"), sizes, strict=True):
         inputs = rng.normal(size=(size, 7, 1)) + rng.normal(size=(size, 1, 1))

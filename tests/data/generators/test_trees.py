@@ -15,7 +15,8 @@ from s5jax.data.generators import trees
 WORDS = ["[MIN", "[MAX", "[MED", "[SM"]
 
 SIGNIFICANCE = 1e-3
-"""Of each test of the distribution, whose sample is fixed: a correct generator fails for one seed in a thousand."""
+"""The level of each test of the distribution, whose sample is fixed: a correct generator fails for one seed in a
+thousand."""
 
 
 @functools.cache

@@ -18,7 +18,7 @@ WORDS = ["<pad>", "<unk>", "<eos>", *"0123456789", "[MIN", "[MAX", "[MED", "[SM"
 
 
 def tokens_of(source):
-    """As the published tokenizer is described: parentheses dropped, ] as X, split at blanks, <eos> behind."""
+    """The published tokenizer, as it is described: parentheses dropped, ] as X, split at blanks, <eos> behind."""
     return [*source.replace("(", "").replace(")", "").replace("]", "X").split(), "<eos>"]
 
 

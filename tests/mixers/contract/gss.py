@@ -31,7 +31,7 @@ class Gated:
     dss: dense.System
 
     def run_batch(self, x, *, lengths=None, mask=None, reset=None, rate=None, state=None):
-        """As `dense.System.run_batch`, from zero and without states."""
+        """Like `dense.System.run_batch`, but from zero and without states."""
         assert state is None
         p = self.params
         missing = np.zeros(x.shape[:2], bool) if mask is None else mask

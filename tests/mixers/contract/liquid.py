@@ -34,7 +34,7 @@ class Liquid:
     frozen: dict
 
     def run_batch(self, x, *, lengths=None, mask=None, reset=None, rate=None, state=None):
-        """As `dense.System.run_batch`, from zero and without states."""
+        """Like `dense.System.run_batch`, but from zero and without states."""
         assert state is None
         if mask is not None:
             x = np.where(mask[..., None], 0, x)

@@ -33,7 +33,7 @@ def kernel(p, options):
 
 
 def erf(z):
-    """Of a real number plus an infinitesimal imaginary one, see `dense.derivative`."""
+    """The error function of a real number plus an infinitesimal imaginary one, see `dense.derivative`."""
     return scipy.special.erf(z.real) + 2 / np.sqrt(np.pi) * np.exp(-(z.real**2)) * (z - z.real)
 
 
