@@ -71,6 +71,7 @@ S4D_FT = {
     "mixer.dt_transform": "softplus",
     "optim.rules": FREQ_BIAS,
 }
+MAMBA = FAMILY | SMALL | {"model.activation": "none", "model.norm": "rms"}
 STABLE = {"mixer.B_init": "constant", "mixer.B_trained": False, "mixer.real_transform": "best"}  # arXiv 2311.14495
 MODELS |= {
     "hope": HOPE,
@@ -85,6 +86,9 @@ MODELS |= {
     "s4d-ft": TWO | SMALL | S4D_FT,
     "dss-exp": FAMILY | SMALL | {"model.pattern": ("dss",)},
     "dss-softmax": FAMILY | SMALL | {"model.pattern": ("dss",), "mixer.version": "softmax"},  # and `softmax_length`
+    "mamba": MAMBA | {"model.pattern": ("mamba",)},
+    "mamba2": MAMBA | {"model.pattern": ("mamba2",), "debug:mixer.head_dim": 8},
+    "b2s6": FAMILY | SMALL | {"model.pattern": ("b2s6",), "debug:mixer.blocks": 1},
     "stablessm": S4D | STABLE | {"model.gelu": "exact", "model.norm_epsilon": 1e-5},
 }
 """The family around S4. Where a paper has no GLU (SGConv, DSS), these rows have one, as S4 has. docs/mixers.md names

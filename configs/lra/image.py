@@ -12,8 +12,8 @@ for S4-PTD (2,000 epochs!) and S5-PTD. The published S5-PTD stores all modes, an
 of each conjugate pair is stored, so that the state has the size of S5's, and B starts as in S5.
 
 Published for the other rows: hope 88.68, s4d-ft 90.89, rtf 90.51, liquid 89.50 (as later papers quote them),
-dss-softmax 85.7 (README of ag1988/dss); longconv and essm: not known. docs/mixers.md names their sources, and what
-differs from the published runs.
+dss-softmax 85.7 (README of ag1988/dss), b2s6 88.81 (arXiv 2505.09022); longconv and essm: not known. docs/mixers.md
+names their sources, and what differs from the published runs.
 """
 
 from ml_collections import ConfigDict
@@ -135,6 +135,14 @@ DSS = {
     "optim.weight_decay": 0.01,
     "train.epochs": 200,
 }
+B2S6 = {
+    "model.d_model": 512,
+    "model.norm": "layer",
+    "model.prenorm": False,
+    "optim.lr": 0.01,
+    "train.epochs": 500,
+    "train.batch_size": 48,
+}
 
 RECIPES = table(
     "image",
@@ -156,6 +164,7 @@ RECIPES = table(
         "liquid": LIQUID,
         "s4d-ft": S4D_FT,
         "dss-softmax": DSS,
+        "b2s6": B2S6,
     },
 )
 

@@ -13,8 +13,9 @@ eigenvalues, -1 and -2). Here one mode of each conjugate pair is stored, so that
 blocks of two states are perturbed such that their modes are a pair.
 
 Published for the other rows: hope 62.60, s4d-ft 62.75, rtf 61.59, liquid 62.75 (as later papers quote them), lru 60.2
-(as the paper on LION quotes it), dss-softmax 60.6 (README of ag1988/dss); longconv and essm: not known. HOPE's step
-sizes are frozen, as published. docs/mixers.md names their sources, and what differs from the published runs.
+(as the paper on LION quotes it), dss-softmax 60.6 (README of ag1988/dss), b2s6 63.85 (arXiv 2505.09022); longconv and
+essm: not known. HOPE's step sizes are frozen, as published. docs/mixers.md names their sources, and what differs from
+the published runs.
 """
 
 from ml_collections import ConfigDict
@@ -143,6 +144,15 @@ DSS = {
     "optim.rules": ((".*/seq/log_step", {"lr": 0.02, "weight_decay": 0.0}),),
     "train.epochs": 50,
 }
+B2S6 = {
+    "model.encoder": "embedding",
+    "model.depth": 8,
+    "model.prenorm": False,
+    "optim.lr": 0.008,
+    "optim.weight_decay": 0.03,
+    "train.epochs": 120,
+    "train.batch_size": 32,
+}
 
 RECIPES = table(
     "listops",
@@ -165,6 +175,7 @@ RECIPES = table(
         "liquid": LIQUID,
         "s4d-ft": S4D_FT,
         "dss-softmax": DSS,
+        "b2s6": B2S6,
     },
 )
 

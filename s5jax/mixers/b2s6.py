@@ -3,9 +3,9 @@
     h_k = exp(dt_k A) h_{k-1} + dt_k (W_B u_k + B_bias) x_k,    y_k = 2 Re((W_C u_k) h_k) + D x_k
     dt_k = softplus(w u_k + b)
 
-The H features are split into blocks of P. For each feature x of a block, u is the vector of the block's P features: W_B,
-W_C and w belong to the block, B_bias and b to the feature, and A is a diagonal for all features. The paper says that
-A, W_B and B_bias are complex; we read W_C and w as real.
+The H features are split into blocks of P. For each feature x of a block, u is the vector of the block's P features:
+W_B, W_C and w belong to the block, B_bias and b to the feature, and A is a diagonal for all features. The paper says
+that A, W_B and B_bias are complex; we read W_C and w as real.
 
 No published code was found. Not given in the text that we had, and our own choices: the parametrisation of A, the step
 size as the factor of B (as in Mamba), the factor 2 (as in S4D, modes stand for conjugate pairs), D, one direction, and

@@ -22,6 +22,7 @@ The recurrent mode has the last W - 1 values of u and h: a dict with conv (B, W 
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -99,8 +100,8 @@ def uniform(key: PRNGKeyArray, shape: tuple[int, ...], inputs: int) -> Float[Arr
     return jax.random.uniform(key, shape, jnp.float32, -(inputs**-0.5), inputs**-0.5)
 
 
-def init_dt_bias(key: PRNGKeyArray, size: int, options: "Options") -> Float[Array, " size"]:
-    """b with softplus(b) log-uniform from dt_min to dt_max, and at least dt_floor."""
+def init_dt_bias(key: PRNGKeyArray, size: int, options: Any) -> Float[Array, " size"]:
+    """b with softplus(b) log-uniform from the options' dt_min to dt_max, and at least dt_floor."""
     dt = jnp.maximum(jnp.exp(parameters.log_step(key, (size,), options.dt_min, options.dt_max)), options.dt_floor)
     return dt + jnp.log(-jnp.expm1(-dt))
 

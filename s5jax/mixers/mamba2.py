@@ -1,4 +1,4 @@
-"""Mamba-2: state space duality between a short convolution and a gated norm (Dao, Gu 2024, arXiv 2405.21060, section 7).
+"""Mamba-2: state space duality between a short convolution and a gated norm (Dao, Gu 2024, arXiv 2405.21060).
 
     (z, u, r) = x W_in,    (v, B, C) = silu(conv(u) + b_conv),    dt = softplus(r + b_dt)
     h_k = exp(dt_k A) h_{k-1} + dt_k v_k B_k^T,    w_k = h_k C_k + D v_k,    A = -exp(A_log)

@@ -1,13 +1,12 @@
-"""State space duality: a system with a scalar decay for each head and step, computed chunk by chunk with matrix products
-(Dao, Gu 2024, arXiv 2405.21060, sections 3 and 6).
+"""State space duality: a system with one decay for each head and step, computed chunk by chunk with matrix products
+(Dao, Gu 2024, arXiv 2405.21060).
 
     h_k = exp(a_k) h_{k-1} + x_k B_k^T,    y_k = h_k C_k    in each head, h (P, N)
 
-Inside a chunk y_i = sum_{j <= i} exp(a_{j+1} + .. + a_i) (C_i . B_j) x_j. The states at the ends of chunks follow from a
-scan over the chunks. The sums of a are not differences of running sums, which would cancel.
+Inside a chunk y_i = sum_{j <= i} exp(a_{j+1} + .. + a_i) (C_i . B_j) x_j. The states at the ends of chunks follow from
+a scan over the chunks. The sums of a are not differences of running sums, which would cancel.
 """
 
-import math
 from typing import Any
 
 import jax.numpy as jnp

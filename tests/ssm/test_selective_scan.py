@@ -9,6 +9,7 @@ import pytest
 from everyday import variants
 from numerics import load_case, relative_error
 
+from s5jax.ssm.selective_chunks import cos_sin
 from s5jax.ssm.selective_scan import selective_scan
 
 CASES = ["mamba_scan_selective", "mamba_scan_constant", "mamba_scan_groups", "mamba_scan_complex"]
@@ -129,11 +130,18 @@ def test_values_and_gradients_of_long_sequences(size, method):
 @pytest.mark.parametrize("L", [16384, pytest.param(16381, marks=pytest.mark.slow)])
 def test_forward_and_backward_take_an_eighth_of_the_states(L, method):
     D, N = 256, 16
-    arrays, w = draw(2, D, N)
+    arrays, _ = draw(2, D, N)
     long = {name: (1, L, *value.shape[2:]) if value.ndim > 2 else value.shape for name, value in arrays.items()}
     shapes = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in long.items()}
     compiled = jax.jit(functools.partial(both, method)).lower(shapes, shapes["x"]).compile()
     assert compiled.memory_analysis().temp_size_in_bytes <= 4 * L * D * N / 8
+
+
+def test_cosines_and_sines():
+    x = np.random.default_rng(0).uniform(-6000, 6000, 10000).astype(np.float32)
+    x[:5] = 0, np.pi / 4, np.pi / 2, np.pi, -3 * np.pi / 4
+    for actual, expected in zip(jax.jit(cos_sin)(x), (np.cos(np.float64(x)), np.sin(np.float64(x))), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=3e-7)
 
 
 # --- arguments ---
@@ -164,18 +172,19 @@ def test_constant_part_of_B_beside_that_of_each_step():
     C, bias = rng.normal(size=(2, D, N)) + 1j * rng.normal(size=(2, D, N))
     B = rng.normal(size=(2, L, G, N)) + 1j * rng.normal(size=(2, L, G, N))
     with jax.enable_x64(True):
-        total, _ = selective_scan(x, delta, A, jnp.asarray(B), jnp.asarray(C), B_bias=jnp.asarray(bias))
-        parts = [selective_scan(x, delta, A, jnp.asarray(b), jnp.asarray(C))[0] for b in (B, bias)]
+        x, delta, A, B, C, bias = map(jnp.asarray, (x, delta, A, B, C, bias))
+        total, _ = selective_scan(x, delta, A, B, C, B_bias=bias)
+        parts = [selective_scan(x, delta, A, M, C)[0] for M in (B, bias)]
         assert relative_error(total, parts[0] + parts[1]) < 1e-13
 
 
 def test_forward_mode():
-    arrays, _ = draw(7, 2, 2)
+    arrays = jax.tree.map(jnp.asarray, draw(7, 2, 2)[0])
 
     def outputs(x, method):
         return selective_scan(**{**arrays, "x": x}, method=method)[0]
 
-    x = jnp.asarray(arrays["x"])
+    x = arrays["x"]
     y, tangent = jax.jvp(lambda x: outputs(x, "plain"), (x,), (x,))
     assert relative_error(tangent, y) < 1e-6  # linear in x
     with pytest.raises(TypeError, match='use scan_method="plain"'):
@@ -191,6 +200,6 @@ def test_forward_mode():
     ],
 )
 def test_mistakes(changed, message):
-    arrays, _ = draw(5, 3, 2)
+    given = draw(5, 3, 2)[0] | changed
     with pytest.raises(ValueError, match=message):
-        selective_scan(**{**arrays, **changed})
+        selective_scan(**{name: value if name == "method" else jnp.asarray(value) for name, value in given.items()})
