@@ -62,6 +62,9 @@ FLAX = {"model.gelu": "tanh", "model.norm_epsilon": 0.0, "model.bn_momentum": 0.
 LONGCONV = {"model.pattern": ("longconv",), "mixer.channels": 2, "model.activation": "none"}
 ESSM = {"model.pattern": ("essm",), "model.activation": "half_glu1", "debug:mixer.heads": 1}
 GSS = {"model.pattern": ("gss",), "model.activation": "none", "model.norm": "layer"}
+LANGUAGE = {"model.activation": "none", "model.norm": "layer", "model.mlp": 4}  # the block of a language model
+HYENA = {"model.pattern": ("hyena",), "mixer.embedding": 5, "mixer.frequency": 10.0, "debug:mixer.filter_width": 8}
+HYENA |= {"optim.rules": (("@positions", {"lr": 1e-5, "weight_decay": 0.0}),)}
 FREQ_BIAS = (("@freq_bias", {"lr": 0.01, "weight_decay": 0.0}),)
 S4D_FT = {
     "model.pattern": ("s4d_ft",),
@@ -82,6 +85,8 @@ MODELS |= {
     "rtf": TWO | SMALL | {"model.pattern": ("rtf",)},  # needs `mixer.trunc_len`, the length of the task's sequences
     "essm": TWO | SMALL | ESSM,
     "gss": FAMILY | SMALL | GSS,
+    "h3": FAMILY | SMALL | LANGUAGE | {"model.pattern": ("h3",)},
+    "hyena": FAMILY | LANGUAGE | HYENA,
     "liquid": FAMILY | SMALL | {"model.pattern": ("liquid",), "published:mixer.liquid_kernel": "published_pb"},
     "s4d-ft": TWO | SMALL | S4D_FT,
     "dss-exp": FAMILY | SMALL | {"model.pattern": ("dss",)},

@@ -24,6 +24,7 @@ SHAPE = {name: value for name, value in SIZES.items() if name != "mixer.state_si
 ROWS = dict.fromkeys(MODELS, SIZES) | {"dss": SIZES | {"mixer.dss_length": 64}, "rtf": SIZES | {"mixer.trunc_len": 64}}
 ROWS |= {"dss-softmax": SIZES | {"mixer.softmax_length": 64}}
 ROWS |= {"sgconv": SHAPE | {"mixer.kernel_dim": 8}, "longconv": SHAPE, "gss": SIZES | {"mixer.features": 32}}
+ROWS |= {"hyena": SHAPE}
 ROWS |= {"essm": SIZES | {"mixer.state_size": 64, "mixer.heads": 4}}
 ROWS |= {"mamba": SIZES | {"mixer.state_size": 16}, "mamba2": SIZES | {"mixer.head_dim": 16}}
 RECIPES = table("digits", ROWS)

@@ -133,7 +133,7 @@ def _selection(params: Params, x: Float[Array, "B L H"]) -> tuple[Array, ...]:
 
 def init_state(params: Params, options: Options, batch: int, *, max_length: int | None = None) -> State:
     """The zero state (batch, H, N), complex. `max_length` is not used."""
-    return jnp.zeros((batch, *params["B_bias"].shape[:2]), jnp.result_type(params["D"].dtype, jnp.complex64))
+    return jnp.zeros((batch, *params["B_bias"].shape[:2]), parameters.unpair(params["B_bias"]).dtype)
 
 
 def discretize(params: Params, options: Options, *, rate: Rate | None = None) -> Params:

@@ -136,7 +136,7 @@ def _place(c: Array, L: Any, T: Any) -> tuple[Array, Array | None]:
     if is_symbolic_dim(L) or L % T == 0:
         return c * T, None
     first = jnp.minimum(c * T, L - T)
-    return first, jnp.arange(T) < c * T - first
+    return first, jnp.arange(T, dtype=jnp.int32) < c * T - first
 
 
 class Piece(NamedTuple):

@@ -47,7 +47,7 @@ def selective_scan(
     reset: Bool[Array, "B L"] | None = None,
     rate: Rate | None = None,
     state: Inexact[Array, "B D N"] | None = None,
-    method: Method = "auto",
+    method: str = "auto",
 ) -> tuple[Float[Array, "B L D"], Inexact[Array, "B D N"]]:
     """The outputs, and the state after the last valid step.
 

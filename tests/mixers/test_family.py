@@ -10,7 +10,7 @@ from numerics import relative_error
 from s5jax import mixers
 from s5jax.mixers import dss, hope, liquid, s4d, s4d_ft, sgconv
 
-TIMED = ("dss", "essm", "gss", "hope", "liquid", "lru", "s4", "s4d", "s4d_ft", "s5")
+TIMED = ("dss", "essm", "gss", "h3", "hope", "liquid", "lru", "s4", "s4d", "s4d_ft", "s5")
 B, L, H = 2, 8, 4
 
 

@@ -93,7 +93,6 @@ def test_initial_parameters():
         ({"dt_rank": -1}, "dt_rank must lie in 0..65536, got -1"),
         ({"dt_floor": -1.0}, "dt_floor must be at least 0, got -1.0"),
         ({"dt_min": 0.0}, "dt_min and dt_max must satisfy"),
-        ({"scan_method": "chunked"}, "scan_method must be one of auto, sequential, associative, plain; got 'chunked'"),
     ],
 )
 def test_impossible_options(options, message):

@@ -30,7 +30,6 @@ def test_initial_parameters():
         ({"block": 0}, "block must lie in 1..8192, got 0"),
         ({"A_min": 0.0}, "A_min and A_max must satisfy 0 < A_min <= A_max, got 0.0 and 16.0"),
         ({"dt_max": 0.0001}, "dt_min and dt_max must satisfy"),
-        ({"scan_method": "fast"}, "scan_method must be one of auto"),
     ],
 )
 def test_impossible_options(options, message):

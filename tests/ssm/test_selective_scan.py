@@ -195,11 +195,11 @@ def test_forward_mode():
     ("changed", "message"),
     [
         ({"method": "kernel"}, "scan method must be one of auto, sequential, associative, plain; got 'kernel'"),
-        ({"B": np.ones((1, 5, 2, 2), np.float32)}, "groups of B and C must divide 3 features, got 2, 1"),
-        ({"x": np.ones((1, 0, 3), np.float32)}, "a sequence must have at least one step, got length 0"),
+        ({"B": np.ones((1, 5, 2, 2), np.float32)}, "groups of B and C must divide 3 features, got 2"),
+        ({name: np.ones((1, 0, 3), np.float32) for name in ("x", "delta")}, "a sequence must have at least one step"),
     ],
 )
 def test_mistakes(changed, message):
-    given = draw(5, 3, 2)[0] | changed
+    given = draw(5, 3, 2)[0] | {"B": np.ones((3, 2), np.float32), "C": np.ones((3, 2), np.float32)} | changed
     with pytest.raises(ValueError, match=message):
         selective_scan(**{name: value if name == "method" else jnp.asarray(value) for name, value in given.items()})

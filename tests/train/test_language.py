@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from everyday import variants
 from flax import nnx
 
 from s5jax.data.task import Split, Task
@@ -46,7 +47,8 @@ def text(tmp_path_factory):
 
 def config(text: pathlib.Path, *overrides: str, model: str = "s5"):
     values = resolve.load_config(f"{tiny.ROOT}/configs/lm/text_file.py:{model}")
-    resolve.override(values, [f"--config.task.path={text}", *FIELDS, *overrides])
+    fields = [field for field in FIELDS if ".s5." not in field or "s5" in values.model.pattern]
+    resolve.override(values, [f"--config.task.path={text}", *fields, *overrides])
     return resolve.resolve(values)
 
 
@@ -108,12 +110,13 @@ def test_every_token_counts_once(text, fields):
     assert np.float64(metrics["loss"]) == pytest.approx([loss, weight], rel=1e-6)
 
 
-@pytest.mark.parametrize("model", ["s5", pytest.param("hybrid", marks=pytest.mark.slow)])
+@variants(["s5"], model=["s5", "hybrid", "h3", "h3-hybrid", "hyena"])
 def test_a_carried_state_is_read_on_from_and_not_differentiated(text, model):
     """Against single steps through both pieces of the text, with a stop at the border."""
-    fields = ["--config.model.depth=3" if model == "hybrid" else "--config.model.depth=2"]
+    hybrid = "hybrid" in model
+    fields = ["--config.model.depth=3" if hybrid else "--config.model.depth=2"]
     fields += ["--config.optim.name=sgd", "--config.optim.clip_norm=0.0"]
-    fields += ["--config.mixers.attention.window=24", "--config.mixers.attention.heads=2"] if model == "hybrid" else []
+    fields += ["--config.mixers.attention.window=24", "--config.mixers.attention.heads=2"] if hybrid else []
     conf = config(text, *fields, model=model)
     task = load_task(conf)
     experiment, state = build(conf, task)

@@ -45,6 +45,16 @@ def test_groups_of_each_model(model):
     assert report_unstable(config, state.params) is None
 
 
+def test_groups_of_hyena():
+    """The filters' network and positions without decay, the positions at their published rate."""
+    experiment, _ = build(configs.resolve(configs.load_config(f"{tiny.ROOT}/configs/digits.py:hyena")), digits.load())
+    labels, groups = experiment.optimizer.labels["encoder"]["layers"][0]["seq"], experiment.optimizer.groups
+    rates = {name: (groups[i].lr, groups[i].weight_decay) for name, i in labels.items()}
+    assert rates["positions"] == (1e-5, 0.0)
+    assert rates["freq"] == rates["filter_0_kernel"] == rates["filter_3_kernel"] == (0.001, 0.0)
+    assert rates["D"] == rates["in_kernel"] == rates["short_kernel"] == (0.004, 0.05)
+
+
 def test_a_layer_that_does_not_fit_the_model_is_told():
     with pytest.raises(UserError, match=r"config.mixers, with model.d_model 4: n_ssm 3 does not divide d_model 4"):
         build(tiny.config("--config.mixers.s4d.n_ssm=3", recipe="configs/digits.py:s4d-lin"), digits.load())
