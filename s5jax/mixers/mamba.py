@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
-from s5jax.ssm import parameters, selective_scan, sequence, short_conv, window
+from s5jax.ssm import parameters, selective_scan, sequence, tap_conv, window
 from s5jax.ssm.product import product
 from s5jax.ssm.sequence import Flags, Rate
 
@@ -125,7 +125,7 @@ def apply(
     x, counted = x.astype(params["D"].dtype), given.counted(x.shape[1])
     u, z = _inputs(params, x, counted)
     before = (None, None) if state is None else (state["conv"], state["h"])
-    v, conv = short_conv.apply(params["conv_kernel"], u, lengths, given.starts(x.shape[1]), before[0])
+    v, conv = tap_conv.apply(params["conv_kernel"], u, lengths, before[0], starts=given.starts(x.shape[1]))
     v, delta, B, C = _selection(params, v, counted)
     y, h = selective_scan.selective_scan(
         v,

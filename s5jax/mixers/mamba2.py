@@ -28,7 +28,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Complex, Float, Integer, PRNGKeyArray
 
 from s5jax.mixers.mamba import init_dt_bias, uniform
-from s5jax.ssm import parameters, scan, sequence, short_conv, ssd, window
+from s5jax.ssm import parameters, scan, sequence, ssd, tap_conv, window
 from s5jax.ssm.product import product
 from s5jax.ssm.sequence import Flags, Rate
 
@@ -120,7 +120,7 @@ def apply(
     x, given = sequence.border(x, lengths, mask, reset, rate)
     counted, starts, before = given.counted(x.shape[1]), given.starts(x.shape[1]), state or {"conv": None, "h": None}
     z, u, r = _inputs(params, x.astype(params["D"].dtype), counted)
-    u, conv = short_conv.apply(params["conv_kernel"], u, given.lengths, starts, before["conv"])
+    u, conv = tap_conv.apply(params["conv_kernel"], u, given.lengths, before["conv"], starts=starts)
     v, B, C = _selection(params, u, options, counted)
     dt = jax.nn.softplus(r + params["dt_bias"][None, None])
     if given.rate is not None:
