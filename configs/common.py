@@ -74,6 +74,7 @@ S4D_FT = {
     "mixer.dt_transform": "softplus",
     "optim.rules": FREQ_BIAS,
 }
+MAMBA = FAMILY | SMALL | {"model.activation": "none", "model.norm": "rms"}
 STABLE = {"mixer.B_init": "constant", "mixer.B_trained": False, "mixer.real_transform": "best"}  # arXiv 2311.14495
 MEGA = DEBUG | {
     "model.pattern": ("mega",),
@@ -107,6 +108,9 @@ MODELS |= {
     "mega": MEGA,
     "tcnca": MEGA | {"model.pattern": ("tcnca",)},
     "longvq": MEGA | {"model.pattern": ("longvq",)},
+    "mamba": MAMBA | {"model.pattern": ("mamba",)},
+    "mamba2": MAMBA | {"model.pattern": ("mamba2",), "debug:mixer.head_dim": 8},
+    "b2s6": FAMILY | SMALL | {"model.pattern": ("b2s6",), "debug:mixer.blocks": 1},
     "stablessm": S4D | STABLE | {"model.gelu": "exact", "model.norm_epsilon": 1e-5},
 }
 """The family around S4. Where a paper has no GLU (SGConv, DSS), these rows have one, as S4 has. docs/mixers.md names

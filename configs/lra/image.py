@@ -12,8 +12,8 @@ for S4-PTD (2,000 epochs!) and S5-PTD. The published S5-PTD stores all modes, an
 of each conjugate pair is stored, so that the state has the size of S5's, and B starts as in S5.
 
 Published for the other rows: hope 88.68, s4d-ft 90.89, rtf 90.51, liquid 89.50 (as later papers quote them),
-dss-softmax 85.7 (README of ag1988/dss); longconv and essm: not known. docs/mixers.md names their sources, and what
-differs from the published runs.
+dss-softmax 85.7 (README of ag1988/dss), b2s6 88.81 (arXiv 2505.09022); longconv and essm: not known. docs/mixers.md
+names their sources, and what differs from the published runs.
 
 Transformers: transformer 42.44, linear-transformer 42.34 (README of google-research/long-range-arena, whose configs
 these are); ponet, transnormer and transnormer-t1: not known.
@@ -175,6 +175,14 @@ MEGA = MEGA_IMAGE | {
     "train.steps": 180_000,
     "train.warmup_steps": 9_000,
 }
+B2S6 = {
+    "model.d_model": 512,
+    "model.norm": "layer",
+    "model.prenorm": False,
+    "optim.lr": 0.01,
+    "train.epochs": 500,
+    "train.batch_size": 48,
+}
 
 RECIPES = table(
     "image",
@@ -202,6 +210,7 @@ RECIPES = table(
         "transnormer": TRANSNORMER,
         "transnormer-t1": TRANSNORMER,
         "mega": MEGA,
+        "b2s6": B2S6,
     },
 )
 

@@ -13,8 +13,9 @@ eigenvalues, -1 and -2). Here one mode of each conjugate pair is stored, so that
 blocks of two states are perturbed such that their modes are a pair.
 
 Published for the other rows: hope 62.60, s4d-ft 62.75, rtf 61.59, liquid 62.75 (as later papers quote them), lru 60.2
-(as the paper on LION quotes it), dss-softmax 60.6 (README of ag1988/dss); longconv and essm: not known. HOPE's step
-sizes are frozen, as published. docs/mixers.md names their sources, and what differs from the published runs.
+(as the paper on LION quotes it), dss-softmax 60.6 (README of ag1988/dss), b2s6 63.85 (arXiv 2505.09022); longconv and
+essm: not known. HOPE's step sizes are frozen, as published. docs/mixers.md names their sources, and what differs from
+the published runs.
 
 Transformers: transformer 36.37, linear-transformer 16.13 (README of google-research/long-range-arena, whose configs
 these are); ponet, transnormer and transnormer-t1: not known.
@@ -179,6 +180,15 @@ MEGA = MEGA_TEXT | {
     "train.warmup_steps": 3_000,
     "train.batch_size": 64,
 }
+B2S6 = {
+    "model.encoder": "embedding",
+    "model.depth": 8,
+    "model.prenorm": False,
+    "optim.lr": 0.008,
+    "optim.weight_decay": 0.03,
+    "train.epochs": 120,
+    "train.batch_size": 32,
+}
 
 RECIPES = table(
     "listops",
@@ -207,6 +217,7 @@ RECIPES = table(
         "transnormer": TRANSNORMER,
         "transnormer-t1": TRANSNORMER,
         "mega": MEGA,
+        "b2s6": B2S6,
     },
 )
 

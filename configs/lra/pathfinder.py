@@ -12,8 +12,9 @@ step, and AnnanYu/Approximate_Diagonal for S4-PTD and S5-PTD. The published S5-P
 each conjugate pair is stored, so that the state has the size of S5's.
 
 Published for the other rows: hope 95.73, s4d-ft 95.89, rtf 96.11, liquid 94.80 (as later papers quote them),
-dss-softmax 84.6 (README of ag1988/dss); longconv and essm: not known. HOPE was published with another split, drawn from
-seed 231002. docs/mixers.md names their sources, and what differs from the published runs.
+dss-softmax 84.6 (README of ag1988/dss), b2s6 95.93 (arXiv 2505.09022); longconv and essm: not known. HOPE was published
+with another split, drawn from seed 231002. docs/mixers.md names their sources, and what differs from the published
+runs.
 
 Transformers: transformer 71.40, linear-transformer 75.30 (README of google-research/long-range-arena, whose configs
 these are), transnormer 76.80 (as a later paper quotes it); ponet and transnormer-t1: not known.
@@ -160,6 +161,12 @@ MEGA = MEGA_IMAGE | {
     "train.warmup_steps": 50_000,
     "train.batch_size": 128,
 }
+B2S6 = {
+    "model.d_model": 256,
+    "optim.weight_decay": 0.03,
+    "train.epochs": 250,
+    "train.batch_size": 48,
+}
 
 RECIPES = table(
     "pathfinder",
@@ -187,6 +194,7 @@ RECIPES = table(
         "transnormer": TRANSNORMER,
         "transnormer-t1": TRANSNORMER,
         "mega": MEGA,
+        "b2s6": B2S6,
     },
 )
 

@@ -12,8 +12,8 @@ for S4-PTD. The S5-PTD of the latter has the values of S5. The published S5-PTD 
 conjugate pair is stored, so that the state has the size of S5's.
 
 Published for the other rows: hope 91.80, s4d-ft 92.45, rtf 92.04, liquid 91.20 (as later papers quote them),
-dss-softmax 87.8 (README of ag1988/dss); longconv and essm: not known. docs/mixers.md names their sources, and what
-differs from the published runs.
+dss-softmax 87.8 (README of ag1988/dss), b2s6 91.44 (arXiv 2505.09022); longconv and essm: not known. docs/mixers.md
+names their sources, and what differs from the published runs.
 
 Transformers: transformer 57.46, linear-transformer 53.09 (README of google-research/long-range-arena, whose configs
 these are); ponet, transnormer and transnormer-t1: not known.
@@ -170,6 +170,12 @@ MEGA = MEGA_TEXT | {
     "train.warmup_steps": 10_000,
     "train.batch_size": 64,
 }
+B2S6 = {
+    "model.encoder": "embedding",
+    "optim.weight_decay": 0.03,
+    "train.epochs": 200,
+    "train.batch_size": 60,
+}
 
 RECIPES = table(
     "retrieval",
@@ -197,6 +203,7 @@ RECIPES = table(
         "transnormer": TRANSNORMER,
         "transnormer-t1": TRANSNORMER,
         "mega": MEGA,
+        "b2s6": B2S6,
     },
 )
 

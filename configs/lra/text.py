@@ -17,8 +17,9 @@ here. The published S5-PTD stores all modes. Here one mode of each conjugate pai
 size of S5's.
 
 Published for the other rows: hope 89.83, s4d-ft 89.76, rtf 89.72, liquid 89.02 (as later papers quote them), lru 89.4
-(as the paper on LION quotes it), dss-softmax 84.8 (README of ag1988/dss); longconv and essm: not known. The published
-DSS reads the first 2,048 characters only. docs/mixers.md names their sources, and what differs from the published runs.
+(as the paper on LION quotes it), dss-softmax 84.8 (README of ag1988/dss), b2s6 88.32 (arXiv 2505.09022); longconv
+and essm: not known. The published DSS reads the first 2,048 characters only. docs/mixers.md names their sources, and
+what differs from the published runs.
 
 Transformers: transformer 64.27, linear-transformer 65.90 (README of google-research/long-range-arena, whose configs
 these are; they read the first 1,000 characters only); ponet, transnormer and transnormer-t1: not known.
@@ -179,6 +180,12 @@ MEGA = MEGA_TEXT | {
     "train.steps": 25_000,
     "train.warmup_steps": 10_000,
 }
+B2S6 = REVIEWS | {
+    "model.d_model": 256,
+    "optim.lr": 0.01,
+    "train.epochs": 40,
+    "train.batch_size": 16,
+}
 
 RECIPES = table(
     "text",
@@ -207,6 +214,7 @@ RECIPES = table(
         "transnormer": TRANSNORMER,
         "transnormer-t1": TRANSNORMER,
         "mega": MEGA,
+        "b2s6": B2S6,
     },
 )
 

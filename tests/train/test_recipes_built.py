@@ -18,7 +18,7 @@ RECIPES = (
     *("scifar", "smnist", "sfashion", "speech_commands", "spoken_digits"),
 )
 MODELS = ("s5", "s5-ptd", "s4d-legs", "s4d-inv", "s4d-lin", "s4-legs", "s4-ptd")
-FAMILY = ("hope", "lru", "longconv", "rtf", "essm", "liquid", "s4d-ft", "dss-softmax", "mega")
+FAMILY = ("hope", "lru", "longconv", "rtf", "essm", "liquid", "s4d-ft", "dss-softmax", "mega", "b2s6")
 TRANSFORMERS = ("transformer", "linear-transformer", "ponet", "transnormer", "transnormer-t1")
 
 

@@ -309,7 +309,7 @@ TRANSFORMERS = ("transformer", "linear-transformer", "ponet", "transnormer", "tr
 
 # ---- The family around S4. Cells ("-") are not checked.
 
-FAMILY = ("hope", "lru", "longconv", "rtf", "essm", "liquid", "s4d-ft", "dss-softmax", "mega")
+FAMILY = ("hope", "lru", "longconv", "rtf", "essm", "liquid", "s4d-ft", "dss-softmax", "mega", "b2s6")
 OF_TASK = {  # all of FAMILY in the Long Range Arena, except LRU, which has ListOps and Text only
     **dict.fromkeys(LRA[:2], FAMILY),
     **{recipe: tuple(model for model in FAMILY if model != "lru") for recipe in LRA[2:]},
@@ -330,6 +330,7 @@ OWN = {
     "s4d-ft": ("ssm.state_size", "ssm.n_ssm", "ssm.imag_scale", "ssm.dt_min", "ssm.dt_transform"),
     "dss-softmax": ("ssm.softmax_length", "ssm.dt_min", "ssm.dt_max", "model.pooling"),
     "mega": ("ssm.key_size", "ssm.ema_size", "ssm.attention", "ssm.truncation", "ssm.chunk", "model.mlp"),
+    "b2s6": ("ssm.blocks",),
 }
 NUMBERS = """
 hope lra/listops           8 128 batch False 0.0   0.002 0.001 0.03 20 560     64 0.0001 1.0 glu softplus
@@ -394,6 +395,12 @@ mega lra/pathx             4 64 batch True 0.0     0.01 - 0.01 128 -            
 mega lra/text,chunk        4 128 scale False 0.1   0.004 - 0.01 50 -            64 16 softmax 1024 128 2
 mega lra/pathx,chunk       4 64 batch True 0.0     0.01 - 0.01 128 -            32 16 laplace 4096 4096 2
 dss-softmax speech_commands 6 128 batch True 0.1   0.01 0.001 0.0 20 200       16000 0.001 0.1 mean
+b2s6 lra/listops           8 128 batch False -     0.008 - 0.03 32 120         8
+b2s6 lra/text              6 256 batch True -      0.01 - 0.05 16 40           8
+b2s6 lra/retrieval         6 128 batch True -      0.004 - 0.03 60 200         8
+b2s6 lra/image             6 512 layer False -     0.01 - 0.05 48 500          8
+b2s6 lra/pathfinder        6 256 batch True -      0.004 - 0.03 48 250         8
+b2s6 lra/pathx             6 128 batch True -      0.001 - 0.03 24 120         8
 """
 
 
