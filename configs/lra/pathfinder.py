@@ -154,6 +154,7 @@ TRANSNORMER = TRANSNORMER_SIZES | {
     "optim.lr": 0.0005,
     "train.epochs": 200,
     "train.warmup_steps": 312,
+    "train.batch_size": 128,
 }
 MEGA = MEGA_IMAGE | {
     "optim.weight_decay": 0.01,

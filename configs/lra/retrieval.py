@@ -161,6 +161,7 @@ TRANSNORMER = TRANSNORMER_SIZES | {
     "optim.lr": 0.001,
     "train.epochs": 20,
     "train.warmup_steps": 800,
+    "train.batch_size": 64,
 }
 MEGA = MEGA_TEXT | {
     "model.norm": "scale",

@@ -529,7 +529,15 @@ def test_rates_and_decays_of_the_familys_parameters(recipe, arg):
         assert (None if group.frozen else (group.lr, group.weight_decay)) == expected, name
 
 
-@pytest.mark.parametrize(("recipe", "model"), ROWS)
+@pytest.mark.parametrize("recipe", [recipe for recipe, model in ROWS if model == "mega"])
+def test_flags_of_mega(recipe):
+    small, usual = load(recipe, "debug,chunk,mega"), configs.resolve(load(recipe, "mega"))
+    check(small, {"model.depth": 2, "model.d_model": 8, "train.batch_size": 8, "ssm.key_size": 8})
+    check(small, {"ssm.chunk": 4096 if recipe == "lra/pathx" else 128})
+    assert (usual.model.mlp_activation, usual.model.norm_epsilon, usual.model.bn_momentum) == ("silu", 1e-5, 0.9)
+
+
+@pytest.mark.parametrize(("recipe", "model"), [row for row in ROWS if row[1] != "mega"])
 def test_flags_of_the_family(recipe, model):
     small, usual = load(recipe, f"debug,published,{model}"), configs.resolve(load(recipe, model))
     check(small, {"model.depth": 2, "model.d_model": 8, "train.batch_size": 8, "optim.micro_batches": 1})
