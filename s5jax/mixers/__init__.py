@@ -21,7 +21,7 @@ parameters depend on them; params are nested dicts of real arrays. x and y are (
 
 `ssm.sequence.border` raises ValueError for another shape or type and for lengths outside 0..L, `sequence.known_rate`
 for rates that are negative or not finite. Under `jax.jit`, where values cannot be checked, invalid ones make the
-outputs of their sequences NaN.
+outputs of their sequences NaN; for a rate (B, L), from there on.
 
 Optional functions (the recurrent mode needs `init_state` and `step`; x_k and y_k are (B, H)):
 

@@ -36,7 +36,7 @@ from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 from s5jax.ssm.dropout import drop
 from s5jax.ssm.parameters import check_between, check_choices
 from s5jax.ssm.positions import places, rotate
-from s5jax.ssm.sequence import NOT_RECURRENT, border, valid_steps
+from s5jax.ssm.sequence import NOT_RECURRENT, border, reset_state, valid_steps
 
 __all__ = ["CAUSAL", "DROPOUT", "GROUPS", "MASK", "RESET", "Options"]
 __all__ += ["apply", "discretize", "init", "init_state", "step"]
@@ -121,6 +121,7 @@ def apply(
         discretize(params, options, rate=rate)  # raises
     L, (x, (lengths, mask, reset, _)) = x.shape[1], border(x, lengths, mask, reset)
     x = x.astype(params["q_kernel"].dtype)
+    state = None if state is None else state | {n: reset_state(state[n], reset, lengths) for n in "kv"}
     position, sequence = places(L, reset, None if state is None else state["count"])  # that of the state is 0
     valid = jnp.ones_like(position, bool) if lengths is None else valid_steps(lengths, L)
     beyond = _beyond(params, options, state, position, valid, L if lengths is None and reset is None else 0)

@@ -37,7 +37,7 @@ from s5jax.mixers.linear_attention import heads, project
 from s5jax.ssm.dropout import drop
 from s5jax.ssm.parameters import check_between, check_choices
 from s5jax.ssm.positions import following, places, rotate
-from s5jax.ssm.sequence import NOT_RECURRENT, Flags, border
+from s5jax.ssm.sequence import NOT_RECURRENT, Flags, border, nan_where_invalid, reset_state
 
 MASK = DROPOUT = True
 
@@ -112,6 +112,8 @@ def apply(
     resets if not causal. `dropout` is the probability of dropping a weight. ValueError for dropout without a key."""
     check(find(__name__), options, reset=reset, rate=rate, state=state)
     x, given = border(x, lengths, mask, reset)
+    if state is not None:
+        state = state | {n: reset_state(state[n], given.reset, given.lengths) for n in "kv"}
     x, (B, L, _), W = x.astype(params["q_kernel"].dtype), x.shape, options.block
     starts, present = given.starts(L), given.counted(L)
     present = jnp.ones((B, L), bool) if present is None or options.published_softmax else present
@@ -158,7 +160,7 @@ def apply(
     y = y.reshape(B, -1, params["o_kernel"].shape[0])[:, :L]
     y = y if options.weights == "softmax" else norm_attention.normalize(params, y)
     after = None if state is None else _after(state, k, v, present, position, given.lengths)
-    return project(params, "o", y), after
+    return nan_where_invalid(project(params, "o", y), given.lengths), after
 
 
 def _weights(logits: Array, allowed: Array, options: Options) -> Array:

@@ -29,7 +29,7 @@ from s5jax.ssm import linear_attention
 from s5jax.ssm.parameters import check_between, check_choices
 from s5jax.ssm.positions import places
 from s5jax.ssm.product import product
-from s5jax.ssm.sequence import NOT_RECURRENT, Flags, border
+from s5jax.ssm.sequence import NOT_RECURRENT, Flags, border, reset_state
 
 MASK = RESET = True
 
@@ -84,6 +84,7 @@ def apply(
     double the time."""
     check(find(__name__), options, rate=rate, state=state)
     x, given = border(x, lengths, mask, reset)
+    state = None if state is None else reset_state(state, given.reset, given.lengths)
     x, L = x.astype(params["q_kernel"].dtype), x.shape[1]
     starts, present = given.starts(L), given.counted(L)
     q, k, v = (heads(params, name, x, options.heads) for name in "qkv")
@@ -98,7 +99,7 @@ def apply(
 
 def feature_map(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """elu(x) + 1, which is positive."""
-    return jnp.where(x > 0, x + 1, jnp.exp(jnp.minimum(x, 0)))
+    return jnp.where(x > 0, x + 1, jnp.exp(jnp.where(x > 0, 0, x)))
 
 
 def project(params: Params, name: str, x: Float[Array, "B L F"]) -> Float[Array, "B L G"]:

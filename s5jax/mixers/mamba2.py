@@ -118,7 +118,7 @@ def apply(
 ) -> tuple[Float[Array, "B L H"], State | None]:
     """See `s5jax.mixers`. `key` and `dropout` are not used."""
     x, given = sequence.border(x, lengths, mask, reset, rate)
-    counted, starts, before = given.counted(x.shape[1]), given.starts(x.shape[1]), state or {"conv": None, "h": None}
+    counted, starts, before = given.counted(x.shape[1]), given.starts(x.shape[1]), state or dict.fromkeys(("conv", "h"))
     z, u, r = _inputs(params, x.astype(params["D"].dtype), counted)
     u, conv = tap_conv.apply(params["conv_kernel"], u, given.lengths, before["conv"], starts=starts)
     v, B, C = _selection(params, u, options, counted)

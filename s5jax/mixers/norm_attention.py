@@ -7,7 +7,7 @@ Han, Sun, Li, Kong, Barnes, Zhong 2022, arXiv 2210.10340).
 for each of `heads` heads of D = E / heads features, where E is H or `qkv_width`; i runs over all samples, or over those
 up to k if causal. The norm is that of the E features of all heads together; with `rms` it is z / sqrt(mean z^2 + 1e-5)
 scale. phi(x) = elu(x) + 1 (T2 of the paper), or elu(x) (T1). The rotation R_k of rotary positions acts after phi, on
-features d and d + D/2 by the angle k 10000^(-2d/D). Parameters:
+features d and d + D/2 by the angle k 10000^(-2d/D), see `positions.rotate`. Parameters:
 
     q_kernel, k_kernel, v_kernel (H, E)   o_kernel (E, H)   q_bias, k_bias, v_bias (E,)   o_bias (H,)
     norm_scale, norm_bias (E,)
@@ -33,7 +33,7 @@ from s5jax.mixers.linear_attention import feature_map, heads, project
 from s5jax.ssm import linear_attention
 from s5jax.ssm.parameters import check_between, check_choices
 from s5jax.ssm.positions import following, places, rotate
-from s5jax.ssm.sequence import NOT_RECURRENT, Flags, Sequences, border
+from s5jax.ssm.sequence import NOT_RECURRENT, Flags, Sequences, border, reset_state
 
 MASK = RESET = True
 
@@ -120,7 +120,7 @@ def sums(
     """What the norm is applied to, and the next state; x is zero where there is no sample."""
     (B, L, _), start, count = x.shape, None, None
     if state is not None:
-        start, count = state["sums"], state["count"]
+        start, count = reset_state(state["sums"], given.reset, given.lengths), state["count"]
     starts, present = given.starts(L), given.counted(L)
     position, sequence = places(L, starts, count)
     q, k, v = (heads(params, name, x, options.heads) for name in "qkv")

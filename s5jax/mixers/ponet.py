@@ -29,7 +29,7 @@ from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 from s5jax.mixers import check, find
 from s5jax.mixers.linear_attention import heads, project
 from s5jax.ssm.parameters import check_between, check_choices
-from s5jax.ssm.sequence import border
+from s5jax.ssm.sequence import border, nan_where_invalid
 
 MASK = True
 LAYERS = ("query", "key", "gate", "segment", "local", "out")
@@ -89,7 +89,8 @@ def apply(
     segment, local = _segment_max(segment, options.segment_length), _local_max(local)
     segment, local = (jnp.where(present[..., None], z, 0) for z in (segment, local))
     y = (pooled + segment) * project(params, "gate", x) + local
-    return project(params, "out", jnp.where(present[..., None], y, 0)), None
+    y = project(params, "out", jnp.where(present[..., None], y, 0))
+    return nan_where_invalid(y, given.lengths), None
 
 
 def _global(params: Params, x: Float[Array, "B L H"], present: Bool[Array, "B L"], n: int) -> Float[Array, "B H"]:

@@ -21,7 +21,7 @@ from jax.export import register_namedtuple_serialization
 from jax.scipy.special import erf
 from jaxtyping import Array, Bool, Float, Integer
 
-from s5jax.ssm.sequence import Sequences
+from s5jax.ssm.sequence import Sequences, reset_state
 
 Function = Literal["softmax", "laplace", "relu2"]
 
@@ -77,6 +77,9 @@ def attend(
       endless: another chunk follows a full one. Otherwise o is NaN after C samples; ValueError if that is known.
     """
     (B, L, _), C, starts = q.shape, chunk, given.starts(q.shape[1])
+    if cache is not None:
+        k_v = (reset_state(x, given.reset, given.lengths) for x in (cache.k, cache.v))
+        cache = Cache(*k_v, cache.present, cache.filled)
     S = min(C, L)
     present, start = given.counted(L), None
     if present is None and L % S:

@@ -742,6 +742,24 @@ def test_forward_mode_works_with_the_plain_method(name, only):
 # --- sequences in a row ---
 
 
+@cases(lambda case: not is_two(case), takes="reset")
+def test_a_reset_ends_what_a_bad_sample_has_left_in_the_state(name):
+    """A stream goes on after NaN: `step` with `reset` from a state of NaN is a step from the initial state."""
+    mixer, params, options = made(name)
+    cell = mixer.discretize(params, options) if hasattr(mixer, "discretize") else params
+    start = mixer.init_state(params, options, 2, max_length=3)
+    bad = jax.tree.map(lambda v: v + jnp.nan if jnp.issubdtype(v.dtype, jnp.inexact) else v, start)
+    x = jnp.asarray(draw(2, 2, H))
+    step = jax.jit(lambda state, x, reset: mixer.step(cell, state, x, options, reset=reset))
+    always, never = jnp.ones(2, bool), jnp.zeros(2, bool)
+    expected, y = [], []
+    for found, state, first in ((expected, start, never), (y, bad, always)):
+        for x_k, reset in ((x[0], first), (x[1], never)):
+            y_k, state = step(state, x_k, reset)
+            found.append(np.asarray(y_k))
+    assert_same(y, expected)
+
+
 @cases(everyday=("s5", "s4d_two", "s4", "attention"), takes="reset")
 @both_precisions
 def test_sequences_in_a_row_equal_each_alone(name, precision):
