@@ -25,7 +25,8 @@ ROWS = dict.fromkeys(MODELS, SIZES) | {"dss": SIZES | {"mixer.dss_length": 64}, 
 ROWS |= {"dss-softmax": SIZES | {"mixer.softmax_length": 64}}
 ROWS |= {"sgconv": SHAPE | {"mixer.kernel_dim": 8}, "longconv": SHAPE, "gss": SIZES | {"mixer.features": 32}}
 MEGA = SHAPE | {"mixer.key_size": 32}
-ROWS |= {"hyena": SHAPE, "mega": MEGA, "tcnca": MEGA | {"mixer.levels": 5}, "longvq": MEGA | {"mixer.chunk": 16}}
+VQ = MEGA | {"mixer.chunk": 16, "mixer.codebook_size": 32}
+ROWS |= {"hyena": SHAPE, "mega": MEGA, "tcnca": MEGA | {"mixer.levels": 5}, "longvq": VQ}
 ROWS |= {"essm": SIZES | {"mixer.state_size": 64, "mixer.heads": 4}}
 RECIPES = table("digits", ROWS)
 
