@@ -74,6 +74,7 @@ S4D_FT = {
     "mixer.dt_transform": "softplus",
     "optim.rules": FREQ_BIAS,
 }
+MAMBA = FAMILY | SMALL | {"model.activation": "none", "model.norm": "rms"}
 STABLE = {"mixer.B_init": "constant", "mixer.B_trained": False, "mixer.real_transform": "best"}  # arXiv 2311.14495
 MEGA = DEBUG | {
     "model.pattern": ("mega",),
@@ -107,10 +108,41 @@ MODELS |= {
     "mega": MEGA,
     "tcnca": MEGA | {"model.pattern": ("tcnca",)},
     "longvq": MEGA | {"model.pattern": ("longvq",)},
+    "mamba": MAMBA | {"model.pattern": ("mamba",)},
+    "mamba2": MAMBA | {"model.pattern": ("mamba2",), "debug:mixer.head_dim": 8},
+    "b2s6": FAMILY | SMALL | {"model.pattern": ("b2s6",), "debug:mixer.blocks": 1},
     "stablessm": S4D | STABLE | {"model.gelu": "exact", "model.norm_epsilon": 1e-5},
 }
 """The family around S4. Where a paper has no GLU (SGConv, DSS), these rows have one, as S4 has. docs/mixers.md names
 the sources of the tasks' rows, and what differs from the published runs."""
+
+_ENCODER = DEBUG | {"model.positions": "sinusoidal", "model.activation": "none", "model.norm": "layer", "model.mlp": 4}
+_LRA_MIXER = {"mixer.causal": False, "mixer.bias": False}
+PONET = {"model.pattern": ("ponet",), "model.positions": "learned", "model.gelu": "exact", "model.norm_epsilon": 1e-5}
+TRANSNORMER = FAMILY | {
+    "model.pattern": ("diag_attention", "diag_attention", "norm_attention", "norm_attention"),
+    "model.positions": "sinusoidal",
+    "model.activation": "none",
+    "model.mlp": 4,
+    "mixers.diag_attention.causal": False,
+    "mixers.norm_attention.causal": False,
+    "debug:model.pattern": ("diag_attention", "norm_attention"),
+    "debug:mixers.diag_attention.heads": 2,
+    "debug:mixers.norm_attention.heads": 2,
+    "published:mixers.diag_attention.published_softmax": True,
+}
+TRANSNORMER_T1 = {name: value for name, value in TRANSNORMER.items() if not name.endswith("published_softmax")}
+TRANSNORMER_T1 |= {"mixers.diag_attention.weights": "relu", "mixers.norm_attention.activation": "elu"}
+MODELS |= {
+    "transformer": _ENCODER | _LRA_MIXER | {"model.pattern": ("attention",), "mixer.positions": "none"},
+    "linear-transformer": _ENCODER
+    | _LRA_MIXER
+    | {"model.pattern": ("linear_attention",), "published:model.mask_padding": False},
+    "ponet": _ENCODER | PONET | {"model.mlp": 2},
+    "transnormer": TRANSNORMER,
+    "transnormer-t1": TRANSNORMER_T1,
+}
+"""Transformers. The first half of TransNormer's blocks has DiagAttention, the second NormAttention."""
 
 STEP_SIZES = ((".*/seq/log_step", {"weight_decay": 0.0}),)
 """Step sizes at the global rate, without weight decay: published as `lr: dt: null`. (`optim.dt_global` decays them.)"""

@@ -15,9 +15,9 @@ rates positive as abs(Re). Its batch was made smaller by hand during the run. He
 stored, so that the state has the size of S5's, `clip_eigs` keeps the rates positive, and the batch size is constant.
 
 Published for the other rows: hope 98.45, s4d-ft 97.84, rtf 96.32, liquid 96.66 (as later papers quote them),
-dss-softmax 87.8 (README of ag1988/dss); longconv and essm: not known. HOPE's step sizes are frozen, as published. An
-epoch of the published eSSM is half of the training batches. docs/mixers.md names their sources, and what differs from
-the published runs.
+dss-softmax 87.8 (README of ag1988/dss), b2s6 97.90 (arXiv 2505.09022); longconv and essm: not known. HOPE's step sizes
+are frozen, as published. An epoch of the published eSSM is half of the training batches. docs/mixers.md names their
+sources, and what differs from the published runs.
 
 `mega`: 97.98, with the flag `chunk` 93.81 (arXiv 2209.10655).
 """
@@ -158,6 +158,12 @@ MEGA = MEGA_IMAGE | {
     "train.warmup_steps": 25_000,
     "train.batch_size": 128,
 }
+B2S6 = {
+    "optim.lr": 0.001,
+    "optim.weight_decay": 0.03,
+    "train.epochs": 120,
+    "train.batch_size": 24,
+}
 
 RECIPES = table(
     "pathx",
@@ -180,6 +186,7 @@ RECIPES = table(
         "s4d-ft": S4D_FT,
         "dss-softmax": DSS,
         "mega": MEGA,
+        "b2s6": B2S6,
     },
 )
 

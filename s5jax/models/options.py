@@ -20,6 +20,8 @@ class Options:
     encoder: Literal["dense", "one_hot", "embedding"] = "dense"
     """`dense`: a dense layer on values; for tokens `one_hot`, a dense layer on one-hot vectors as published, or
     `embedding`, a table."""
+    positions: Literal["none", "sinusoidal", "learned"] = "none"
+    """Added to the encoder's output, see `positions.add`; there is no recurrent mode then. A mixer may have its own."""
     activation: Literal["none", "gelu", "full_glu", "half_glu1", "half_glu2"] = "half_glu1"
     """Activation and gate after the mixer, see `block.Block`."""
     gelu: Literal["tanh", "exact"] = "tanh"
