@@ -114,6 +114,7 @@ def attend(
             turned = (x[:, ::-1, ::-1] for x in (one, v_b, which_b))
             sums, same = _far(jnp.zeros_like(front.sums), jnp.zeros_like(held), *turned)
             far += [(sums[:, ::-1], same[:, ::-1, ::-1])]
+            far = [(far[0][0] + far[1][0], same)] if starts is None else far  # one sequence: the sums of both sides
         parts += [(of_codes, same[..., None] & (sums[..., -1] > 0)[:, :, None], sums) for sums, same in far]
     o = _combined(parts).reshape(B, -1, v.shape[-1])[:, :L]
     return o, None if memory is None else _moved_memory(memory, k, v, code, present, which, given.lengths)
