@@ -78,8 +78,8 @@ def attend(
     """
     (B, L, _), C, starts = q.shape, chunk, given.starts(q.shape[1])
     if cache is not None:
-        k_v = (reset_state(x, given.reset, given.lengths) for x in (cache.k, cache.v))
-        cache = Cache(*k_v, cache.present, cache.filled)
+        clean = {n: reset_state(getattr(cache, n), given.reset, given.lengths) for n in "kv"}
+        cache = cache._replace(**clean)
     S = min(C, L)
     present, start = given.counted(L), None
     if present is None and L % S:

@@ -9,6 +9,7 @@ pairs, and from S at its start.
 
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 from jaxtyping import Array, Float, Integer
 
 BLOCK = 64
@@ -44,7 +45,7 @@ def attend(
 def _causal(q, k, v, sequence, state, strict=False):
     """`attend` for i <= k or, with `strict`, i < k."""
     B, L, heads, D = k.shape
-    size = min(BLOCK, L)
+    size = BLOCK if is_symbolic_dim(L) else min(BLOCK, L)
     blocks = -(-L // size)
 
     def split(z):
@@ -75,6 +76,6 @@ def _causal(q, k, v, sequence, state, strict=False):
         return kept + U, S
 
     end, starts = jax.lax.scan(advance, start, (added, through))
-    if blocks > 1 or state is not None:
+    if is_symbolic_dim(L) or blocks > 1 or state is not None:
         y = y + jnp.einsum("bgihd,gbhde->bgihe", into, starts)
     return y.reshape(B, blocks * size, heads, -1)[:, :L], None if state is None else end

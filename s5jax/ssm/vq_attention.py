@@ -20,7 +20,7 @@ from jax.export import register_namedtuple_serialization
 from jaxtyping import Array, Bool, Float, Integer
 
 from s5jax.ssm.chunk_attention import blocks, reach, toeplitz
-from s5jax.ssm.sequence import Sequences
+from s5jax.ssm.sequence import Sequences, reset_state
 
 
 class Memory(NamedTuple):
@@ -80,6 +80,9 @@ def attend(
 ) -> tuple[Float[Array, "B L E"], Memory | None]:
     """o, and the memory after the last valid sample if one was given. `bias` is b(d) for d = 1 - C .. C - 1."""
     (B, L, _), C, S, starts = q.shape, (len(bias) + 1) // 2, len(codes), given.starts(q.shape[1])
+    if memory is not None:
+        clean = {n: reset_state(getattr(memory, n), given.reset, given.lengths) for n in ("k", "v", "sums")}
+        memory = memory._replace(**clean)
     size, scale = min(C, L), 1 / math.sqrt(q.shape[-1])
     code, present = nearest(k, codes), given.counted(L)
     k = k + jax.lax.stop_gradient(codes[code] - k)
