@@ -50,7 +50,7 @@ class Options:
     """Options of DiagAttention."""
 
     heads: int = 8
-    """Number of heads; must divide the width."""
+    """Number of heads; must divide E."""
     block: int = 64
     """Number of samples in a block."""
     causal: bool = True

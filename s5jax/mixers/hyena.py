@@ -80,11 +80,11 @@ class Options:
     frequency: float = 1.0
     """The initial freq, the factor in the sines."""
     slow_decay: float = 1.5
-    """The slowest window falls to a hundredth over this share of the training length."""
+    """The slowest window falls to 1/100 after this multiple of the training length."""
     fast_decay: float = 0.3
     """The same for the fastest window."""
     shift: float = 0.0
-    """What is added to the windows."""
+    """Added to the windows; at least 0."""
     normalized: bool = False
     """Divide the filters, at each lag, by the sum of their absolute values over all features, as published."""
     blocks: int = 1

@@ -2,7 +2,7 @@
 2006.16236).
 
     q_k = phi(W_q x_k + b_q),    k_i = phi(W_k x_i + b_k),    v_i = W_v x_i + b_v,    phi(x) = elu(x) + 1
-    y_k = W_o (sum_i (q_k . k_i) v_i) / (sum_i q_k . k_i + 1e-6) + b_o
+    y_k = W_o (sum_i (q_k . k_i) v_i / (1e-6 + sum_i q_k . k_i)) + b_o
 
 for each of `heads` heads of D = E / heads features, where E is H or `qkv_width`; i runs over all samples, or over those
 up to k if causal. There are no positions: they come from the model, see `positions` in its options. Parameters:
@@ -42,7 +42,7 @@ class Options:
     """Options of linear attention."""
 
     heads: int = 4
-    """Number of heads; must divide the width."""
+    """Number of heads; must divide E."""
     causal: bool = True
     """A sample attends to itself and earlier samples only."""
     qkv_width: int = 0

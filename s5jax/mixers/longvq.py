@@ -7,7 +7,7 @@ attention then takes linear time; and a local window has a bias of positions. OU
 gates (`mega` and `ssm.gated_attention` have the equations and the parameters) and the attention of `ssm.vq_attention`,
 which is that of Transformer-VQ (arXiv 2309.16354): softmax, with a bias where samples are less than `chunk` apart, and
 gradients straight through there. As there, keys are normalised first, k / sqrt(mean(k^2) + 1e-6), or all would be
-nearest to one code. Keys have no further loss that draws them to their codes.
+nearest to one code. There is no commitment loss.
 
 The codebook is a buffer, which training moves to the averages of the keys nearest to each code:
 
@@ -81,8 +81,8 @@ def apply(
     dropout: Float[Array, ""] | float = 0.0,
     skip: Float[Array, "B L H"] | None = None,
 ) -> tuple[Float[Array, "B L H"], State | None, Buffers]:
-    """See `s5jax.mixers` and, for the moving average, `mega.apply`. Samples that count move the codebook after they
-    are attended to by the old one."""
+    """See `s5jax.mixers` and, for the moving average, `mega.apply`. Attention uses the codes of `buffers`;
+    then keys at valid samples that are not missing move the codebook that is returned."""
     check(find(__name__), options, reset=reset, rate=rate, state=state)
     x, skip, given = gated_attention.border(params, x, skip, lengths, mask, reset)
     a, ema = mega.average(params, x, options, given, None if state is None else state["ema"])

@@ -11,7 +11,7 @@ H is the width and N = ema_size. The norm, before or after, and the MLP are the 
     delta, alpha, beta, gamma (H, N)   omega (H,)
 
 A bidirectional mixer has delta, alpha, beta and gamma of shape (2 H, N): first those of the forward direction, as
-published. Both directions include the current sample. With chunks, M is their length.
+published. Both directions include the current sample.
 
 Published code: facebookresearch/mega. It lets the padding of a batch reach omega x, and needs sequences of whole
 chunks. Here padding and missing samples count nowhere, and the last chunk may be short. In recurrent mode the published
@@ -63,8 +63,8 @@ class Options(gated_attention.Options):
 
 
 def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, length: int = 1) -> Params:
-    """Initial parameters, float32, as published: delta and alpha with standard deviation 0.2, gamma and omega 1, beta
-    alternating 1 and -1 plus 0.02; the others 0.02, biases of layers and qk_beta zero. `depth` is not used."""
+    """Initial parameters, float32, as published: normal with standard deviation 0.2 (delta, alpha), 1 (gamma, omega)
+    or 0.02 (the others); beta is this noise around 1, -1, 1, ...; biases of dense layers and qk_beta are zero. `depth` is not used."""
     keys, H, N = jax.random.split(key, 6), width, options.ema_size
     shape = (H * (1 + options.bidirectional), N)
     sign = (-1.0) ** jnp.arange(N, dtype=jnp.float32)[None]

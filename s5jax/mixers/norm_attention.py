@@ -7,7 +7,7 @@ Han, Sun, Li, Kong, Barnes, Zhong 2022, arXiv 2210.10340).
 for each of `heads` heads of D = E / heads features, where E is H or `qkv_width`; i runs over all samples, or over those
 up to k if causal. The norm is that of the E features of all heads together; with `rms` it is z / sqrt(mean z^2 + 1e-5)
 scale. phi(x) = elu(x) + 1 (T2 of the paper), or elu(x) (T1). The rotation R_k of rotary positions acts after phi, on
-features d and d + D/2 by the angle k 10000^(-2d/D), see `positions.rotate`. Parameters:
+features d and d + D/2 by the angle k 10000^(-2d/D), see `ssm.positions.rotate`. Parameters:
 
     q_kernel, k_kernel, v_kernel (H, E)   o_kernel (E, H)   q_bias, k_bias, v_bias (E,)   o_bias (H,)
     norm_scale, norm_bias (E,)
@@ -47,7 +47,7 @@ class Options:
     """Options of NormAttention."""
 
     heads: int = 8
-    """Number of heads; must divide the width."""
+    """Number of heads; must divide E."""
     causal: bool = True
     """A sample attends to itself and earlier samples only."""
     activation: Literal["1+elu", "elu"] = "1+elu"

@@ -6,7 +6,7 @@
 There is no published code, and of the paper only the abstract was at hand: dilated convolutions instead of MEGA's
 recurrence, with a large receptive field in few levels, and attention in chunks. OUR choices are one convolution per
 level, of each feature by itself, with T = `taps`; dilations f^i with f = `dilation`; silu; and the residual sum. An
-output sees (T - 1) (f^levels - 1) / (f - 1) earlier samples. In two directions each level has a second kernel that
+output sees (T - 1) (1 + f + ... + f^(levels-1)) earlier samples. In two directions each level has a second kernel that
 reads from the end; both include the current sample, as in MEGA.
 
 `ssm.gated_attention` has the equations from a to y, and the other parameters. H is the width. Parameters:

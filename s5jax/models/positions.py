@@ -11,10 +11,10 @@ from s5jax.ssm.sequence import Sequences
 
 
 def add(stack: Any, x: Float[Array, "B L H"], sequences: Sequences) -> Float[Array, "B L H"]:
-    """x + p, with p at each sample's position since the last reset. Missing samples count.
+    """x + p, with p at each sample's position since the last reset. A missing sample takes up a position.
 
-    `sinusoidal`: `sines`. `learned`: the rows of the stack's table, one for each step of the training sequences, which
-    start normal with standard deviation 0.02. ValueError for more steps.
+    `sinusoidal`: `sines`. `learned`: the rows of the stack's table, one for each step of the training sequences,
+    initialised normal with standard deviation 0.02. ValueError for more steps.
     """
     L, H = x.shape[1:]
     position, _ = places(L, sequences.reset)

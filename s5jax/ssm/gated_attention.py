@@ -5,7 +5,7 @@ moving average:
     q_i = gamma_0 z_i + beta_0,    k_i = gamma_1 z_i + beta_1,    o = attention(q, k, v),
     y = skip + u (silu(h + (o r) W_h + b_h) - skip)
 
-x is the normalised input of a block, and skip its input, by default x; see `chunk_attention` for the attention. With
+x is what the mixer reads, and skip its input, by default x; see `chunk_attention` for the attention. With
 `dropout`, a and silu(h + ...) are dropped, independently at each sample.
 
 Letters: H width, Z = key_size, E = value_size. A dense layer is x @ kernel + bias. Parameters:
@@ -13,7 +13,7 @@ Letters: H width, Z = key_size, E = value_size. A dense layer is x @ kernel + bi
     v_kernel (H, E)   v_bias (E,)   a_kernel (H, H + Z + E + H), a_bias: in the order u, z, r, h   h_kernel (E, H)
     h_bias (H,)   qk_gamma, qk_beta (2, Z)   bias (2 M - 1,), or bias_a, bias_b (Z,) for rotary positions
 
-With chunks, M is their length.
+M = `chunk` or, without chunks, `max_positions`, by default the training length. sigma is the logistic function.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ class Options:
     """The bias of a distance between samples: a table, or the product of two vectors that are rotated."""
     chunk: int = 0
     """Samples in a chunk; a sample attends to its own chunk only. 0: the whole sequence is one chunk, and the recurrent
-    mode needs a `max_length`, after which outputs are NaN."""
+    mode needs a `max_length`, beyond which there is a ValueError or, under `jax.jit`, outputs are NaN."""
     max_positions: int = 0
     """M for simple positions without chunks, at least the length of the longest sequence. 0: the training length."""
     bidirectional: bool = False
@@ -62,7 +62,8 @@ class Options:
 
 
 def init(key: PRNGKeyArray, width: int, options: Options, length: int) -> Params:
-    """Initial parameters of the gated attention."""
+    """Initial parameters, float32: normal with standard deviation 0.02; biases of dense layers and qk_beta are zero.
+    `length` is the default of M."""
     H, Z, E, M = width, options.key_size, options.value_size or 2 * width, options.max_positions or length
     shapes: dict[str, tuple[int, ...]] = {"v_kernel": (H, E), "a_kernel": (H, 2 * H + Z + E), "h_kernel": (E, H)}
     shapes |= {"qk_gamma": (2, Z)}

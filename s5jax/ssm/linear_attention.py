@@ -1,4 +1,4 @@
-"""Sums of values, weighted by products of queries and keys without a softmax, in time proportional to L.
+"""Linear attention: sums of values weighted by q . k without a softmax, in time proportional to L.
 
     y_k = sum_i (q_k . k_i) v_i = S_k^T q_k,    S_k = sum_i k_i v_i^T
 

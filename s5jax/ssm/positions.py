@@ -33,8 +33,8 @@ def following(
 
 
 def rotate(x: Float[Array, "B L heads D"], position: Integer[Array, "#B L"]) -> Float[Array, "B L heads D"]:
-    """Rotary positions (Su et al. 2021, arXiv 2104.09864): features d and d + E/2 rotated by the angle k 10000^(-2d/E)
-    at position k, d < E/2. E is D, or D - 1 if D is odd; then the last feature is unchanged."""
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864): features d and d + E/2 are rotated by the
+    angle p 10000^(-2d/E) at position p, d < E/2. E is D, or D - 1 if D is odd; then the last feature is unchanged."""
     # Angles are integers in units of 2^-32 turns (2^-64 in float64), so that overflow drops whole turns: the angle
     # between two samples depends on their distance only, without rounding, however long the stream.
     bits, integer, real = (64, np.int64, jnp.float64) if x.dtype == jnp.float64 else (32, np.int32, jnp.float32)
