@@ -26,7 +26,7 @@ ROWS |= {"dss-softmax": SIZES | {"mixer.softmax_length": 64}}
 ROWS |= {"sgconv": SHAPE | {"mixer.kernel_dim": 8}, "longconv": SHAPE, "gss": SIZES | {"mixer.features": 32}}
 ROWS |= {"hyena": SHAPE}
 ROWS |= {"essm": SIZES | {"mixer.state_size": 64, "mixer.heads": 4}}
-ROWS |= {"mamba": SIZES | {"mixer.state_size": 16}, "mamba2": SIZES | {"mixer.head_dim": 16}}
+ROWS |= {"mamba": SIZES | {"mixer.state_size": 8}, "mamba2": SIZES | {"mixer.head_dim": 32}}
 RECIPES = table("digits", ROWS)
 
 
