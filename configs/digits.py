@@ -29,7 +29,7 @@ VQ = MEGA | {"mixer.chunk": 16, "mixer.codebook_size": 32}
 ROWS |= {"hyena": SHAPE, "mega": MEGA, "tcnca": MEGA | {"mixer.levels": 5}, "longvq": VQ}
 ROWS |= {"essm": SIZES | {"mixer.state_size": 64, "mixer.heads": 4}}
 ROWS |= dict.fromkeys(("transformer", "linear-transformer", "ponet", "transnormer", "transnormer-t1"), SHAPE)
-ROWS |= {"mamba": SIZES | {"mixer.state_size": 16}, "mamba2": SIZES | {"mixer.head_dim": 16}}
+ROWS |= {"mamba": SIZES | {"mixer.state_size": 8}, "mamba2": SIZES | {"mixer.head_dim": 32}}
 RECIPES = table("digits", ROWS)
 
 

@@ -21,9 +21,9 @@ A dense layer is x @ kernel + bias; feature g d + i is the i-th one of head g. P
     q_kernel, k_kernel, v_kernel, o_kernel (H, H)   q_bias, k_bias, v_bias, o_bias (H,)
     shift_B, shift_C (H, N)   shift_D (H,)   A_real, A_imag (G, M)   B, C (G, M, 2)   D (G,)   log_step (G, 1)
 
-with A = -exp(A_real) - i A_imag, as in `s4d`; the published code of H3 has the other sign of A_imag. Its convolution by FFT
-returns feature i of head g in the place i G + g, while its CUDA kernel has the order that is used here. The two are one
-function with the rows of o_kernel in another order.
+with A = -exp(A_real) - i A_imag, as in `s4d`; the published code of H3 has the other sign of A_imag. Its convolution by
+FFT returns feature i of head g in the place i G + g, while its CUDA kernel has the order that is used here. The two are
+one function with the rows of o_kernel in another order.
 
 At a missing sample k and v are zero, which a zero input alone would not ensure, because of the biases. The rate changes
 the step of the diagonal system; the shift counts samples.

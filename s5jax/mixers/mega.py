@@ -64,7 +64,8 @@ class Options(gated_attention.Options):
 
 def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, length: int = 1) -> Params:
     """Initial parameters, float32, as published: normal with standard deviation 0.2 (delta, alpha), 1 (gamma, omega)
-    or 0.02 (the others); beta is this noise around 1, -1, 1, ...; biases of dense layers and qk_beta are zero. `depth` is not used."""
+    or 0.02 (the others); beta is this noise around 1, -1, 1, ...; biases of dense layers and qk_beta are zero.
+    `depth` is not used."""
     keys, H, N = jax.random.split(key, 6), width, options.ema_size
     shape = (H * (1 + options.bidirectional), N)
     sign = (-1.0) ** jnp.arange(N, dtype=jnp.float32)[None]

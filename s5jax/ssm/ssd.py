@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from s5jax.ssm.diagonal_scan import diagonal_scan
+from s5jax.ssm.parameters import with_rank
 
 BLOCK = 64
 """Steps in a chunk."""
@@ -78,10 +79,11 @@ def _decays(a: Float[Array, "B c T G M"], number: Any) -> Float[Array, "B c G M 
     """exp(a_{j+1} + .. + a_i) at [i, j], 0 for j > i and where a sequence starts between j and i."""
     T = a.shape[2]
     a = jnp.moveaxis(a, 2, -1)
-    steps = jnp.arange(T)
-    later = (steps[:, None] > steps[None]).reshape((1,) * (a.ndim - 1) + (T, T))
-    sums = jnp.cumsum(jnp.where(later, a[..., None], 0), axis=-2)
-    reached = later | jnp.eye(T, dtype=bool).reshape(later.shape)
+    up_to = jnp.tril(jnp.ones((T, T), a.dtype))
+    # Row i of the second factor is a_i at j < i.
+    later = with_rank(jnp.tril(jnp.ones((T, T), bool), -1), a.ndim + 1)
+    sums = jnp.matmul(up_to, jnp.where(later, a[..., None], 0), precision="highest")
+    reached = with_rank(up_to > 0, a.ndim + 1)
     if number is not None:
         reached = reached & (number[..., :, None] == number[..., None, :])[:, :, None, None]
     return jnp.where(reached, jnp.exp(sums), 0)
