@@ -27,6 +27,7 @@ ROWS |= {"sgconv": SHAPE | {"mixer.kernel_dim": 8}, "longconv": SHAPE, "gss": SI
 ROWS |= {"hyena": SHAPE}
 ROWS |= {"essm": SIZES | {"mixer.state_size": 64, "mixer.heads": 4}}
 ROWS |= {"mamba": SIZES | {"mixer.state_size": 8}, "mamba2": SIZES | {"mixer.head_dim": 32}}
+ROWS |= {"b2s6": SIZES | {"mixer.state_size": 16}}
 RECIPES = table("digits", ROWS)
 
 
