@@ -76,6 +76,20 @@ S4D_FT = {
 }
 MAMBA = FAMILY | SMALL | {"model.activation": "none", "model.norm": "rms"}
 STABLE = {"mixer.B_init": "constant", "mixer.B_trained": False, "mixer.real_transform": "best"}  # arXiv 2311.14495
+MEGA = DEBUG | {
+    "model.pattern": ("mega",),
+    "mixer.bidirectional": True,
+    "model.activation": "none",
+    "model.norm_epsilon": 1e-5,
+    "model.bn_momentum": 0.9,
+    "model.mlp": 2,
+    "model.mlp_activation": "silu",
+    "optim.grouping": "plain",
+    "optim.b2": 0.98,
+    "optim.clip_norm": 1.0,
+    "chunk:mixer.chunk": 128,
+    "debug:mixer.key_size": 8,
+}
 MODELS |= {
     "hope": HOPE,
     "hope-causal": HOPE | {"mixer.bidirectional": False},
@@ -91,6 +105,9 @@ MODELS |= {
     "s4d-ft": TWO | SMALL | S4D_FT,
     "dss-exp": FAMILY | SMALL | {"model.pattern": ("dss",)},
     "dss-softmax": FAMILY | SMALL | {"model.pattern": ("dss",), "mixer.version": "softmax"},  # and `softmax_length`
+    "mega": MEGA,
+    "tcnca": MEGA | {"model.pattern": ("tcnca",)},
+    "longvq": MEGA | {"model.pattern": ("longvq",)},
     "mamba": MAMBA | {"model.pattern": ("mamba",)},
     "mamba2": MAMBA | {"model.pattern": ("mamba2",), "debug:mixer.head_dim": 8},
     "b2s6": FAMILY | SMALL | {"model.pattern": ("b2s6",), "debug:mixer.blocks": 1},
@@ -98,6 +115,34 @@ MODELS |= {
 }
 """The family around S4. Where a paper has no GLU (SGConv, DSS), these rows have one, as S4 has. docs/mixers.md names
 the sources of the tasks' rows, and what differs from the published runs."""
+
+_ENCODER = DEBUG | {"model.positions": "sinusoidal", "model.activation": "none", "model.norm": "layer", "model.mlp": 4}
+_LRA_MIXER = {"mixer.causal": False, "mixer.bias": False}
+PONET = {"model.pattern": ("ponet",), "model.positions": "learned", "model.gelu": "exact", "model.norm_epsilon": 1e-5}
+TRANSNORMER = FAMILY | {
+    "model.pattern": ("diag_attention", "diag_attention", "norm_attention", "norm_attention"),
+    "model.positions": "sinusoidal",
+    "model.activation": "none",
+    "model.mlp": 4,
+    "mixers.diag_attention.causal": False,
+    "mixers.norm_attention.causal": False,
+    "debug:model.pattern": ("diag_attention", "norm_attention"),
+    "debug:mixers.diag_attention.heads": 2,
+    "debug:mixers.norm_attention.heads": 2,
+    "published:mixers.diag_attention.published_softmax": True,
+}
+TRANSNORMER_T1 = {name: value for name, value in TRANSNORMER.items() if not name.endswith("published_softmax")}
+TRANSNORMER_T1 |= {"mixers.diag_attention.weights": "relu", "mixers.norm_attention.activation": "elu"}
+MODELS |= {
+    "transformer": _ENCODER | _LRA_MIXER | {"model.pattern": ("attention",), "mixer.positions": "none"},
+    "linear-transformer": _ENCODER
+    | _LRA_MIXER
+    | {"model.pattern": ("linear_attention",), "published:model.mask_padding": False},
+    "ponet": _ENCODER | PONET | {"model.mlp": 2},
+    "transnormer": TRANSNORMER,
+    "transnormer-t1": TRANSNORMER_T1,
+}
+"""Transformers. The first half of TransNormer's blocks has DiagAttention, the second NormAttention."""
 
 STEP_SIZES = ((".*/seq/log_step", {"weight_decay": 0.0}),)
 """Step sizes at the global rate, without weight decay: published as `lr: dt: null`. (`optim.dt_global` decays them.)"""
@@ -131,6 +176,12 @@ LRU = {
     "train.batch_size": 64,
 }
 """The defaults of run_train.py in minimal-LRU, which all its tasks have in common, but for the number of epochs."""
+
+
+MEGA_TEXT = {"mixer.truncation": 1024, "model.encoder": "embedding", "model.prenorm": False, "model.dropout": 0.1}
+"""MEGA on ListOps, Text and Retrieval."""
+MEGA_IMAGE = {"mixer.truncation": 1024, "mixer.attention": "laplace", "optim.lr": 0.01}
+"""MEGA on images."""
 
 
 def table(task: str, rows: dict[str, Row]) -> dict[str, Row]:

@@ -24,8 +24,11 @@ SHAPE = {name: value for name, value in SIZES.items() if name != "mixer.state_si
 ROWS = dict.fromkeys(MODELS, SIZES) | {"dss": SIZES | {"mixer.dss_length": 64}, "rtf": SIZES | {"mixer.trunc_len": 64}}
 ROWS |= {"dss-softmax": SIZES | {"mixer.softmax_length": 64}}
 ROWS |= {"sgconv": SHAPE | {"mixer.kernel_dim": 8}, "longconv": SHAPE, "gss": SIZES | {"mixer.features": 32}}
-ROWS |= {"hyena": SHAPE}
+MEGA = SHAPE | {"mixer.key_size": 32}
+VQ = MEGA | {"mixer.chunk": 16, "mixer.codebook_size": 32}
+ROWS |= {"hyena": SHAPE, "mega": MEGA, "tcnca": MEGA | {"mixer.levels": 5}, "longvq": VQ}
 ROWS |= {"essm": SIZES | {"mixer.state_size": 64, "mixer.heads": 4}}
+ROWS |= dict.fromkeys(("transformer", "linear-transformer", "ponet", "transnormer", "transnormer-t1"), SHAPE)
 ROWS |= {"mamba": SIZES | {"mixer.state_size": 8}, "mamba2": SIZES | {"mixer.head_dim": 32}}
 ROWS |= {"b2s6": SIZES | {"mixer.state_size": 16}}
 RECIPES = table("digits", ROWS)

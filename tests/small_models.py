@@ -24,7 +24,7 @@ MIXERS = {
     "attention": ("attention", attention.Options(heads=2)),
     "attention-two": ("attention", attention.Options(heads=2, causal=False)),
 }
-SMALL = ("averaging", "leaky", "noisy", "skipping")  # tests/small_mixers
+SMALL = ("averaging", "leaky", "noisy", "remembering", "skipping")  # tests/small_mixers
 
 
 def build(*pattern, input_size=2, outputs=3, head="sequence", seed=0, **options):

@@ -14,11 +14,16 @@ of each conjugate pair is stored, so that the state has the size of S5's, and B 
 Published for the other rows: hope 88.68, s4d-ft 90.89, rtf 90.51, liquid 89.50 (as later papers quote them),
 dss-softmax 85.7 (README of ag1988/dss), b2s6 88.81 (arXiv 2505.09022); longconv and essm: not known. docs/mixers.md
 names their sources, and what differs from the published runs.
+
+Transformers: transformer 42.44, linear-transformer 42.34 (README of google-research/long-range-arena, whose configs
+these are); ponet, transnormer and transnormer-t1: not known.
+`mega`: 90.44, with the flag `chunk` 85.80 (arXiv 2209.10655).
 """
 
 from ml_collections import ConfigDict
 
-from configs.common import HOPE_LAYER, STEP_SIZES, choose, table
+from configs.common import HOPE_LAYER, MEGA_IMAGE, STEP_SIZES, choose, table
+from configs.transformers import LRA_IMAGES, PONET_SIZES, TRANSNORMER_SIZES
 
 S5 = {
     "seed": 16416,
@@ -135,6 +140,41 @@ DSS = {
     "optim.weight_decay": 0.01,
     "train.epochs": 200,
 }
+TRANSFORMER = LRA_IMAGES | {
+    "mixer.heads": 8,
+    "mixer.qkv_width": 64,
+    "model.depth": 1,
+    "model.mlp": 1,
+    "model.positions": "learned",
+    "model.dropout": 0.3,
+    "optim.lr": 0.0005,
+    "train.batch_size": 256,
+}
+PONET = PONET_SIZES | {
+    "mixer.segment_length": 33,
+    "train.steps": 35_000,
+    "train.warmup_steps": 175,
+    "train.batch_size": 256,
+}
+TRANSNORMER = TRANSNORMER_SIZES | {
+    "model.pattern": ("diag_attention",) * 6 + ("norm_attention",) * 6,
+    "mixers.diag_attention.heads": 4,
+    "model.depth": 12,
+    "model.mlp": 2,
+    "model.dropout": 0.2,
+    "optim.lr": 0.001,
+    "train.epochs": 200,
+    "train.warmup_steps": 175,
+    "train.batch_size": 200,
+}
+MEGA = MEGA_IMAGE | {
+    "mixer.key_size": 96,
+    "model.depth": 8,
+    "model.d_model": 160,
+    "optim.weight_decay": 0.02,
+    "train.steps": 180_000,
+    "train.warmup_steps": 9_000,
+}
 B2S6 = {
     "model.d_model": 512,
     "model.norm": "layer",
@@ -164,6 +204,12 @@ RECIPES = table(
         "liquid": LIQUID,
         "s4d-ft": S4D_FT,
         "dss-softmax": DSS,
+        "transformer": TRANSFORMER,
+        "linear-transformer": TRANSFORMER,
+        "ponet": PONET,
+        "transnormer": TRANSNORMER,
+        "transnormer-t1": TRANSNORMER,
+        "mega": MEGA,
         "b2s6": B2S6,
     },
 )

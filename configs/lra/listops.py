@@ -16,11 +16,16 @@ Published for the other rows: hope 62.60, s4d-ft 62.75, rtf 61.59, liquid 62.75 
 (as the paper on LION quotes it), dss-softmax 60.6 (README of ag1988/dss), b2s6 63.85 (arXiv 2505.09022); longconv and
 essm: not known. HOPE's step sizes are frozen, as published. docs/mixers.md names their sources, and what differs from
 the published runs.
+
+Transformers: transformer 36.37, linear-transformer 16.13 (README of google-research/long-range-arena, whose configs
+these are); ponet, transnormer and transnormer-t1: not known.
+`mega`: 63.14, with the flag `chunk` 58.76 (arXiv 2209.10655).
 """
 
 from ml_collections import ConfigDict
 
-from configs.common import FREQ_BIAS, HOPE_BLOCK, LRU, STEP_SIZES, choose, table
+from configs.common import FREQ_BIAS, HOPE_BLOCK, LRU, MEGA_TEXT, STEP_SIZES, choose, table
+from configs.transformers import LRA_TEXT, PONET_SIZES, TRANSNORMER_SIZES
 
 S5 = {
     "seed": 6554595,
@@ -144,6 +149,37 @@ DSS = {
     "optim.rules": ((".*/seq/log_step", {"lr": 0.02, "weight_decay": 0.0}),),
     "train.epochs": 50,
 }
+TRANSFORMER = LRA_TEXT | {
+    "mixer.heads": 8,
+    "model.d_model": 512,
+    "model.mlp": 2,
+    "optim.lr": 0.05 / 1_000**0.5,
+    "train.steps": 5_000,
+    "train.warmup_steps": 1_000,
+}
+PONET = PONET_SIZES | {
+    "mixer.segment_length": 33,
+    "model.encoder": "embedding",
+    "train.steps": 5_000,
+    "train.warmup_steps": 1_000,
+    "train.batch_size": 32,
+}
+TRANSNORMER = TRANSNORMER_SIZES | {
+    "model.encoder": "embedding",
+    "optim.lr": 0.0001,
+    "train.epochs": 40,
+    "train.warmup_steps": 1_000,
+    "train.batch_size": 128,
+}
+MEGA = MEGA_TEXT | {
+    "model.norm": "layer",
+    "model.d_model": 80,
+    "optim.lr": 0.001,
+    "optim.weight_decay": 0.01,
+    "train.steps": 90_000,
+    "train.warmup_steps": 3_000,
+    "train.batch_size": 64,
+}
 B2S6 = {
     "model.encoder": "embedding",
     "model.depth": 8,
@@ -175,6 +211,12 @@ RECIPES = table(
         "liquid": LIQUID,
         "s4d-ft": S4D_FT,
         "dss-softmax": DSS,
+        "transformer": TRANSFORMER,
+        "linear-transformer": TRANSFORMER,
+        "ponet": PONET,
+        "transnormer": TRANSNORMER,
+        "transnormer-t1": TRANSNORMER,
+        "mega": MEGA,
         "b2s6": B2S6,
     },
 )

@@ -15,11 +15,16 @@ Published for the other rows: hope 95.73, s4d-ft 95.89, rtf 96.11, liquid 94.80 
 dss-softmax 84.6 (README of ag1988/dss), b2s6 95.93 (arXiv 2505.09022); longconv and essm: not known. HOPE was published
 with another split, drawn from seed 231002. docs/mixers.md names their sources, and what differs from the published
 runs.
+
+Transformers: transformer 71.40, linear-transformer 75.30 (README of google-research/long-range-arena, whose configs
+these are), transnormer 76.80 (as a later paper quotes it); ponet and transnormer-t1: not known.
+`mega`: 96.01, with the flag `chunk` 94.41 (arXiv 2209.10655).
 """
 
 from ml_collections import ConfigDict
 
-from configs.common import HOPE_LAYER, STEP_SIZES, choose, table
+from configs.common import HOPE_LAYER, MEGA_IMAGE, STEP_SIZES, choose, table
+from configs.transformers import LRA_IMAGES, PONET_SIZES, TRANSNORMER_SIZES
 
 COMMON = {"optim.weight_decay": 0.03, "train.batch_size": 64}
 S5 = COMMON | {
@@ -127,6 +132,36 @@ DSS = {
     "train.epochs": 200,
     "train.batch_size": 100,
 }
+TRANSFORMER = LRA_IMAGES | {
+    "mixer.heads": 4,
+    "mixer.qkv_width": 16,
+    "model.depth": 4,
+    "model.d_model": 32,
+    "model.mlp": 1,
+    "model.dropout": 0.2,
+    "optim.lr": 0.001,
+    "train.batch_size": 512,
+}
+LINEAR = TRANSFORMER | {"mixer.heads": 2, "mixer.qkv_width": 64, "model.depth": 1, "model.d_model": 128}
+PONET = PONET_SIZES | {
+    "mixer.segment_length": 0,
+    "train.steps": 62_400,
+    "train.warmup_steps": 312,
+    "train.batch_size": 256,
+}
+TRANSNORMER = TRANSNORMER_SIZES | {
+    "model.mlp": 1,
+    "optim.lr": 0.0005,
+    "train.epochs": 200,
+    "train.warmup_steps": 312,
+    "train.batch_size": 128,
+}
+MEGA = MEGA_IMAGE | {
+    "optim.weight_decay": 0.01,
+    "train.steps": 250_000,
+    "train.warmup_steps": 50_000,
+    "train.batch_size": 128,
+}
 B2S6 = {
     "model.d_model": 256,
     "optim.weight_decay": 0.03,
@@ -154,6 +189,12 @@ RECIPES = table(
         "liquid": LIQUID,
         "s4d-ft": S4D_FT,
         "dss-softmax": DSS,
+        "transformer": TRANSFORMER,
+        "linear-transformer": LINEAR,
+        "ponet": PONET,
+        "transnormer": TRANSNORMER,
+        "transnormer-t1": TRANSNORMER,
+        "mega": MEGA,
         "b2s6": B2S6,
     },
 )

@@ -14,11 +14,16 @@ conjugate pair is stored, so that the state has the size of S5's.
 Published for the other rows: hope 91.80, s4d-ft 92.45, rtf 92.04, liquid 91.20 (as later papers quote them),
 dss-softmax 87.8 (README of ag1988/dss), b2s6 91.44 (arXiv 2505.09022); longconv and essm: not known. docs/mixers.md
 names their sources, and what differs from the published runs.
+
+Transformers: transformer 57.46, linear-transformer 53.09 (README of google-research/long-range-arena, whose configs
+these are); ponet, transnormer and transnormer-t1: not known.
+`mega`: 91.25, with the flag `chunk` 90.97 (arXiv 2209.10655).
 """
 
 from ml_collections import ConfigDict
 
-from configs.common import FREQ_BIAS, HOPE_BLOCK, STEP_SIZES, choose, table
+from configs.common import FREQ_BIAS, HOPE_BLOCK, MEGA_TEXT, STEP_SIZES, choose, table
+from configs.transformers import LRA_TEXT, PONET_SIZES, TRANSNORMER_SIZES
 
 S5 = {
     "seed": 5464368,
@@ -137,6 +142,35 @@ DSS = {
     "train.epochs": 25,
     "train.batch_size": 64,
 }
+TRANSFORMER = LRA_TEXT | {
+    "mixer.heads": 4,
+    "optim.lr": 0.05 / 8_000**0.5 * 4_999 / 8_000,  # all 5,000 steps of a warm-up of 8,000
+    "train.steps": 5_000,
+    "train.warmup_steps": 4_999,
+}
+PONET = PONET_SIZES | {
+    "mixer.segment_length": 65,
+    "model.encoder": "embedding",
+    "train.steps": 30_000,
+    "train.warmup_steps": 800,
+    "train.batch_size": 32,
+}
+TRANSNORMER = TRANSNORMER_SIZES | {
+    "mixers.diag_attention.heads": 4,
+    "model.encoder": "embedding",
+    "optim.lr": 0.001,
+    "train.epochs": 20,
+    "train.warmup_steps": 800,
+    "train.batch_size": 64,
+}
+MEGA = MEGA_TEXT | {
+    "model.norm": "scale",
+    "optim.lr": 0.003,
+    "optim.weight_decay": 0.04,
+    "train.steps": 91_960,
+    "train.warmup_steps": 10_000,
+    "train.batch_size": 64,
+}
 B2S6 = {
     "model.encoder": "embedding",
     "optim.weight_decay": 0.03,
@@ -164,6 +198,12 @@ RECIPES = table(
         "liquid": LIQUID,
         "s4d-ft": S4D_FT,
         "dss-softmax": DSS,
+        "transformer": TRANSFORMER,
+        "linear-transformer": TRANSFORMER,
+        "ponet": PONET,
+        "transnormer": TRANSNORMER,
+        "transnormer-t1": TRANSNORMER,
+        "mega": MEGA,
         "b2s6": B2S6,
     },
 )

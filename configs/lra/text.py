@@ -20,11 +20,16 @@ Published for the other rows: hope 89.83, s4d-ft 89.76, rtf 89.72, liquid 89.02 
 (as the paper on LION quotes it), dss-softmax 84.8 (README of ag1988/dss), b2s6 88.32 (arXiv 2505.09022); longconv
 and essm: not known. The published DSS reads the first 2,048 characters only. docs/mixers.md names their sources, and
 what differs from the published runs.
+
+Transformers: transformer 64.27, linear-transformer 65.90 (README of google-research/long-range-arena, whose configs
+these are; they read the first 1,000 characters only); ponet, transnormer and transnormer-t1: not known.
+`mega`: 90.43, with the flag `chunk` 90.19 (arXiv 2209.10655).
 """
 
 from ml_collections import ConfigDict
 
-from configs.common import FREQ_BIAS, HOPE_BLOCK, LRU, STEP_SIZES, choose, table
+from configs.common import FREQ_BIAS, HOPE_BLOCK, LRU, MEGA_TEXT, STEP_SIZES, choose, table
+from configs.transformers import LRA_TEXT, PONET_SIZES, TRANSNORMER_SIZES
 
 EPOCH = 25_000 // 16  # steps per epoch of the published S4, which trains on all training reviews
 
@@ -135,6 +140,46 @@ DSS = REVIEWS | {
     "optim.weight_decay": 0.0,
     "optim.rules": ((".*/seq/log_step", {"lr": 0.02, "weight_decay": 0.0}),),
 }
+TRANSFORMER = (
+    LRA_TEXT
+    | REVIEWS
+    | {
+        "mixer.heads": 4,
+        "model.d_model": 256,
+        "optim.lr": 0.05 / 8_000**0.5,
+        "train.epochs": 20_000 / (25_000 // 32),
+        "train.warmup_epochs": 8_000 / (25_000 // 32),
+    }
+)
+PONET = (
+    PONET_SIZES
+    | REVIEWS
+    | {
+        "mixer.segment_length": 2,
+        "train.epochs": 20_000 / (25_000 // 32),
+        "train.warmup_epochs": 8_000 / (25_000 // 32),
+        "train.batch_size": 32,
+    }
+)
+TRANSNORMER = (
+    TRANSNORMER_SIZES
+    | REVIEWS
+    | {
+        "optim.lr": 0.001,
+        "train.epochs": 32,
+        "train.warmup_epochs": 80 / (25_000 // 64),
+        "train.schedule_epochs": 50_000 / (25_000 // 64),
+        "train.batch_size": 64,
+    }
+)
+MEGA = MEGA_TEXT | {
+    "published:task.val_split": 0.0,
+    "model.norm": "scale",
+    "model.depth": 4,
+    "optim.weight_decay": 0.01,
+    "train.steps": 25_000,
+    "train.warmup_steps": 10_000,
+}
 B2S6 = REVIEWS | {
     "model.d_model": 256,
     "optim.lr": 0.01,
@@ -163,6 +208,12 @@ RECIPES = table(
         "liquid": LIQUID,
         "s4d-ft": S4D_FT,
         "dss-softmax": DSS,
+        "transformer": TRANSFORMER,
+        "linear-transformer": TRANSFORMER,
+        "ponet": PONET,
+        "transnormer": TRANSNORMER,
+        "transnormer-t1": TRANSNORMER,
+        "mega": MEGA,
         "b2s6": B2S6,
     },
 )

@@ -21,7 +21,7 @@ parameters depend on them; params are nested dicts of real arrays. x and y are (
 
 `ssm.sequence.border` raises ValueError for another shape or type and for lengths outside 0..L, `sequence.known_rate`
 for rates that are negative or not finite. Under `jax.jit`, where values cannot be checked, invalid ones make the
-outputs of their sequences NaN.
+outputs of their sequences NaN; for a rate (B, L), from there on.
 
 Optional functions (the recurrent mode needs `init_state` and `step`; x_k and y_k are (B, H)):
 
@@ -33,6 +33,12 @@ Optional functions (the recurrent mode needs `init_state` and `step`; x_k and y_
     time_step(params, options)                step sizes, in the same unit of time
     transfer_function(params, s, options)     (*s.shape, output, input), G(s) = C (s I - A)^-1 B + D of the real system,
                                               s in radians per time; a second direction adds C2 (-s I - A)^-1 B
+
+A mixer may have buffers, nested dicts of arrays that training updates without gradients; they are stored with the
+batch statistics. `apply` takes them as `buffers` and returns (y, state, buffers), of which the last is used only in
+training; `discretize` takes them too:
+
+    init_buffers(key, width, options) -> buffers
 
 Constants declare what a mixer supports (`ABILITIES` has the defaults); `check` raises for arguments that it does not
 support.

@@ -4,10 +4,12 @@
     q_k = W_q (x_k + p_k) + b_q,    k_i = W_k (x_i + p_i) + b_k,    v_i = W_v x_i + b_v
     y_k = W_o sum_i softmax_i(q_k . k_i / sqrt(D)) v_i + b_o
 
-for each of `heads` heads of D = H / heads features; i runs over the samples that sample k attends to. p is learned, or
-zero; rotary positions rotate features d and d + D/2 of q_k and k_k by the angle k 10000^(-2d/D). Parameters:
+for each of `heads` heads of D = E / heads features, where E is H or `qkv_width`; i runs over the samples that sample k
+attends to. p is learned, or zero; rotary positions rotate features d and d + D/2 of q_k and k_k by the angle
+k 10000^(-2d/D). Parameters:
 
-    q_kernel, k_kernel, v_kernel, o_kernel (H, H)   q_bias, k_bias, v_bias, o_bias (H,)   positions (length, H)
+    q_kernel, k_kernel, v_kernel (H, E)   o_kernel (E, H)   q_bias, k_bias, v_bias (E,)   o_bias (H,)
+    positions (length, H)
 
 Biases exist only with `bias`, positions only with `positions="learned"`. A dense layer is x @ kernel + bias.
 
@@ -29,12 +31,12 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
 from s5jax.ssm.dropout import drop
 from s5jax.ssm.parameters import check_between, check_choices
-from s5jax.ssm.sequence import NOT_RECURRENT, border, valid_steps
+from s5jax.ssm.positions import places, rotate
+from s5jax.ssm.sequence import NOT_RECURRENT, border, reset_state, valid_steps
 
 __all__ = ["CAUSAL", "DROPOUT", "GROUPS", "MASK", "RESET", "Options"]
 __all__ += ["apply", "discretize", "init", "init_state", "step"]
@@ -62,6 +64,8 @@ class Options:
     """Learned positions are a table of as many rows as the `length` of `init`; no sequence may be longer."""
     cache: Cache = "raise"
     """A full cache raises ValueError, or slides: it forgets the oldest sample, like a window of `max_length`."""
+    qkv_width: int = 0
+    """E, the width of queries, keys and values of all heads together; 0: that of the model."""
     bias: bool = True
     """Whether the four projections (q, k, v, o) have biases; initialised to zero."""
 
@@ -69,6 +73,7 @@ class Options:
         check_choices(self)
         check_between(self, 1, 2**16, "heads")
         check_between(self, 0, 2**30, "window")
+        check_between(self, 0, 2**16, "qkv_width")
 
 
 def CAUSAL(options: Options) -> bool:
@@ -76,17 +81,19 @@ def CAUSAL(options: Options) -> bool:
 
 
 def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, length: int = 1) -> Params:
-    """Initial parameters, float32: kernels with variance 1 / width (LeCun), positions with standard deviation 0.02, and
-    biases zero. ValueError if the heads do not divide the width, or with rotary positions and an odd D."""
-    if width % options.heads:
-        raise ValueError(f"heads must divide the width; got {options.heads} heads for a width of {width}")
-    if options.positions == "rotary" and width // options.heads % 2:
-        raise ValueError(f"rotary positions need an even width per head; got {width // options.heads}")
+    """Initial parameters, float32: kernels with variance 1 / inputs (LeCun), positions with standard deviation 0.02,
+    and biases zero. ValueError if the heads do not divide the width, or with rotary positions and an odd D."""
+    E = options.qkv_width or width
+    if E % options.heads:
+        raise ValueError(f"heads must divide the width; got {options.heads} heads for a width of {E}")
+    if options.positions == "rotary" and E // options.heads % 2:
+        raise ValueError(f"rotary positions need an even width per head; got {E // options.heads}")
     *keys, last = jax.random.split(key, 5)
-    kernel = jax.nn.initializers.lecun_normal()
-    params = {f"{name}_kernel": kernel(k, (width, width), jnp.float32) for name, k in zip("qkvo", keys, strict=True)}
+    kernel, shapes = jax.nn.initializers.lecun_normal(), {"q": (width, E), "k": (width, E), "v": (width, E)}
+    shapes["o"] = (E, width)
+    params = {f"{name}_kernel": kernel(k, shapes[name], jnp.float32) for name, k in zip("qkvo", keys, strict=True)}
     if options.bias:
-        params |= {f"{name}_bias": jnp.zeros(width, jnp.float32) for name in "qkvo"}
+        params |= {f"{name}_bias": jnp.zeros(shapes[name][1], jnp.float32) for name in "qkvo"}
     if options.positions == "learned":
         params["positions"] = 0.02 * jax.random.normal(last, (length, width), jnp.float32)
     return params
@@ -114,16 +121,9 @@ def apply(
         discretize(params, options, rate=rate)  # raises
     L, (x, (lengths, mask, reset, _)) = x.shape[1], border(x, lengths, mask, reset)
     x = x.astype(params["q_kernel"].dtype)
-    index = position = jnp.arange(L, dtype=jnp.int32)[None]
-    if state is not None:
-        index = jnp.zeros_like(state["count"])[:, None] + index
-        position = state["count"][:, None] + index
-    sequence = jnp.zeros_like(index)  # index within the row; the sequence of the state is 0
-    if reset is not None:
-        start = jax.lax.cummax(jnp.where(reset, index, -1), axis=1)
-        position = jnp.where(start < 0, position, index - start)
-        sequence = jnp.cumsum(reset, axis=1, dtype=jnp.int32)
-    valid = jnp.ones_like(index, bool) if lengths is None else valid_steps(lengths, L)
+    state = None if state is None else state | {n: reset_state(state[n], reset, lengths) for n in "kv"}
+    position, sequence = places(L, reset, None if state is None else state["count"])  # that of the state is 0
+    valid = jnp.ones_like(position, bool) if lengths is None else valid_steps(lengths, L)
     beyond = _beyond(params, options, state, position, valid, L if lengths is None and reset is None else 0)
     present = valid if mask is None else valid & ~mask
     q, k, v = _project(params, x, position, options)
@@ -140,7 +140,8 @@ def apply(
         near = position[:, :, None] - slots[:, None, :] < window
         allowed = jnp.concatenate([state["valid"][:, None, :] & (sequence == 0)[:, :, None] & near, allowed], 2)
         k, v = jnp.concatenate([state["k"], k], 1), jnp.concatenate([state["v"], v], 1)
-    y = _dense(params, "o", _attend(q, k, v, allowed[:, None], key, dropout).reshape(x.shape))
+    y = _attend(q, k, v, allowed[:, None], key, dropout)
+    y = _dense(params, "o", y.reshape(*x.shape[:2], params["o_kernel"].shape[0]))
     return jnp.where(beyond[..., None], jnp.nan, y), new_state
 
 
@@ -151,8 +152,8 @@ def init_state(params: Params, options: Options, batch: Any, *, max_length: int 
     if not (max_length or options.window):
         raise ValueError("attention without a window needs a max_length for its cache")
     M = min(size for size in (max_length, options.window) if size)
-    width, dtype = params["q_kernel"].shape[0], params["q_kernel"].dtype
-    k, v = (jnp.zeros((batch, M, options.heads, width // options.heads), dtype) for _ in "kv")  # each may be donated
+    E, dtype = params["q_kernel"].shape[1], params["q_kernel"].dtype
+    k, v = (jnp.zeros((batch, M, options.heads, E // options.heads), dtype) for _ in "kv")  # each may be donated
     return {"k": k, "v": v, "valid": jnp.zeros((batch, M), bool), "count": jnp.zeros(batch, jnp.int32)}
 
 
@@ -220,21 +221,9 @@ def _dense(params, name, x):
 def _project(params, x, position, options):
     """Queries, keys, values (B, L, heads, D)."""
     placed = x + jnp.take(params["positions"], position, 0, mode="clip") if options.positions == "learned" else x
-    shape = (*x.shape[:2], options.heads, x.shape[2] // options.heads)
+    shape = (*x.shape[:2], options.heads, params["q_kernel"].shape[1] // options.heads)
     q, k, v = (_dense(params, name, z).reshape(shape) for name, z in (("q", placed), ("k", placed), ("v", x)))
-    return (_rotate(q, position), _rotate(k, position), v) if options.positions == "rotary" else (q, k, v)
-
-
-def _rotate(x, position):
-    # Angles are integers in units of 2^-32 turns (2^-64 in float64), so that overflow drops whole turns: the angle
-    # between two samples depends on their distance only, without rounding, however long the stream.
-    bits, integer, real = (64, np.int64, jnp.float64) if x.dtype == jnp.float64 else (32, np.int32, jnp.float32)
-    D, unit = x.shape[-1], 2 * math.pi / 2**bits
-    turn = jnp.asarray([round(10000 ** (-2 * d / D) / unit) for d in range(D // 2)], integer)
-    angle = (position.astype(integer)[:, :, None] * turn[None, None]).astype(real)[:, :, None] * unit
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    a, b = jnp.split(x.astype(real), 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], -1).astype(x.dtype)
+    return (rotate(q, position), rotate(k, position), v) if options.positions == "rotary" else (q, k, v)
 
 
 def _attend(q, k, v, allowed, key, dropout):

@@ -4,8 +4,8 @@
     q, k, v = x W_q + b_q, x W_k + b_k, x W_v + b_v
     y = (q * diagonal(shift(k) * v)) W_o + b_o
 
-with, in each of G heads of d features, an outer product in place of shift(k) * v, each of whose entries is an input of
-the head's diagonal system, and a product of q with the matrix of its outputs:
+where * multiplies feature by feature. With heads of d > 1 features, every entry of the outer product of shift(k) and v
+is the input of its own copy of the head's diagonal system, and q multiplies the (d, d) matrix of the outputs:
 
     y_j = sum_i q_i diagonal(shift(k)_i v_j),    i, j < d
 
@@ -21,9 +21,9 @@ A dense layer is x @ kernel + bias; feature g d + i is the i-th one of head g. P
     q_kernel, k_kernel, v_kernel, o_kernel (H, H)   q_bias, k_bias, v_bias, o_bias (H,)
     shift_B, shift_C (H, N)   shift_D (H,)   A_real, A_imag (G, M)   B, C (G, M, 2)   D (G,)   log_step (G, 1)
 
-with A = -exp(A_real) - i A_imag, as in `s4d`; the published code has the other sign of A_imag. Its convolution by FFT
-returns feature i of head g in the place i G + g, while its CUDA kernel has the order that is used here. The two are one
-function with the rows of o_kernel in another order.
+with A = -exp(A_real) - i A_imag, as in `s4d`; the published code of H3 has the other sign of A_imag. Its convolution by
+FFT returns feature i of head g in the place i G + g, while its CUDA kernel has the order that is used here. The two are
+one function with the rows of o_kernel in another order.
 
 At a missing sample k and v are zero, which a zero input alone would not ensure, because of the biases. The rate changes
 the step of the diagonal system; the shift counts samples.
@@ -60,7 +60,7 @@ class Options:
     init: Literal["lin", "inv", "quad", "real"] = "lin"
     """The initial A of the diagonal system, see `s4d`."""
     discretization: Literal["bilinear", "zoh"] = "bilinear"
-    """Of the diagonal system, see `ssm.discretize`."""
+    """Discretization of the diagonal system, see `ssm.discretize`."""
     dt_min: float = 0.001
     """Smallest initial step size, in the time unit of A. Step sizes are drawn log-uniformly from dt_min to dt_max."""
     dt_max: float = 0.1

@@ -46,7 +46,7 @@ from s5jax.mixers import check, find
 from s5jax.ssm import fft_conv, tap_conv, window
 from s5jax.ssm.parameters import check_between, check_choices, check_least
 from s5jax.ssm.product import product
-from s5jax.ssm.sequence import NOT_RECURRENT, Flags, border
+from s5jax.ssm.sequence import NOT_RECURRENT, Flags, border, nan_where_invalid
 
 RATE, MASK = "none", True
 GROUPS = {"dynamics": "positions|freq|filter_.*", "positions": "positions"}
@@ -80,11 +80,11 @@ class Options:
     frequency: float = 1.0
     """The initial freq, the factor in the sines."""
     slow_decay: float = 1.5
-    """The slowest window falls to a hundredth over this share of the training length."""
+    """The slowest window falls to 1/100 after this multiple of the training length."""
     fast_decay: float = 0.3
     """The same for the fastest window."""
     shift: float = 0.0
-    """What is added to the windows."""
+    """Added to the windows; at least 0."""
     normalized: bool = False
     """Divide the filters, at each lag, by the sum of their absolute values over all features, as published."""
     blocks: int = 1
@@ -149,7 +149,8 @@ def filters(params: Params, L: int, options: Options) -> Float[Array, "convoluti
     decay = np.linspace(0, 1, W, dtype=np.float32)[:L, None].astype(np.float64) * delta
     z = z * jnp.asarray(np.exp(-decay) + options.shift, z.dtype)
     if options.normalized:
-        z = z / jnp.sum(jnp.abs(z), axis=1, keepdims=True)
+        total = jnp.sum(jnp.abs(z), axis=1, keepdims=True)
+        z = z / jnp.where(total > 0, total, 1)
     return z.reshape(L, *params["D"].shape).transpose(2, 1, 0)
 
 
@@ -207,7 +208,8 @@ def apply(
             v, past = window.apply(h[i], u, given.lengths, None if state is None else state["long"][i], plain=plain)
         v = v + jnp.broadcast_to(params["D"][:, i], u.shape) * u
         pasts.append(past)
-    return _dense(params, "out", gates[0] * v), None if state is None else {"short": short, "long": tuple(pasts)}
+    y = nan_where_invalid(_dense(params, "out", gates[0] * v), given.lengths)
+    return y, None if state is None else {"short": short, "long": tuple(pasts)}
 
 
 def init_state(params: Params, options: Options, batch: Any, *, max_length: int | None = None) -> State:

@@ -14,10 +14,10 @@ Parameters:
     x_proj_kernel (E, R + 2 N)   dt_proj_kernel (R, E)   dt_proj_bias (E,)   A_log (E, N)   D (E,)
     out_proj_kernel (E, H)   and, with `bias`, in_proj_bias (2 E,) and out_proj_bias (H,)
 
-At a missing sample u and v are zero: B and C are, too, the output is b_out, and time goes on by the step size that
-belongs to no input, softplus(b_dt). A rate is a factor on dt; the convolution counts samples, not time.
+At a missing sample u, v, B and C are zero, the output is b_out, and h decays over the step size of a zero input,
+softplus(b_dt). A rate is a factor on dt; the convolution counts samples, not time.
 
-The recurrent mode has the last W - 1 values of u and h: a dict with conv (B, W - 1, E) and h (B, E, N).
+The state is a dict: conv (B, W - 1, E), the last W - 1 values of u, and h (B, E, N).
 """
 
 import dataclasses

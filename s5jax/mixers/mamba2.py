@@ -13,10 +13,10 @@ Letters: H width, E = expansion H, S = E / P heads, N states per feature, F = E 
     in_proj_kernel (H, E + F + S), to z, v, B, C and r   conv_kernel (F, W), the current sample's tap first
     conv_bias (F,)   dt_bias, A_log, D (S,)   norm_scale (E,)   out_proj_kernel (E, H)
 
-At a missing sample u, v, B and C are zero: the output is, too, and time goes on by the step size that belongs to no
-input, softplus(b_dt). A rate is a factor on dt; the convolution counts samples, not time.
+At a missing sample u, v, B, C and the output are zero, and h decays over the step size of a zero input,
+softplus(b_dt). A rate is a factor on dt; the convolution counts samples, not time.
 
-The recurrent mode has the last W - 1 values of u and h: a dict with conv (B, W - 1, F) and h (B, S, P, N).
+The state is a dict: conv (B, W - 1, F), the last W - 1 values of u, and h (B, S, P, N).
 """
 
 import dataclasses
@@ -82,7 +82,7 @@ class Options:
 def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, length: int = 1) -> Params:
     """Initial parameters, float32, as published: -A uniform from A_min to A_max, D and norm_scale 1, kernels and b_conv
     uniform in +-1/sqrt(inputs of an output). W_out is divided by sqrt(depth), as in the published language model of
-    Mamba. `length` is not used. ValueError if the heads or groups do not divide E."""
+    Mamba. `length` is not used. ValueError if head_dim does not divide E, or groups the number of heads."""
     H, E, N, W = width, options.expansion * width, options.state_size, options.conv_size
     if E % options.head_dim:
         raise ValueError(f"head_dim must divide the {E} features of the state space, got {options.head_dim}")
@@ -118,7 +118,7 @@ def apply(
 ) -> tuple[Float[Array, "B L H"], State | None]:
     """See `s5jax.mixers`. `key` and `dropout` are not used."""
     x, given = sequence.border(x, lengths, mask, reset, rate)
-    counted, starts, before = given.counted(x.shape[1]), given.starts(x.shape[1]), state or {"conv": None, "h": None}
+    counted, starts, before = given.counted(x.shape[1]), given.starts(x.shape[1]), state or dict.fromkeys(("conv", "h"))
     z, u, r = _inputs(params, x.astype(params["D"].dtype), counted)
     u, conv = tap_conv.apply(params["conv_kernel"], u, given.lengths, before["conv"], starts=starts)
     v, B, C = _selection(params, u, options, counted)

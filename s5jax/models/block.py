@@ -43,19 +43,23 @@ class Block(nnx.Module):
     `half_glu2`: x sigma(out2(g)). The last three are followed by a second dropout.
 
     With input u, a branch f gives u + f(norm(u)) with `prenorm`, otherwise norm(u + f(u)). The mixer's branch omits
-    "u +" if `residual` is false, or if the mixer adds u itself. The second branch, if `mlp` > 0, has the norm mlp_norm
-    and f(u) = mlp_out(a(mlp_in(u))), where a is `mlp_activation`. `mixer` is a pair, the mixer's name and its options;
-    `length` is the number of steps of the training sequences.
+    "u +" if `residual` is false, or if the mixer adds u itself; after such a mixer there is no activation and no
+    dropout. The second branch, if `mlp` > 0, has the norm mlp_norm and f(u) = mlp_out(a(mlp_in(u))), where a is
+    `mlp_activation`. `mixer` is a pair, the mixer's name and its options; `length` is the number of steps of the
+    training sequences.
     """
 
     def __init__(self, options: Options, mixer: tuple[str, Any], length: int, *, rngs: nnx.Rngs):
         H = options.d_model
         self.options, (self.mixer_name, self.mixer_options) = options, mixer
         self.seq = _module(self.mixer.init(rngs.params(), H, self.mixer_options, depth=options.depth, length=length))
+        if hasattr(self.mixer, "init_buffers"):
+            self.buffers = _module(self.mixer.init_buffers(rngs.params(), H, self.mixer_options), nnx.BatchStat)
         self.norm = _norm(options, rngs)
-        if options.activation == "full_glu":
+        gate = "none" if self.ability("OWN_RESIDUAL") else options.activation
+        if gate == "full_glu":
             self.out1 = nnx.Linear(H, H, rngs=rngs)
-        if "glu" in options.activation:
+        if "glu" in gate:
             self.out2 = nnx.Linear(H, H, rngs=rngs)
         if options.mlp:
             self.mlp_norm = _norm(options, rngs)
@@ -70,6 +74,11 @@ class Block(nnx.Module):
     def params(self) -> dict[str, Any]:
         """The mixer's parameters."""
         return nnx.to_pure_dict(nnx.state(self.seq))
+
+    @property
+    def given_buffers(self) -> dict[str, Any]:
+        """The argument `buffers` of the mixer's functions, if it has any."""
+        return {"buffers": nnx.to_pure_dict(nnx.state(self.buffers))} if hasattr(self, "buffers") else {}
 
     def ability(self, name: str) -> Any:
         return mixers.ability(self.mixer, name, self.mixer_options)
@@ -86,11 +95,11 @@ class Block(nnx.Module):
     ) -> tuple[Float[Array, "B *L H"], Any]:
         """Features after the block, and the mixer's state after the last valid step if one was given.
 
-        `train`: normalise by the statistics of this batch, and update the running statistics. `dropout`: masks of this
-        block. `mix` replaces the mixer: mix(u) -> (y, state), or mix(u, skip=x) with OWN_RESIDUAL.
+        `train`: normalise by the statistics of this batch; update running statistics and buffers. `dropout`: masks of
+        this block. `mix` replaces the mixer: mix(u) -> (y, state), or mix(u, skip=x) with OWN_RESIDUAL.
         """
         if mix is None:
-            given = {**sequences._asdict(), "state": state, "options": self.mixer_options}
+            given = {**sequences._asdict(), **self.given_buffers, "state": state, "options": self.mixer_options}
             if dropout is not None and dropout.key is not None and self.ability("DROPOUT"):
                 given |= {"key": dropout.key, "dropout": dropout.rate}
             mix = functools.partial(self.mixer.apply, self.params, **given)
@@ -98,8 +107,11 @@ class Block(nnx.Module):
         options, own = self.options, self.ability("OWN_RESIDUAL")
         normalize = functools.partial(self._normalize, counted=counted, train=train)
         u = normalize(self.norm, x) if options.prenorm else x
-        y, state = mix(u, skip=x) if own else mix(u)
-        y = self._activate(checkpoint_name(y.astype(x.dtype), "product"), dropout)
+        y, state, *buffers = mix(u, skip=x) if own else mix(u)
+        if buffers and train:
+            nnx.update(self.buffers, buffers[0])
+        y = checkpoint_name(y.astype(x.dtype), "product")
+        y = y if own else self._activate(y, dropout)
         x = x + y if options.residual and not own else y
         if not options.prenorm:
             x = normalize(self.norm, x)
@@ -185,8 +197,8 @@ def _norm(options: Options, rngs: nnx.Rngs) -> Any:
     return (nnx.LayerNorm if kind == "layer" else nnx.RMSNorm)(H, epsilon=epsilon, rngs=rngs)
 
 
-def _module(params: Any) -> Any:
-    """Converts nested dicts of arrays to modules with parameters."""
+def _module(params: Any, kind: Any = nnx.Param) -> Any:
+    """Converts nested dicts of arrays to modules with parameters, or variables of another kind."""
     if not isinstance(params, dict):
-        return nnx.Param(params)
-    return nnx.Dict({name: _module(value) for name, value in params.items()})
+        return kind(params)
+    return nnx.Dict({name: _module(value, kind) for name, value in params.items()})

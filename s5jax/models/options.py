@@ -20,6 +20,9 @@ class Options:
     encoder: Literal["dense", "one_hot", "embedding"] = "dense"
     """`dense`: a dense layer on values; for tokens `one_hot`, a dense layer on one-hot vectors as published, or
     `embedding`, a table."""
+    positions: Literal["none", "sinusoidal", "learned"] = "none"
+    """Positions added to the encoder's output, see `models.positions.add`; there is no recurrent mode then. A mixer may
+    have its own."""
     activation: Literal["none", "gelu", "full_glu", "half_glu1", "half_glu2"] = "half_glu1"
     """Activation and gate after the mixer, see `block.Block`."""
     gelu: Literal["tanh", "exact"] = "tanh"
@@ -40,9 +43,11 @@ class Options:
     mlp_activation: Literal["gelu", "silu", "relu"] = "gelu"
     """Activation of the MLP."""
     dropout: float = 0.0
-    """Probability that a feature is dropped, at all steps of a sequence at once."""
+    """Probability that a feature is dropped, at all steps of a sequence at once. Mixers with `DROPOUT` (see
+    `s5jax.mixers`) drop with the same probability, each in its own way. The MLP has no dropout."""
     pooling: Literal["mean", "last"] = "mean"
-    """Mean over a row's last sequence, or the features at its last sample; padding and missing samples do not count."""
+    """`mean`: over a row's last sequence; `last`: the features at its last sample. Padding and
+    missing samples do not count."""
     mask_padding: bool = True
     """Keep padding out of the mixers and the batch statistics; otherwise, as published, only out of pooling."""
     dtype: Literal["float32", "bfloat16"] = "float32"

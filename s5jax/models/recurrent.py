@@ -21,6 +21,10 @@ Cells = list[tuple[Any, Any]]
 
 def init_state(stack: Stack, batch: int, *, max_length: int | None = None) -> tuple[Any, ...]:
     """The initial states of the mixers; see `Model.init_state`."""
+    if stack.options.positions != "none":
+        raise ValueError(
+            f"positions {stack.options.positions} of the model have no recurrent mode; mixers may have some"
+        )
     states = []
     for block in stack.blocks:
         mixers.require(block.mixer, "init_state", "step")
@@ -47,7 +51,7 @@ def discretize(stack: Stack, rate: Any = None) -> Cells:
         if rate is not None:
             mixers.require(block.mixer, "discretize")
         discretize = getattr(block.mixer, "discretize", lambda params, *_, **__: params)
-        cell = discretize(block.params, block.mixer_options, rate=rate)
+        cell = discretize(block.params, block.mixer_options, rate=rate, **block.given_buffers)
         cells.append((nnx.to_pure_dict(nnx.state(block)), cell))
     return cells
 

@@ -51,6 +51,8 @@ class Stack(nnx.Module):
 
             encoder = OneHot
         self.encoder = encoder(input_size, options.d_model, rngs=rngs)
+        if options.positions == "learned":
+            self.positions = nnx.Param(0.02 * jax.random.normal(rngs.params(), (length, options.d_model), jnp.float32))
         places = len(options.pattern)
         names = [options.pattern[i % places] for i in range(options.depth)]
         if missing := {*names} - mixer_options.keys():
@@ -110,6 +112,10 @@ class Stack(nnx.Module):
         place_masks = [jax.tree.map(lambda x, place=place: x[place::places], masks) for place in range(places)]
         layers = list(zip(stats, params, place_masks, starts, strict=True))
         x = self.encode(inputs, sequences.counted(inputs.shape[1]))
+        if options.positions != "none":
+            from s5jax.models import positions
+
+            x = positions.add(self, x, sequences)
         whole, left = divmod(options.depth, places)
         full = jax.tree.map(lambda a: a[:whole], layers) if left else layers
         x, results = jax.lax.scan(repetition, x, full, length=whole, unroll=unroll)

@@ -82,12 +82,14 @@ def multiplier(dt: Array, A: Parts) -> Parts:
 
 def cos_sin(x: Array) -> tuple[Array, Array]:
     """cos(x) and sin(x). On a CPU, in float32, XLA would compute one number at a time; these polynomials, those of the
-    Cephes library, are computed for many at once. Their error is that of float32 while |x| is below 6,000."""
+    Cephes library, are computed for many at once. Their error is that of float32 while |x| is below 6,000;
+    beyond it they are inexact, but bounded."""
     if x.dtype != jnp.float32 or jax.default_backend() != "cpu":
         return jnp.cos(x), jnp.sin(x)
     turns = jnp.round(x * (2 / math.pi))
     for part in (1.5703125, 4.837512969970703125e-4, 7.54978995489188216e-8):  # pi / 2 in three parts
         x = x - turns * part
+    x = jnp.clip(x, -1, 1)
     z = x * x
     sin = x + x * z * (-1.6666654611e-1 + z * (8.3321608736e-3 - z * 1.9515295891e-4))
     cos = 1 - z / 2 + z * z * (4.166664568298827e-2 + z * (2.443315711809948e-5 * z - 1.388731625493765e-3))

@@ -1,10 +1,10 @@
 """The selective scan (Gu, Dao 2023, arXiv 2312.00752): a diagonal system for each feature d, whose step size, B and C
 may differ from sample to sample.
 
-    h_k = exp(dt_k A) h_{k-1} + dt_k B_k x_k,    y_k = C_k h_k + D x_k,    dt_k = rate_k softplus(delta_k + delta_bias)
+    h_k = exp(dt_k A) h_{k-1} + dt_k B_k x_k,    y_k = C_k h_k + D x_k,    dt_k = rate_k f(delta_k + delta_bias)
 
-As in the published code, the factor of B is dt (Euler), and not that of zero-order hold. With a complex A,
-y_k = 2 Re(C_k h_k) + D x_k. The methods:
+where f is the identity or softplus. As in the published code, the factor of B is dt (Euler), and not that of zero-order
+hold. With a complex A, y_k = 2 Re(C_k h_k) + D x_k. The methods:
 
 - "sequential" loops over the sequence in chunks of about sqrt(L) steps and stores the states at their starts. The
   backward pass computes the states of one chunk at a time again.

@@ -113,6 +113,13 @@ def reset_state(
     return jnp.where(first.reshape(-1, *(1,) * (state.ndim - 1)), 0, state)
 
 
+def nan_where_invalid(y: Float[Array, "B L H"], lengths: Integer[Array, " B"] | None) -> Float[Array, "B L H"]:
+    """y, or NaN in rows whose length is outside 0..L, for mixers that replace the NaN that `border` puts there."""
+    if lengths is None:
+        return y
+    return jnp.where(((lengths < 0) | (lengths > y.shape[1]))[:, None, None], jnp.nan, y)
+
+
 def end_before(reset: Bool[Array, "#B #L"] | None, lengths: Integer[Array, " B"] | None, L: int) -> Bool[Array, "#B L"]:
     """True at the last steps of sequences: step L - 1, the last valid step, and steps before a reset. (1 or B, L)."""
     steps = jnp.arange(L, dtype=jnp.int32)[None]

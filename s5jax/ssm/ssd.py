@@ -39,7 +39,7 @@ def ssd(
       reset: true where a new sequence starts.
       state: before the first step, default zero.
       block: steps in a chunk, any L is allowed.
-      scan_method: of the scan over chunks, see `ssm.scan`; only "plain" supports forward mode.
+      scan_method: method of the scan over chunks, see `ssm.scan`; only "plain" supports forward mode.
 
     Raises:
       ValueError: L = 0, or G does not divide the heads.

@@ -1,16 +1,17 @@
 """Causal convolution with few taps, summed tap by tap, for sequences in a row.
 
-    y_k = sum_{l < W} K_l u_{k-l}    over the lags l for which k - l is in the same sequence as k
+    y_k = sum_{l < W} K_l u_{k-dl}    over the lags l for which k - dl is in the same sequence as k
 
-`window` computes the same by FFT, which is faster if W is large, but for one sequence per row only. States are those of
-`window`: the last W - 1 inputs.
+with a dilation d, by default 1. `window` computes the same by FFT, which is faster if W is large, but without dilation
+and for one sequence per row only. States are those of `window`: the last d (W - 1) inputs.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer
 
-from s5jax.ssm.window import State
+State = Float[Array, "B past H"]
+
 
 UNROLLED = 8
 """Largest number of taps that are written out one by one; more are a loop that recomputes its terms backwards."""
@@ -23,24 +24,26 @@ def apply(
     state: State | None = None,
     *,
     starts: Bool[Array, "B L"] | None = None,
+    dilation: int = 1,
 ) -> tuple[Float[Array, "B L H"], State | None]:
     """The outputs, and the state after the last valid step if one is given. u is zero in the padding; `starts` is true
     at valid steps where a new sequence starts, see `Sequences.starts`."""
     (B, L, _), W = u.shape, K.shape[1]
-    past = jnp.zeros((B, W - 1, K.shape[0]), K.dtype) if state is None else state
+    span = dilation * (W - 1)
+    past = jnp.zeros((B, span, K.shape[0]), K.dtype) if state is None else state
     u = jnp.concatenate([past, u.astype(K.dtype)], axis=1)
     which = None  # index of the sequence of each sample
     if starts is not None:
-        which = jnp.pad(jnp.cumsum(starts, axis=1, dtype=jnp.int32), ((0, 0), (W - 1, 0)))
+        which = jnp.pad(jnp.cumsum(starts, axis=1, dtype=jnp.int32), ((0, 0), (span, 0)))
 
     def added(y: Array, lag: Array | int) -> Array:
         def at(x: Array) -> Array:
-            return jax.lax.dynamic_slice_in_dim(x, W - 1 - lag, L, axis=1)
+            return jax.lax.dynamic_slice_in_dim(x, span - dilation * lag, L, axis=1)
 
         term = K[:, lag][None, None] * at(u)
-        return y + (term if which is None else jnp.where((at(which) == which[:, W - 1 :])[..., None], term, 0))
+        return y + (term if which is None else jnp.where((at(which) == which[:, span:])[..., None], term, 0))
 
-    y = jnp.zeros_like(u[:, W - 1 :])
+    y = jnp.zeros_like(u[:, span:])
     if W <= UNROLLED:
         for lag in range(W):
             y = added(y, lag)
@@ -50,7 +53,7 @@ def apply(
     if state is None:
         return y, None
     ends = jnp.full((B,), L, jnp.int32) if lengths is None else lengths.astype(jnp.int32)
-    window = ends[:, None] + jnp.arange(W - 1, dtype=jnp.int32)[None]
+    window = ends[:, None] + jnp.arange(span, dtype=jnp.int32)[None]
     last = jnp.take_along_axis(u, window[..., None], axis=1)
     if which is not None:
         same = jnp.take_along_axis(which, window, axis=1) == which.max(1, keepdims=True)

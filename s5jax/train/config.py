@@ -107,7 +107,7 @@ class Optim:
     """Rules before those of the grouping: (pattern, {'lr': 0.001, 'weight_decay': 0.0, 'frozen': False})."""
     dt_global: bool = False
     """Train log_step like any parameter outside the dynamics: at lr, with weight decay."""
-    schedule: Literal["warmup_cosine", "s5_published", "constant"] = "warmup_cosine"
+    schedule: Literal["warmup_cosine", "inverse_sqrt", "s5_published", "constant"] = "warmup_cosine"
     """How the learning rates change: see `optimizer.rate_at`."""
     lr_min: float = 0.0
     """Learning rate at the end of the cosine."""

@@ -136,8 +136,10 @@ def check_mixers(config: Config, length: int) -> None:
         own_residual = mixers.ability(module, "OWN_RESIDUAL", options)
 
         def run(key: Any, x: Any, module: Any = module, options: Any = options, own: Any = own_residual) -> Any:
-            params = module.init(key, width, options, depth=depth, length=length)
-            return params, module.apply(params, x, options, **({"skip": x} if own else {}))
+            params, given = module.init(key, width, options, depth=depth, length=length), {"skip": x} if own else {}
+            if hasattr(module, "init_buffers"):
+                given["buffers"] = module.init_buffers(key, width, options)
+            return params, module.apply(params, x, options, **given)
 
         try:
             params, result = jax.eval_shape(run, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
@@ -146,9 +148,10 @@ def check_mixers(config: Config, length: int) -> None:
         leaves = jax.tree.leaves(params, is_leaf=lambda x: not isinstance(x, dict))
         if not (isinstance(params, dict) and all(hasattr(leaf, "shape") for leaf in leaves)):
             raise UserError(f"config.model.pattern: {name}.init must return nested dicts of arrays, got {params}")
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise UserError(f"config.model.pattern: {name}.apply must return (y, state), got {result!r}")
-        (y, state), wanted = result, f"y of the shape of x, {shape}, and no state if none was given"
+        parts = "(y, state, buffers)" if hasattr(module, "init_buffers") else "(y, state)"
+        if not isinstance(result, tuple) or len(result) != parts.count(",") + 1:
+            raise UserError(f"config.model.pattern: {name}.apply must return {parts}, got {result!r}")
+        (y, state, *_), wanted = result, f"y of the shape of x, {shape}, and no state if none was given"
         if getattr(y, "shape", None) != shape or state is not None:
             got = f"{getattr(y, 'shape', y)} and {state!r}"
             raise UserError(f"config.model.pattern: {name}.apply must return {wanted}; got {got}")

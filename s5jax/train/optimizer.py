@@ -115,6 +115,7 @@ def rate_at(optim: Optim, step: int, warmup_steps: int, total_steps: int, base: 
 
     `constant`: linear to `base` over the warm-up, then `base`. `warmup_cosine`: the same warm-up, then half a cosine
     that reaches lr_min after `total_steps`; beyond them it rises again, as in the published S4 code.
+    `inverse_sqrt`: the same warm-up, then base sqrt(max(1, warmup) / step).
 
     `s5_published`: what the published S5 loop does. Step 0 runs at `base`. Each later step runs at the rate for
     k = step - 1: base (k + 1) / warmup while k < warmup, and after that a cosine of length total - warmup, evaluated at
@@ -131,6 +132,8 @@ def rate_at(optim: Optim, step: int, warmup_steps: int, total_steps: int, base: 
         return base * (k + 1) / warmup_steps if k < warmup_steps else cosine(min(k, total_steps - warmup_steps))
     if step < warmup_steps:
         return base * (1 + step * (warmup_steps - 1) / warmup_steps) / warmup_steps
+    if optim.schedule == "inverse_sqrt":
+        return base * math.sqrt(max(warmup_steps, 1) / max(step, 1))
     return base if optim.schedule == "constant" else cosine(step - warmup_steps)
 
 

@@ -27,14 +27,14 @@ class Attention:
     def run(self, x, missing):
         """One sequence (L, H): all queries at once, L x L weights."""
         p, options = self.params, self.options
-        L, H = x.shape
-        heads = options.heads
+        L = len(x)
+        heads, E = options.heads, p["q_kernel"].shape[1]
         if L == 0:
             return x
         x = np.where(missing[:, None], 0, x)
         placed = x + p["positions"][:L] if options.positions == "learned" else x
         q, k, v = (
-            (u @ p[f"{name}_kernel"] + p.get(f"{name}_bias", 0)).reshape(L, heads, H // heads)
+            (u @ p[f"{name}_kernel"] + p.get(f"{name}_bias", 0)).reshape(L, heads, E // heads)
             for name, u in (("q", placed), ("k", placed), ("v", x))
         )
         if options.positions == "rotary":
@@ -45,21 +45,27 @@ class Attention:
             seen &= i <= i[:, None]
         if options.window:
             seen &= np.abs(i - i[:, None]) < options.window
-        logits = np.einsum("ihd,jhd->hij", q, k) / np.sqrt(H // heads)
+        logits = np.einsum("ihd,jhd->hij", q, k) / np.sqrt(E // heads)
         weights = np.exp(logits - logits.real.max(-1, keepdims=True)) * seen
         total = weights.sum(-1)
         weights = weights / np.where(seen.any(-1), total, 1)[..., None]
         mixed = np.einsum("hij,jhd->ihd", weights, v)
-        return mixed.reshape(L, H) @ p["o_kernel"] + p.get("o_bias", 0)
+        return mixed.reshape(L, E) @ p["o_kernel"] + p.get("o_bias", 0)
 
 
 def rotated(x):
-    """Feature d of each head together with d + D/2, by the angle k 10000^(-2d/D) at step k."""
+    """Features d and d + D/2 of each head, by the angle k 10000^(-2d/D) at step k; an odd D counts as D - 1."""
     L, _, D = x.shape
-    a, b = x[..., : D // 2], x[..., D // 2 :]
-    angle = np.arange(L)[:, None, None] * 10000.0 ** (-2 * np.arange(D // 2) / D)
-    return np.concatenate([a * np.cos(angle) - b * np.sin(angle), a * np.sin(angle) + b * np.cos(angle)], -1)
+    E = D // 2 * 2
+    a, b, rest = x[..., : E // 2], x[..., E // 2 : E], x[..., E:]
+    angle = np.arange(L)[:, None, None] * 10000.0 ** (-2 * np.arange(E // 2) / max(E, 1))
+    return np.concatenate([a * np.cos(angle) - b * np.sin(angle), a * np.sin(angle) + b * np.cos(angle), rest], -1)
+
+
+def float64(params):
+    """Parameters in float64, or complex for `dense.derivative`."""
+    return {name: np.asarray(value) * np.ones(1) for name, value in params.items()}
 
 
 def system(params, options) -> Attention:
-    return Attention({n: np.asarray(v) * np.ones(1) for n, v in params.items()}, options)
+    return Attention(float64(params), options)

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import pathlib
 import re
+import types
 
 import dense
 import hypothesis
@@ -88,7 +89,22 @@ both_precisions = pytest.mark.parametrize("precision", [pytest.param(FLOAT32, ma
 
 
 def mixer_of(name):
-    return mixers.find(CASES[name].mixer)
+    mixer = mixers.find(CASES[name].mixer)
+    return with_buffers(mixer) if hasattr(mixer, "init_buffers") else mixer
+
+
+@functools.cache
+def with_buffers(mixer):
+    """A mixer with the buffers of key 1, and without those that it returns."""
+    bound = types.ModuleType(mixer.__name__, mixer.__doc__)
+    bound.__dict__.update(vars(mixer))
+
+    def given(options):
+        return {"buffers": mixer.init_buffers(jax.random.key(1), H, options)}
+
+    bound.apply = lambda params, x, options, **others: mixer.apply(params, x, options, **given(options), **others)[:2]
+    bound.discretize = lambda params, options, **others: mixer.discretize(params, options, **given(options), **others)
+    return bound
 
 
 @functools.cache
@@ -724,6 +740,24 @@ def test_forward_mode_works_with_the_plain_method(name, only):
 
 
 # --- sequences in a row ---
+
+
+@cases(lambda case: not is_two(case), takes="reset")
+def test_a_reset_ends_what_a_bad_sample_has_left_in_the_state(name):
+    """A stream goes on after NaN: `step` with `reset` from a state of NaN is a step from the initial state."""
+    mixer, params, options = made(name)
+    cell = mixer.discretize(params, options) if hasattr(mixer, "discretize") else params
+    start = mixer.init_state(params, options, 2, max_length=3)
+    bad = jax.tree.map(lambda v: v + jnp.nan if jnp.issubdtype(v.dtype, jnp.inexact) else v, start)
+    x = jnp.asarray(draw(2, 2, H))
+    step = jax.jit(lambda state, x, reset: mixer.step(cell, state, x, options, reset=reset))
+    always, never = jnp.ones(2, bool), jnp.zeros(2, bool)
+    expected, y = [], []
+    for found, state, first in ((expected, start, never), (y, bad, always)):
+        for x_k, reset in ((x[0], first), (x[1], never)):
+            y_k, state = step(state, x_k, reset)
+            found.append(np.asarray(y_k))
+    assert_same(y, expected)
 
 
 @cases(everyday=("s5", "s4d_two", "s4", "attention"), takes="reset")

@@ -53,7 +53,7 @@ def test_steps_refuse_what_a_mixer_would_ignore():
 @pytest.mark.parametrize("prenorm", [True, False])
 def test_a_mixer_with_its_own_residual(prenorm):
     """The block gives it its own input, not the normalised one, and adds nothing itself."""
-    model = build("skipping", norm="layer", prenorm=prenorm, depth=1, activation="none", head="step")
+    model = build("skipping", norm="layer", prenorm=prenorm, depth=1, head="step", dropout=0.5)
     inputs = values(B, L, 2)
     (block,) = model.encoder.blocks
     x = np.float64(model.encoder.encode(inputs))
@@ -66,6 +66,10 @@ def test_a_mixer_with_its_own_residual(prenorm):
     y = y if prenorm else normalize(y)
     expected = y @ np.float64(model.decoder.kernel[...]) + np.float64(model.decoder.bias[...])
     assert relative_error(model(inputs), expected) < 1e-5
+    assert (
+        relative_error(model(inputs, key=quick_key(0), train=True), expected) < 1e-5
+    )  # neither activation nor dropout
+    assert not hasattr(block, "out2")
     assert relative_error(model.rollout(model.init_state(B), inputs)[0], expected) < 1e-5
 
 

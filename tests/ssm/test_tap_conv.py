@@ -12,29 +12,30 @@ from s5jax.ssm.sequence import Sequences
 B, L, H = 2, 23, 3
 
 
-def loop(K, u, starts):
+def loop(K, u, starts, dilation=1):
     y = np.zeros(u.shape)
     for b in range(B):
         for k in range(L):
-            for lag in range(K.shape[1]):
+            for tap in range(K.shape[1]):
+                lag = dilation * tap
                 if lag > k or starts[b, k - lag + 1 : k + 1].any():
                     break
-                y[b, k] += K[:, lag] * u[b, k - lag]
+                y[b, k] += K[:, tap] * u[b, k - lag]
     return y
 
 
-@pytest.mark.parametrize("W", [1, 3, tap_conv.UNROLLED + 5])
-def test_sequences_in_a_row(W):
+@pytest.mark.parametrize(("W", "dilation"), [(1, 1), (3, 1), (tap_conv.UNROLLED + 5, 1), (3, 4), (2, 30)])
+def test_sequences_in_a_row(W, dilation):
     rng = np.random.default_rng(W)
     K, u = rng.normal(size=(H, W)).astype(np.float32), rng.normal(size=(B, L, H)).astype(np.float32)
     starts = rng.random((B, L)) < 0.15
-    whole, state = tap_conv.apply(jnp.asarray(K), jnp.asarray(u), starts=jnp.asarray(starts))
-    assert state is None and relative_error(whole, loop(K, u, starts)) < 1e-6
+    whole, state = tap_conv.apply(jnp.asarray(K), jnp.asarray(u), starts=jnp.asarray(starts), dilation=dilation)
+    assert state is None and relative_error(whole, loop(K, u, starts, dilation)) < 1e-6
 
-    state, pieces = window.init_state(B, jnp.asarray(K)), []
+    state, pieces = jnp.zeros((B, dilation * (W - 1), H), jnp.float32), []
     for first, end in ((0, 9), (9, 10), (10, L)):
         piece = jnp.asarray(u[:, first:end]), None, state
-        y, state = tap_conv.apply(jnp.asarray(K), *piece, starts=jnp.asarray(starts[:, first:end]))
+        y, state = tap_conv.apply(jnp.asarray(K), *piece, starts=jnp.asarray(starts[:, first:end]), dilation=dilation)
         pieces.append(y)
     assert relative_error(np.concatenate(pieces, 1), whole) < 1e-6
 

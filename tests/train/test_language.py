@@ -110,7 +110,7 @@ def test_every_token_counts_once(text, fields):
     assert np.float64(metrics["loss"]) == pytest.approx([loss, weight], rel=1e-6)
 
 
-@variants(["s5"], model=["s5", "hybrid", "h3", "h3-hybrid", "hyena"])
+@variants(["s5"], model=["s5", "hybrid", "h3", "h3-hybrid", "hyena", "mega"])
 def test_a_carried_state_is_read_on_from_and_not_differentiated(text, model):
     """Against single steps through both pieces of the text, with a stop at the border."""
     hybrid = "hybrid" in model

@@ -238,6 +238,13 @@ def test_warmup_and_cosine():
     np.testing.assert_allclose([constant(t) for t in range(13)], [*expected[:4], *[1.0] * 9], rtol=1e-12)
 
 
+def test_inverse_square_root():
+    rate = schedule(Optim(schedule="inverse_sqrt"), 0.5, 4, 12)
+    expected = [0.5 * (0.25 + 0.75 * t / 4) for t in range(4)] + [0.5 * np.sqrt(4 / t) for t in range(4, 20)]
+    np.testing.assert_allclose([rate(t) for t in range(20)], expected, rtol=1e-12)
+    assert schedule(Optim(schedule="inverse_sqrt"), 0.5, 0, 12)(0) == 0.5
+
+
 def test_published_schedule_by_a_loop_that_sets_the_rate_after_each_step():
     W, T, base, least = 3, 10, 0.4, 0.01
     at = schedule(Optim(lr=base, ssm_lr=base, schedule="s5_published", lr_min=least), base, W, T)

@@ -123,6 +123,15 @@ def test_a_mixer_of_ones_own_may_add_its_own_residual(build_own):
     assert state.params["encoder"]["layers"][0]["seq"]["logit"].shape == (1, 4)
 
 
+def test_a_mixer_of_ones_own_may_have_buffers(build_own):
+    text = MIXER + '\n\ndef init_buffers(key, width, options):\n    return {"seen": jnp.zeros((width,), jnp.float32)}\n'
+    with pytest.raises(UserError, match=r"average\.apply must return \(y, state, buffers\)"):
+        build_own(text.replace("options, *, lengths", "options, *, buffers, lengths"))
+    text = text.replace("options, *, lengths", "options, *, buffers, lengths")
+    _, state = build_own(text.replace("(y, 0, 1), None", "(y, 0, 1), None, buffers"))
+    assert state.batch_stats["encoder"]["layers"][0]["buffers"]["seen"].shape == (1, 4)
+
+
 def test_parameters_are_nested_dicts(build_own):
     text = MIXER.replace("CAUSAL = True", 'import collections\nParams = collections.namedtuple("Params", "logit")')
     text = text.replace('{"logit": jnp.full((width,), options.start, jnp.float32)}', "Params(jnp.zeros(width))")

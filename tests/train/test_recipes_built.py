@@ -18,7 +18,8 @@ RECIPES = (
     *("scifar", "smnist", "sfashion", "speech_commands", "spoken_digits"),
 )
 MODELS = ("s5", "s5-ptd", "s4d-legs", "s4d-inv", "s4d-lin", "s4-legs", "s4-ptd")
-FAMILY = ("hope", "lru", "longconv", "rtf", "essm", "liquid", "s4d-ft", "dss-softmax", "b2s6")
+FAMILY = ("hope", "lru", "longconv", "rtf", "essm", "liquid", "s4d-ft", "dss-softmax", "mega", "b2s6")
+TRANSFORMERS = ("transformer", "linear-transformer", "ponet", "transnormer", "transnormer-t1")
 
 
 def build(recipe: str, *overrides: str):
@@ -61,7 +62,7 @@ def shrunk(recipe: str, model: str):
     config, task = build(
         f"{recipe}.py:{model},debug",
         "--config.num_devices=1",
-        "--config.model.depth=1",
+        f"--config.model.depth={2 if 'transnormer' in model else 1}",
         "--config.model.d_model=4",
         "--config.train.batch_size=4",
         "--config.task.limit=8",
@@ -100,7 +101,10 @@ def test_each_recipe_with_each_model_can_be_traced(recipe, model):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "model"),
-    [*((recipe, model) for recipe in RECIPES for model in MODELS), *(("lra/text", model) for model in FAMILY)],
+    [
+        *((recipe, model) for recipe in RECIPES for model in MODELS),
+        *(("lra/text", model) for model in (*FAMILY, *TRANSFORMERS)),
+    ],
 )
 def test_each_recipe_with_each_model_takes_a_step(recipe, model):
     """A real step changes every trained parameter, and nothing is lost on the way: loss and gradient are finite."""

@@ -246,7 +246,7 @@ def test_a_recipe_is_of_its_task(recipe):
 
 def test_all_recipes_are_here():
     files = {str(path.relative_to(tiny.ROOT / "configs").with_suffix("")) for path in tiny.ROOT.glob("configs/**/*.py")}
-    assert files - {"common", "digits", "lm/text_file"} == set(RECIPES)
+    assert files - {"common", "transformers", "digits", "lm/text_file"} == set(RECIPES)
 
 
 def test_dss_is_normalised_over_the_tasks_length():
@@ -305,9 +305,11 @@ def test_mistakes_after_the_colon(recipe, arg, message):
         load(recipe, arg)
 
 
+TRANSFORMERS = ("transformer", "linear-transformer", "ponet", "transnormer", "transnormer-t1")
+
 # ---- The family around S4. Cells ("-") are not checked.
 
-FAMILY = ("hope", "lru", "longconv", "rtf", "essm", "liquid", "s4d-ft", "dss-softmax", "b2s6")
+FAMILY = ("hope", "lru", "longconv", "rtf", "essm", "liquid", "s4d-ft", "dss-softmax", "mega", "b2s6")
 OF_TASK = {  # all of FAMILY in the Long Range Arena, except LRU, which has ListOps and Text only
     **dict.fromkeys(LRA[:2], FAMILY),
     **{recipe: tuple(model for model in FAMILY if model != "lru") for recipe in LRA[2:]},
@@ -327,6 +329,7 @@ OWN = {
     "liquid": ("ssm.state_size", "ssm.dt_min", "ssm.dt_max", "ssm.bidirectional", "model.pooling"),
     "s4d-ft": ("ssm.state_size", "ssm.n_ssm", "ssm.imag_scale", "ssm.dt_min", "ssm.dt_transform"),
     "dss-softmax": ("ssm.softmax_length", "ssm.dt_min", "ssm.dt_max", "model.pooling"),
+    "mega": ("ssm.key_size", "ssm.ema_size", "ssm.attention", "ssm.truncation", "ssm.chunk", "model.mlp"),
     "b2s6": ("ssm.blocks",),
 }
 NUMBERS = """
@@ -383,6 +386,14 @@ dss-softmax lra/retrieval  6 256 batch True 0.0    0.002 0.001 0.0 64 25       4
 dss-softmax lra/image      6 512 batch False 0.2   0.004 0.001 0.01 50 200     1024 0.001 0.1 mean
 dss-softmax lra/pathfinder 6 256 batch True 0.1    0.004 0.001 0.0 100 200     1024 0.001 0.1 last
 dss-softmax lra/pathx      6 256 batch True 0.0    0.0005 0.001 0.0 16 35      16384 0.0001 0.01 mean
+mega lra/listops           6 80 layer False 0.1    0.001 - 0.01 64 -            64 16 softmax 1024 0 2
+mega lra/text              4 128 scale False 0.1   0.004 - 0.01 50 -            64 16 softmax 1024 0 2
+mega lra/retrieval         6 128 scale False 0.1   0.003 - 0.04 64 -            64 16 softmax 1024 0 2
+mega lra/image             8 160 batch True 0.0    0.01 - 0.02 50 -             96 16 laplace 1024 0 2
+mega lra/pathfinder        6 128 batch True 0.0    0.01 - 0.01 128 -            64 16 laplace 1024 0 2
+mega lra/pathx             4 64 batch True 0.0     0.01 - 0.01 128 -            32 16 laplace 4096 0 2
+mega lra/text,chunk        4 128 scale False 0.1   0.004 - 0.01 50 -            64 16 softmax 1024 128 2
+mega lra/pathx,chunk       4 64 batch True 0.0     0.01 - 0.01 128 -            32 16 laplace 4096 4096 2
 dss-softmax speech_commands 6 128 batch True 0.1   0.01 0.001 0.0 20 200       16000 0.001 0.1 mean
 b2s6 lra/listops           8 128 batch False -     0.008 - 0.03 32 120         8
 b2s6 lra/text              6 256 batch True -      0.01 - 0.05 16 40           8
@@ -409,7 +420,8 @@ def test_all_rows_of_the_family_are_here():
     assert sorted((place, model) for model, place, *_ in lines if "," not in place) == sorted(ROWS)
     for recipe in RECIPES:
         rows = configs.load_file(f"{tiny.ROOT}/configs/{recipe}.py")["RECIPES"]
-        assert set(rows) == {*MODELS, *OTHERS, *OF_TASK.get(recipe, ())}
+        transformers = TRANSFORMERS if recipe in LRA[:5] else ()
+        assert set(rows) == {*MODELS, *OTHERS, *OF_TASK.get(recipe, ()), *transformers}
 
 
 FAMILY_STEPS = {  # warm-up and cosine in steps, and the steps of an epoch of the published training split
@@ -447,6 +459,12 @@ FAMILY_STEPS = {  # warm-up and cosine in steps, and the steps of an epoch of th
     ("lra/pathx", "essm"): (10_000, 1_000_000, 20_000),
     ("lra/pathx", "liquid"): (10_000, 500_000, 20_000),
     ("lra/pathx", "s4d-ft"): (200_000, 1_250_000, 8_000),
+    ("lra/listops", "mega"): (3_000, 90_000, 1_500),
+    ("lra/text", "mega"): (10_000, 25_000, 500),
+    ("lra/retrieval", "mega"): (10_000, 91_960, 2_298),
+    ("lra/image", "mega"): (9_000, 180_000, 900),
+    ("lra/pathfinder", "mega"): (50_000, 250_000, 1_250),
+    ("lra/pathx", "mega"): (25_000, 125_000, 1_250),
     ("scifar", "longconv"): (1_000, 300_000, 900),
     ("scifar", "liquid"): (1_000, 200_000, 900),
     ("smnist", "essm"): (200, 35_000, 1_080),
@@ -494,6 +512,7 @@ GROUPS = {  # learning rate and weight decay of single parameters, None: frozen
     ("lra/image", "dss-softmax"): {"W": (0.001, 0.0), "log_step": (0.001, 0.0), "D": (0.004, 0.01)},
     ("lra/pathx", "dss-softmax"): {"Lambda": (0.001, 0.0), "log_step": (0.0001, 0.0)},
     ("lra/listops", "longconv"): {"kernel": (0.0005, 0.0), "D": (0.01, 0.05)},
+    ("lra/text", "mega"): {"delta": (0.004, 0.01), "v_kernel": (0.004, 0.01), "bias": (0.004, 0.01)},
     ("lra/text", "lru"): {"gamma_log": (0.0005, 0.0), "C_re": (0.001, 0.05)},
 }
 
@@ -510,13 +529,99 @@ def test_rates_and_decays_of_the_familys_parameters(recipe, arg):
         assert (None if group.frozen else (group.lr, group.weight_decay)) == expected, name
 
 
-@pytest.mark.parametrize(("recipe", "model"), ROWS)
+@pytest.mark.parametrize("recipe", [recipe for recipe, model in ROWS if model == "mega"])
+def test_flags_of_mega(recipe):
+    small, usual = load(recipe, "debug,chunk,mega"), configs.resolve(load(recipe, "mega"))
+    check(small, {"model.depth": 2, "model.d_model": 8, "train.batch_size": 8, "ssm.key_size": 8})
+    check(small, {"ssm.chunk": 4096 if recipe == "lra/pathx" else 128})
+    assert (usual.model.mlp_activation, usual.model.norm_epsilon, usual.model.bn_momentum) == ("silu", 1e-5, 0.9)
+
+
+@pytest.mark.parametrize(("recipe", "model"), [row for row in ROWS if row[1] != "mega"])
 def test_flags_of_the_family(recipe, model):
-    small, usual = load(recipe, f"debug,published,{model}"), configs.resolve(load(recipe, model))
+    mega = model == "mega"  # has no flag `published`, and no gelu
+    small, usual = load(recipe, f"debug,{model}" + ",published" * (not mega)), configs.resolve(load(recipe, model))
     check(small, {"model.depth": 2, "model.d_model": 8, "train.batch_size": 8, "optim.micro_batches": 1})
-    check(small, {"model.mask_padding": False} | ({} if model == "longconv" else {"ssm.state_size": 8}))
+    own = {"longconv": {}, "mega": {"ssm.key_size": 8}}.get(model, {"ssm.state_size": 8})
+    check(small, {"model.mask_padding": mega} | own)
     train = configs.resolve(small).train
     assert (train.duration, train.warmup, train.schedule) == (Duration(2.0), Duration(1.0), Duration(0.0))
-    norms = ("tanh", 0.0, 0.99) if model == "lru" else ("exact", 1e-5, 0.9)  # those of Flax and of PyTorch
+    # Those of Flax and of PyTorch.
+    norms = ("tanh", 0.0, 0.99) if model == "lru" else ("tanh" if mega else "exact", 1e-5, 0.9)
     assert (usual.model.gelu, usual.model.norm_epsilon, usual.model.bn_momentum) == norms
     assert usual.model.mask_padding
+
+
+# ---- Transformers. Durations in steps: warm-up, the schedule, and all of training.
+
+TRANSFORMER_SHAPE = ("model.depth", "model.d_model", "model.mlp", "model.dropout", "model.positions")
+TRANSFORMER_RATES = ("optim.lr", "optim.weight_decay", "train.batch_size")
+TRANSFORMER_NUMBERS = """
+transformer lra/listops            4 512 2 0.1 sinusoidal   0.0015811388 0.1 32   1000 5000 5000      8 0
+transformer lra/text               4 256 4 0.1 sinusoidal   0.0005590170 0.1 32   8000 20000 20000    4 0
+transformer lra/retrieval          4 128 4 0.1 sinusoidal   0.0003493157 0.1 32   4999 5000 5000      4 0
+transformer lra/image              1 128 1 0.3 learned      0.0005 0.0 256        175 35000 35000     8 64
+transformer lra/pathfinder         4 32 1 0.2 sinusoidal    0.001 0.0 512         312 62400 62400     4 16
+linear-transformer lra/listops     4 512 2 0.1 sinusoidal   0.0015811388 0.1 32   1000 5000 5000      8 0
+linear-transformer lra/text        4 256 4 0.1 sinusoidal   0.0005590170 0.1 32   8000 20000 20000    4 0
+linear-transformer lra/retrieval   4 128 4 0.1 sinusoidal   0.0003493157 0.1 32   4999 5000 5000      4 0
+linear-transformer lra/image       1 128 1 0.3 learned      0.0005 0.0 256        175 35000 35000     8 64
+linear-transformer lra/pathfinder  1 128 1 0.2 sinusoidal   0.001 0.0 512         312 62400 62400     2 64
+ponet lra/listops                  2 64 2 0.1 learned       0.0001 0.0 32         1000 5000 5000      2 33
+ponet lra/text                     2 64 2 0.1 learned       0.0001 0.0 32         8000 20000 20000    2 2
+ponet lra/retrieval                2 64 2 0.1 learned       0.0001 0.0 32         800 30000 30000     2 65
+ponet lra/image                    2 64 2 0.1 learned       0.0001 0.0 256        175 35000 35000     2 33
+ponet lra/pathfinder               2 64 2 0.1 learned       0.0001 0.0 256        312 62400 62400     2 0
+transnormer lra/listops            4 128 4 0.0 sinusoidal   0.0001 0.0 128        1000 50000 30000    8 64
+transnormer lra/text               4 128 4 0.0 sinusoidal   0.001 0.0 64          80 50000 12480      8 64
+transnormer lra/retrieval          4 128 4 0.0 sinusoidal   0.001 0.0 64          800 50000 45960     4 64
+transnormer lra/image              12 128 2 0.2 sinusoidal  0.001 0.0 200         175 50000 45000     4 64
+transnormer lra/pathfinder         4 128 1 0.0 sinusoidal   0.0005 0.0 128        312 50000 250000    8 64
+"""
+AN_EPOCH = {"lra/listops": 96_000, "lra/text": 25_000, "lra/retrieval": 147_086, "lra/image": 45_000}
+AN_EPOCH["lra/pathfinder"] = 160_000
+"""Training examples of the published splits."""
+FIRST = {"transformer": "attention", "linear-transformer": "linear_attention", "ponet": "ponet"}
+INSIDE = {**dict.fromkeys(("attention", "linear_attention"), "qkv_width"), "ponet": "segment_length"}
+
+
+@pytest.mark.parametrize("line", TRANSFORMER_NUMBERS.strip().splitlines())
+def test_transformers_have_their_published_numbers(line):
+    model, recipe, *texts = line.split()
+    values = [_value(text) for text in texts]
+    names = [model] if model != "transnormer" else [model, "transnormer-t1"]
+    for config in (configs.resolve(load(recipe, name)) for name in names):
+        fields = dict(zip((*TRANSFORMER_SHAPE, *TRANSFORMER_RATES), values, strict=False))
+        for field, value in fields.items():
+            section, name = field.split(".")
+            given = getattr(getattr(config, section), name)
+            assert given == (pytest.approx(value) if isinstance(value, float) else value), field
+        train, (warmup, spans, total, heads, inside) = config.train, values[len(fields) :]
+        durations = (train.warmup, train.schedule if train.schedule.amount else train.duration, train.duration)
+        an_epoch = AN_EPOCH[recipe] // train.batch_size
+        assert [d.steps(an_epoch, train.batch_size) for d in durations] == [warmup, spans, total]
+        first = FIRST.get(model, "diag_attention")
+        assert config.model.pattern[0] == first
+        options = config.mixers[first].options
+        assert (options.heads, getattr(options, INSIDE.get(first, "block"))) == (heads, inside)
+        assert config.model.norm == ("layer" if first in FIRST.values() else "batch")
+        assert config.model.encoder == ("embedding" if recipe in TOKENS else "dense")
+        if "transformer" in model:
+            assert (config.optim.b2, config.optim.eps, config.seed) == (0.98, 1e-9, 0)
+            assert config.optim.schedule == ("inverse_sqrt" if recipe in TOKENS else "warmup_cosine")
+            assert not (options.causal or options.bias)
+
+
+def test_transnormers_halves_and_kinds():
+    for recipe in LRA[:5]:
+        for model, weights, activation in (("transnormer", "softmax", "1+elu"), ("transnormer-t1", "relu", "elu")):
+            config = configs.resolve(load(recipe, model))
+            half = config.model.depth // 2
+            assert config.model.pattern == ("diag_attention",) * half + ("norm_attention",) * half
+            diag, norm = (config.mixers[name].options for name in ("diag_attention", "norm_attention"))
+            assert (diag.weights, norm.activation, norm.heads) == (weights, activation, 8)
+            assert not (diag.causal or norm.causal or diag.published_softmax)
+            small = configs.resolve(load(recipe, f"debug,published,{model}"))
+            assert small.model.depth == 2 and len(small.model.pattern) == 2
+            published = small.mixers["diag_attention"].options.published_softmax
+            assert published == (model == "transnormer") and not small.model.mask_padding
