@@ -30,6 +30,7 @@ ROWS |= {"hyena": SHAPE, "mega": MEGA, "tcnca": MEGA | {"mixer.levels": 5}, "lon
 ROWS |= {"essm": SIZES | {"mixer.state_size": 64, "mixer.heads": 4}}
 ROWS |= dict.fromkeys(("transformer", "linear-transformer", "ponet", "transnormer", "transnormer-t1"), SHAPE)
 ROWS |= {"mamba": SIZES | {"mixer.state_size": 8}, "mamba2": SIZES | {"mixer.head_dim": 32}}
+ROWS |= {"b2s6": SIZES | {"mixer.state_size": 16}}
 RECIPES = table("digits", ROWS)
 
 

@@ -66,8 +66,9 @@ class Options:
 
 
 def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, length: int = 1) -> Params:
-    """Initial parameters, float32: A_n = -1/2 + i pi n (S4D-Lin), B_bias 1, D 1, and W_B (each part), W_C and w uniform
-    in +-1/sqrt(P). `depth` and `length` are not used. ValueError if the blocks do not divide the width."""
+    """Initial parameters, float32: A_n = -1/2 + i pi n (S4D-Lin), B_bias 1, D 1, W_C uniform in +-1/sqrt(P N), and W_B
+    (each part) and w in +-0.3/sqrt(P). The output has the inputs' fourth power; with larger values training on the
+    digits diverged. `depth` and `length` are not used. ValueError if the blocks do not divide the width."""
     J, N = options.blocks, options.state_size // 2
     if width % J:
         raise ValueError(f"blocks must divide the width; got {J} blocks for a width of {width}")
@@ -76,10 +77,10 @@ def init(key: PRNGKeyArray, width: int, options: Options, *, depth: int = 1, len
     return {
         "A_real": jnp.full(N, math.log(0.5), jnp.float32),
         "A_imag": math.pi * jnp.arange(N, dtype=jnp.float32),
-        "B_kernel": uniform(keys[0], (J, P, N, 2), P),
+        "B_kernel": 0.3 * uniform(keys[0], (J, P, N, 2), P),
         "B_bias": jnp.stack([one, jnp.zeros_like(one)], -1),
-        "C_kernel": uniform(keys[1], (J, P, N), P),
-        "dt_kernel": uniform(keys[2], (J, P), P),
+        "C_kernel": uniform(keys[1], (J, P, N), P * N),
+        "dt_kernel": 0.3 * uniform(keys[2], (J, P), P),
         "dt_bias": init_dt_bias(keys[3], width, options),
         "D": jnp.ones(width, jnp.float32),
     }

@@ -122,6 +122,8 @@ def selective_scan(
 
 def choose(method: str, L: Any, softplus: bool = False) -> Static:
     """Resolves "auto", and the length of a chunk."""
+    if is_symbolic_dim(L) and method == "associative":
+        raise ValueError('a symbolic length needs the scan method "sequential" or "plain", not "associative"')
     if is_symbolic_dim(L) or method == "plain":  # one chunk
         return Static(softplus, "sequential" if method == "auto" else method, L)
     if method == "auto":

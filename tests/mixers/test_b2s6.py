@@ -13,9 +13,9 @@ def test_initial_parameters():
     assert {n: v.shape for n, v in params.items()} == shapes | {"dt_kernel": (4, 16), "dt_bias": (64,), "D": (64,)}
     np.testing.assert_allclose(np.exp(params["A_real"]), 0.5, rtol=1e-6)
     np.testing.assert_allclose(params["A_imag"], np.pi * np.arange(8), rtol=1e-6)
-    for name in ("B_kernel", "C_kernel", "dt_kernel"):
-        assert np.abs(params[name]).max() < 0.25 * (1 + 1e-6)
-        assert params[name].std() == pytest.approx(0.25 / np.sqrt(3), rel=0.15)
+    for name, bound in {"B_kernel": 0.075, "C_kernel": 128**-0.5, "dt_kernel": 0.075}.items():
+        assert np.abs(params[name]).max() < bound * (1 + 1e-6)
+        assert params[name].std() == pytest.approx(bound / np.sqrt(3), rel=0.15)
     assert (params["B_bias"] == [1, 0]).all() and (params["D"] == 1).all()
     dt = np.log1p(np.exp(params["dt_bias"]))
     assert dt.min() > 0.001 * (1 - 1e-4) and dt.max() < 0.1 * (1 + 1e-4)
