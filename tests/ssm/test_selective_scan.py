@@ -134,7 +134,9 @@ def test_forward_and_backward_take_an_eighth_of_the_states(L, method):
     long = {name: (1, L, *value.shape[2:]) if value.ndim > 2 else value.shape for name, value in arrays.items()}
     shapes = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in long.items()}
     compiled = jax.jit(functools.partial(both, method)).lower(shapes, shapes["x"]).compile()
-    copies = 3 * 4 * L * D if jax.__version_info__ < (0, 12) else 0  # of y and two gradients, from the loops to the results
+    copies = (
+        3 * 4 * L * D if jax.__version_info__ < (0, 12) else 0
+    )  # of y and two gradients, from the loops to the results
     assert compiled.memory_analysis().temp_size_in_bytes - copies <= 4 * L * D * N / 8
 
 
